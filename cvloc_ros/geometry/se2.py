@@ -35,9 +35,7 @@ class SE2:
     def inverse(self) -> SE2:
         """Return ``T_b_a``."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
-        return SE2(
-            float(-c * self.x - s * self.y), float(s * self.x - c * self.y), float(wrap_angle(-self.yaw))
-        )
+        return SE2(float(-c * self.x - s * self.y), float(s * self.x - c * self.y), float(wrap_angle(-self.yaw)))
 
     def apply(self, points: np.ndarray) -> np.ndarray:
         """Map points (..., 2) in frame b to frame a."""
