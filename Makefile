@@ -1,0 +1,66 @@
+# The package without a ROS installation: every target does its own set-up in .venv, from nothing but Python 3.11 (or
+# 3.12), its venv module and g++. ROS 2 itself comes as PyPI wheels. In a ROS workspace use colcon instead (README).
+#
+#   make demo     simulate a drive, play it over DDS into the node, write out/demo
+#   make test     all tests
+#   make lint     ruff and mypy
+#   make train    make the shipped weights again
+#   make bench    time every stage
+#
+# PyPI's torch for x86-64 carries CUDA (several GB). On a machine without a GPU ask for the small one:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# torch goes first and alone: pip must not let another package choose its version.
+TORCH := torch==2.13.0
+EXTRAS := ros,dev,train
+
+# Nodes of these targets talk to this machine only, in a domain of their own, through shared memory large enough for
+# images (Fast DDS's default loses them).
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+export ROS_DOMAIN_ID ?= 87
+export ROS_LOG_DIR ?= $(CURDIR)/log
+export FASTRTPS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds_shared_memory.xml
+
+.PHONY: setup demo test lint train bench clean
+
+setup: $(READY)
+	@:
+
+$(READY): setup.py pyproject.toml tools/build_tf2_msgs.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' || { \
+	  echo "setup: ROS 2 wheels exist for Python 3.11 and 3.12; $(PYTHON) is $$($(PYTHON) -V 2>&1)." >&2; \
+	  echo "       Name another: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "setup: Python's venv module is missing. Debian, Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@command -v g++ >/dev/null || { \
+	  echo "setup: g++ is missing (tf2_msgs is compiled here). Debian, Ubuntu: apt install g++" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade $(TORCH)
+	$(BIN)/pip install --quiet $(TORCH) --editable '.[$(EXTRAS)]'
+	$(BIN)/python tools/build_tf2_msgs.py
+	@touch $@
+
+demo: setup
+	$(BIN)/cvloc demo --out out/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+train: setup
+	$(BIN)/cvloc train
+
+bench: setup
+	$(BIN)/cvloc bench
+
+clean:
+	rm -rf build install log out
