@@ -11,6 +11,7 @@ import numpy as np
 # Optical frame (x right, y down, z forward) of a camera that looks along base_link's x axis.
 _R_BASE_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _DISTORTION_SIZES = (0, 4, 5, 8, 12, 14)  # what OpenCV's pinhole model (ROS plumb_bob, rational_polynomial) takes
+_UNDISTORT_STEPS = 20
 
 
 def camera_extrinsics(
@@ -93,6 +94,10 @@ class PinholeCamera:
         pixels = np.asarray(pixels, dtype=float)
         flat = np.ascontiguousarray(pixels.reshape(-1, 1, 2))
         normalized = cv2.undistortPoints(flat, self.K, np.array(self.distortion) if self.distortion else None)
+        if self.is_distorted:  # OpenCV stops after five iterations, a quarter of a pixel off in a wide lens's corners
+            distorted = cv2.undistortPoints(flat, self.K, None)
+            for _ in range(_UNDISTORT_STEPS):
+                normalized += distorted - self._distort(normalized)
         return np.concatenate([normalized.reshape(pixels.shape), np.ones((*pixels.shape[:-1], 1))], axis=-1)
 
     def resized(self, width: int, height: int) -> PinholeCamera:

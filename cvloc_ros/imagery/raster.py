@@ -1,0 +1,218 @@
+"""Georeferenced rasters of any kind, opened as RGB with coverage and read into the map frame through rasterio."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import CRSError, RasterioError
+from rasterio.transform import Affine
+from rasterio.transform import xy as pixel_corners
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform as transform_points
+
+from cvloc_ros.geometry import LocalFrame
+
+WGS84 = CRS.from_epsg(4326)
+_STRETCH_SIZE = 1024  # pixels a side that are looked at to scale more than 8 bits to 8
+_STRETCH_PERCENTILES = (0.5, 99.5)
+_TRANSFORM_TOLERANCE = 0.02  # source pixels; GDAL's own 0.125 is visible at 1 m/px
+_ATTRIBUTION_TAGS = ("ATTRIBUTION", "COPYRIGHT", "TIFFTAG_COPYRIGHT")
+
+
+class ImageryError(RuntimeError):
+    """Imagery cannot be opened or read; the message says what was expected, what came and what to do."""
+
+
+def open_raster(uri: str) -> rasterio.DatasetReader:
+    """Open anything rasterio reads, with palettes expanded to colours.
+
+    Raises:
+        ImageryError: there is no such file, it is no raster, or it has no coordinate system.
+
+    """
+    try:
+        dataset = rasterio.open(uri)
+    except RasterioError as error:
+        local = "://" not in uri and not uri.lstrip().startswith("<") and not uri.startswith("/vsi")
+        if local and not os.path.exists(uri):
+            raise ImageryError(
+                f"expected a georeferenced raster, but there is no file '{uri}': check the imagery's path"
+            ) from error
+        raise ImageryError(
+            f"expected a georeferenced raster (GeoTIFF, COG, VRT, MBTiles, ...), but '{uri}' is not readable "
+            f"as one: {error}"
+        ) from error
+    if dataset.crs is None or dataset.transform.is_identity:
+        dataset.close()
+        raise ImageryError(
+            f"expected a georeferenced raster, but '{uri}' has no coordinate system or no geotransform: add them "
+            "(gdal_translate -a_srs EPSG:... -a_ullr ...) or keep its world file and .aux.xml beside it"
+        )
+    if dataset.colorinterp[0] == ColorInterp.palette:
+        expanded = rasterio.open(_palette_vrt(dataset))
+        dataset.close()
+        return expanded
+    return dataset
+
+
+def raster_datum(uri: str) -> LocalFrame:
+    """Return the map frame whose datum is the centre of a raster.
+
+    Raises:
+        ImageryError: the raster cannot be opened.
+
+    """
+    with open_raster(str(uri)) as dataset:
+        x, y = _pixels_to_crs(dataset, [dataset.width / 2], [dataset.height / 2])
+        longitude, latitude = transform_points(dataset.crs, WGS84, x, y)
+    return LocalFrame(latitude[0], longitude[0])
+
+
+def attribution(dataset: rasterio.DatasetReader) -> str:
+    """Return whom the raster's own tags credit, empty if nobody."""
+    tags = dataset.tags()
+    return next((tags[tag] for tag in _ATTRIBUTION_TAGS if tag in tags), "")
+
+
+def map_crs(frame: LocalFrame) -> CRS:
+    """Return the map frame as rasterio knows coordinate systems."""
+    return CRS.from_wkt(frame.crs.to_wkt())
+
+
+def outline(dataset: rasterio.DatasetReader, frame: LocalFrame) -> np.ndarray:
+    """Return the raster's border in the map frame, (N, 2) metres.
+
+    Raises:
+        ImageryError: the raster's coordinate system and the map frame have nothing in common.
+
+    """
+    t = np.linspace(0, 1, 17)
+    columns = np.concatenate([t, np.ones_like(t), t, np.zeros_like(t)]) * dataset.width
+    rows = np.concatenate([np.zeros_like(t), t, np.ones_like(t), t]) * dataset.height
+    x, y = _pixels_to_crs(dataset, columns, rows)
+    try:
+        east, north = transform_points(dataset.crs, map_crs(frame), x, y)
+    except (CRSError, RasterioError) as error:
+        raise ImageryError(f"'{dataset.name}' cannot be brought into the map frame: {error}") from error
+    return np.stack([east, north], axis=-1)
+
+
+@dataclass(frozen=True)
+class RasterReader:
+    """Reads a raster as RGB with coverage, north up in the map frame.
+
+    Attributes:
+        dataset: the open raster.
+        crs: the map frame.
+        resolution: size of the raster's pixels on the ground, metres.
+        stretch: values that become 0 and 255, for rasters of more than 8 bits.
+
+    """
+
+    dataset: rasterio.DatasetReader
+    crs: CRS
+    resolution: float
+    stretch: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, dataset: rasterio.DatasetReader, frame: LocalFrame) -> RasterReader:
+        """Measure the raster's resolution, and its range if it has more than 8 bits."""
+        middle = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) + [dataset.width / 2, dataset.height / 2]
+        x, y = _pixels_to_crs(dataset, middle[:, 0], middle[:, 1])
+        crs = map_crs(frame)
+        points = np.stack(transform_points(dataset.crs, crs, x, y), axis=-1)
+        area = abs(np.linalg.det(points[1:] - points[0]))
+        stretch = None if dataset.dtypes[0] == "uint8" else _percentiles(dataset)
+        return cls(dataset, crs, float(np.sqrt(area)), stretch)
+
+    def read(self, *, west: float, north: float, rows: int, cols: int, cell: float) -> np.ndarray:
+        """Read ``rows`` x ``cols`` cells of ``cell`` metres whose upper left corner is (west, north) in the map.
+
+        Returns:
+            RGBA uint8, (rows, cols, 4); alpha is 255 where the raster has data, else the cell is 0.
+
+        Raises:
+            ImageryError: the raster cannot be read.
+
+        """
+        has_alpha = ColorInterp.alpha in self.dataset.colorinterp
+        bands = _color_bands(self.dataset)
+        try:
+            with WarpedVRT(
+                self.dataset,
+                crs=self.crs,
+                transform=Affine(cell, 0, west, 0, -cell, north),
+                width=cols,
+                height=rows,
+                # Averaging keeps thin things (markings) sharp; at nearly equal cells it would be nearest neighbour.
+                resampling=Resampling.average if 1.2 * self.resolution < cell else Resampling.bilinear,
+                add_alpha=not has_alpha,
+                tolerance=_TRANSFORM_TOLERANCE,
+            ) as warped:
+                alpha = self.dataset.colorinterp.index(ColorInterp.alpha) + 1 if has_alpha else warped.count
+                colors = warped.read(bands)
+                covered = warped.read(alpha) > 0
+        except RasterioError as error:
+            raise ImageryError(f"'{self.dataset.name}' could not be read: {error}") from error
+        if self.stretch is not None:
+            low, high = self.stretch
+            colors = np.clip((colors.astype(np.float32) - low) * (255 / (high - low)) + 0.5, 0, 255)
+        rgba = np.empty((rows, cols, 4), np.uint8)
+        rgba[..., :3] = np.moveaxis(np.nan_to_num(colors).astype(np.uint8), 0, -1)
+        rgba[..., 3] = 255
+        rgba[~covered] = 0
+        return rgba
+
+
+def _pixels_to_crs(dataset: rasterio.DatasetReader, columns, rows) -> tuple[np.ndarray, np.ndarray]:
+    """Map pixel coordinates (0, 0 = outer corner of the first pixel) to the raster's own coordinates."""
+    x, y = pixel_corners(dataset.transform, rows, columns, offset="ul")
+    return np.asarray(x), np.asarray(y)
+
+
+def _color_bands(dataset: rasterio.DatasetReader) -> list[int]:
+    """Return the bands that are red, green and blue; one band serves as all three."""
+    interp = list(dataset.colorinterp)
+    rgb = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    if all(color in interp for color in rgb):
+        return [interp.index(color) + 1 for color in rgb]
+    colors = [band for band, meaning in enumerate(interp, start=1) if meaning != ColorInterp.alpha]
+    return colors[:3] if len(colors) >= 3 else [colors[0]] * 3
+
+
+def _percentiles(dataset: rasterio.DatasetReader) -> tuple[float, float]:
+    """Return the range of a raster's colours, without the outliers, over all bands so that hues stay."""
+    scale = max(1.0, max(dataset.width, dataset.height) / _STRETCH_SIZE)
+    shape = (max(1, int(dataset.height / scale)), max(1, int(dataset.width / scale)))
+    bands = sorted(set(_color_bands(dataset)))
+    sample = dataset.read(bands, out_shape=(len(bands), *shape), masked=True).compressed()
+    sample = sample[np.isfinite(sample)]
+    if sample.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(sample, _STRETCH_PERCENTILES)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _palette_vrt(dataset: rasterio.DatasetReader) -> str:
+    """Return a GDAL VRT that shows a paletted raster as RGB, so that resampling mixes colours and not indices."""
+    source = escape(os.path.abspath(dataset.name) if os.path.exists(dataset.name) else dataset.name)
+    affine = ", ".join(repr(value) for value in dataset.transform.to_gdal())
+    nodata = "" if dataset.nodata is None else f"<NODATA>{dataset.nodata:g}</NODATA>"
+    has_alpha = dataset.nodata is not None or any(entry[3] < 255 for entry in dataset.colormap(1).values())
+    names = ("Red", "Green", "Blue", "Alpha")[: 4 if has_alpha else 3]
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{component}"><ColorInterp>{name}</ColorInterp>'
+        f'<ComplexSource><SourceFilename relativeToVRT="0">{source}</SourceFilename><SourceBand>1</SourceBand>'
+        f"{nodata}<ColorTableComponent>{component}</ColorTableComponent></ComplexSource></VRTRasterBand>"
+        for component, name in enumerate(names, start=1)
+    )
+    return (
+        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
+        f"<SRS>{escape(dataset.crs.to_wkt())}</SRS><GeoTransform>{affine}</GeoTransform>{bands}</VRTDataset>"
+    )
