@@ -1,0 +1,103 @@
+"""Recent odometry: where the vehicle was in the ``odom`` frame at any stamp, and how far it travelled."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import NamedTuple
+
+import numpy as np
+
+from cvloc_ros.geometry import SE2, wrap_angle
+
+
+class Motion(NamedTuple):
+    """How much a vehicle moved between two stamps; all parts are at least 0."""
+
+    distance: float  # metres along the path
+    turned: float  # radians, every turn counted as positive
+    seconds: float
+
+
+class OdometryBuffer:
+    """``T_odom_base`` of the last seconds, interpolated between messages and extrapolated a little past the newest."""
+
+    def __init__(self, *, seconds: float, extrapolation: float) -> None:
+        """Keep ``seconds`` of odometry and extrapolate it by at most ``extrapolation`` seconds."""
+        self._span = round(seconds * 1e9)
+        self._reach = round(extrapolation * 1e9)
+        self._stamps: list[int] = []
+        self._poses: list[SE2] = []
+        self._distance: list[float] = []  # metres since the first message
+        self._turned: list[float] = []  # radians since the first message
+
+    def add(self, stamp: int, T_odom_base: SE2) -> bool:
+        """Append a message; return False, and leave it out, if it is not newer than the newest."""
+        if self._stamps and stamp <= self._stamps[-1]:
+            return False
+        distance = turned = 0.0
+        if self._poses:
+            last = self._poses[-1]
+            distance = self._distance[-1] + float(np.hypot(T_odom_base.x - last.x, T_odom_base.y - last.y))
+            turned = self._turned[-1] + abs(float(wrap_angle(T_odom_base.yaw - last.yaw)))
+        self._stamps.append(stamp)
+        self._poses.append(T_odom_base)
+        self._distance.append(distance)
+        self._turned.append(turned)
+        if self._stamps[0] < stamp - 2 * self._span:  # prune half at a time, so that adding stays cheap
+            old = bisect_right(self._stamps, stamp - self._span)
+            for column in (self._stamps, self._poses, self._distance, self._turned):
+                del column[:old]
+        return True
+
+    @property
+    def newest(self) -> int | None:
+        """Stamp of the newest message, nanoseconds."""
+        return self._stamps[-1] if self._stamps else None
+
+    @property
+    def travelled(self) -> float:
+        """Metres travelled since the first message."""
+        return self._distance[-1] if self._distance else 0.0
+
+    def at(self, stamp: int) -> SE2 | None:
+        """Return ``T_odom_base`` at a stamp, or None outside of what is kept and may be extrapolated."""
+        place = self._place(stamp)
+        if place is None:
+            return None
+        index, part = place
+        if len(self._poses) == 1:
+            return self._poses[0]
+        # Moving along the step in its own frame keeps an extrapolation pointing where the vehicle was heading.
+        step = self._poses[index].inverse() @ self._poses[index + 1]
+        if part <= 1:
+            return self._poses[index] @ SE2(part * step.x, part * step.y, part * step.yaw)
+        return self._poses[index + 1] @ SE2((part - 1) * step.x, (part - 1) * step.y, (part - 1) * step.yaw)
+
+    def motion(self, first: int, last: int) -> Motion:
+        """Return the motion between two stamps, in either order; stamps beyond the buffer count as its ends."""
+        low, high = min(first, last), max(first, last)
+        distance, turned = (self._along(column, high) - self._along(column, low) for column in self._columns)
+        return Motion(distance, turned, (high - low) * 1e-9)
+
+    @property
+    def _columns(self) -> tuple[list[float], list[float]]:
+        return self._distance, self._turned
+
+    def _along(self, column: list[float], stamp: int) -> float:
+        if len(column) < 2:
+            return 0.0
+        low, high = self._stamps[0], self._stamps[-1] + self._reach
+        place = self._place(min(max(stamp, low), high))
+        assert place is not None
+        index, part = place
+        return column[index] + part * (column[index + 1] - column[index])
+
+    def _place(self, stamp: int) -> tuple[int, float] | None:
+        """Return (index, part): the stamp lies ``part`` of the way from message index to index + 1."""
+        stamps = self._stamps
+        if not stamps or stamp < stamps[0] or stamp > stamps[-1] + self._reach:
+            return None
+        if len(stamps) == 1:
+            return 0, 0.0
+        index = min(bisect_right(stamps, stamp) - 1, len(stamps) - 2)
+        return index, (stamp - stamps[index]) / (stamps[index + 1] - stamps[index])

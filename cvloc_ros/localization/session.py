@@ -1,0 +1,144 @@
+"""One drive being localized: the tracker and the localizer together, the same online and offline.
+
+The ROS node and `cvloc_ros.evaluation.run` both feed a `LocalizationSession`, so that they cannot differ::
+
+    session = LocalizationSession(localizer, tracker_config=TrackerConfig())
+    session.on_odometry(stamp, T_odom_base, covariance)         # from the odometry callback
+    session.on_fix(stamp, position, covariance, lever_arm)      # metres east and north: LocalFrame.to_enu
+    session.set_pose(stamp, T_map_base, covariance)             # initialpose
+    result = session.on_image(frame)                            # from the worker thread; takes a while
+    if result.localization is None:                             # nothing was tried
+        log(result.reason)                                      # "waiting for motion: heading is unknown until …"
+    elif result.localization.accepted:
+        publish(result.localization)
+    session.status()                                            # state, waiting_for, T_map_odom for diagnostics and TF
+
+Every method may be called from any thread. Only the network runs outside the lock, so that odometry and fixes never
+wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from cvloc_ros.geometry import SE2
+from cvloc_ros.localization.gate import REASONS
+from cvloc_ros.localization.tracker import Tracker, TrackerConfig, TrackerState
+from cvloc_ros.localization.types import Frame, Localization, Prior
+
+
+class LocalizesFrames(Protocol):
+    """What a session needs of a localizer."""
+
+    def localize(self, frame: Frame, prior: Prior) -> Localization:
+        """Find the frame on the satellite map, starting from the prior."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageResult:
+    """What became of one image.
+
+    Attributes:
+        localization: None if it was not tried; its ``accepted`` and ``reason`` include the tracker's verdict.
+        reason: one of the gate's and tracker's reasons, or "waiting"; empty if accepted.
+        message: the same for people, e.g. "waiting for odometry"; empty if accepted.
+
+    """
+
+    localization: Localization | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """The tracker's state at one moment.
+
+    Attributes:
+        state: see `TrackerState`.
+        waiting_for: what is missing and why; empty while tracking.
+        T_map_odom: None until the pose is known.
+
+    """
+
+    state: TrackerState
+    waiting_for: str
+    T_map_odom: SE2 | None
+
+
+class LocalizationSession:
+    """A tracker and a localizer that share one lock; see the module's docstring for use."""
+
+    def __init__(self, localizer: LocalizesFrames, *, tracker_config: TrackerConfig | None = None) -> None:
+        """Start with nothing known."""
+        self._localizer = localizer
+        self._tracker = Tracker(tracker_config or TrackerConfig())
+        self._lock = threading.Lock()
+        self._epoch = 0  # counts resets: a result that was under way when one came is of the drive before
+
+    def on_odometry(self, stamp: int, T_odom_base: SE2, covariance: np.ndarray | None = None) -> None:
+        """Take in odometry; a jump back in time (a bag that starts again) resets the session first."""
+        with self._lock:
+            if self._tracker.is_time_jump(stamp):
+                self._reset()
+            self._tracker.add_odometry(stamp, T_odom_base, covariance)
+
+    def on_fix(
+        self,
+        stamp: int,
+        position: np.ndarray,
+        covariance: np.ndarray | None = None,
+        lever_arm: tuple[float, float] | np.ndarray = (0.0, 0.0),
+    ) -> None:
+        """Take in a GNSS fix: see `Tracker.add_gnss`."""
+        with self._lock:
+            self._tracker.add_gnss(stamp, position, covariance, lever_arm)
+
+    def set_pose(self, stamp: int, T_map_base: SE2, covariance: np.ndarray) -> None:
+        """Start again from a pose that a person or another system knows: see `Tracker.set_pose`."""
+        with self._lock:
+            self._tracker.set_pose(stamp, T_map_base, covariance)
+
+    def on_image(self, frame: Frame) -> ImageResult:
+        """Localize one image and let the tracker take the result in. Blocks for as long as the localizer takes."""
+        with self._lock:
+            epoch = self._epoch
+            prior = self._tracker.prior(frame.stamp)
+            missing = self._tracker.missing_at(frame.stamp)
+        if prior is None:
+            return ImageResult(None, "waiting", f"waiting for {missing}")
+        localization = self._localizer.localize(frame, prior)
+        with self._lock:
+            if epoch != self._epoch:
+                reason = "reset"
+            elif not localization.accepted:
+                reason = localization.reason
+            else:
+                reason = "" if self._tracker.add_localization(localization) else self._tracker.last_rejection
+        if reason and localization.accepted:
+            localization = replace(localization, accepted=False, reason=reason)
+        return ImageResult(localization, reason, REASONS.get(reason, reason))
+
+    def pose(self, stamp: int) -> tuple[SE2, np.ndarray] | None:
+        """Return the fused ``T_map_base`` and its 3x3 covariance at a stamp, or None while it is unknown."""
+        with self._lock:
+            return self._tracker.pose(stamp)
+
+    def status(self) -> SessionStatus:
+        """Return the tracker's state."""
+        with self._lock:
+            return SessionStatus(self._tracker.state, self._tracker.waiting_for, self._tracker.T_map_odom)
+
+    def reset(self) -> None:
+        """Forget everything; results under way are discarded."""
+        with self._lock:
+            self._reset()
+
+    def _reset(self) -> None:
+        self._epoch += 1
+        self._tracker.reset()
