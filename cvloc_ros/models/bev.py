@@ -1,0 +1,77 @@
+"""From image features to the ground: where each BEV cell is seen, and the network that describes the cells.
+
+The ground is the plane z = 0 of base_link. Points are sampled at twice the BEV grid's resolution and folded into
+its cells, because a cell near the vehicle covers many pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cvloc_ros.geometry import GroundGrid, PinholeCamera
+from cvloc_ros.models.encoder import Residual, conv_bn
+
+
+def ground_pixels(camera: PinholeCamera, T_base_camera: np.ndarray, grid: GroundGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the grid's cell centres appear in the image.
+
+    Returns:
+        (rows, cols, 2) float32 normalized image coordinates, -1 and 1 at the outer borders of the first and last
+        pixel (the convention of ``grid_sample`` with ``align_corners=False``), and a (rows, cols) visibility mask.
+
+    """
+    centres = grid.centres()
+    points = np.concatenate([centres, np.zeros((*centres.shape[:2], 1))], axis=-1)
+    T_camera_base = np.linalg.inv(T_base_camera)
+    pixels, visible = camera.project(points @ T_camera_base[:3, :3].T + T_camera_base[:3, 3])
+    size = np.array([camera.width, camera.height])
+    normalized = np.where(visible[..., None], (pixels + 0.5) / size * 2 - 1, -2.0)
+    return normalized.astype(np.float32), visible
+
+
+class BevEncoder(nn.Module):
+    """Ground features (half and quarter resolution) to descriptors on the BEV grid.
+
+    A cell is (a) a coarse descriptor for the vote over the search box, (b) a fine one for the vote around its peak
+    and the flow, (c) how much each of the two votes should count it.
+    """
+
+    def __init__(self, widths: tuple[int, int], hidden: int, coarse: int, fine: int):
+        super().__init__()
+        self.split = (coarse, fine, 1, 1)
+        self.reduce = nn.Sequential(conv_bn(sum(widths) + 1, hidden // 2), conv_bn(hidden // 2, hidden, stride=2))
+        self.body = nn.Sequential(Residual(hidden), Residual(hidden))
+        self.head = nn.Conv2d(hidden, sum(self.split), 1)
+
+    def forward(
+        self, half: Tensor, quarter: Tensor, pixels: Tensor, visible: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Describe the BEV cells.
+
+        Args:
+            half: (B, C2, H/2, W/2) image features.
+            quarter: (B, C4, H/4, W/4) image features.
+            pixels: (B, 2 rows, 2 cols, 2) from `ground_pixels` at twice the grid's resolution.
+            visible: (B, 2 rows, 2 cols) bool.
+
+        Returns:
+            coarse (B, Dc, rows, cols) and fine (B, Df, rows, cols) unit descriptors, their weights
+            (B, 1, rows, cols) each, zero where unseen, and the hidden features (B, hidden, rows, cols).
+
+        """
+        mask = visible[:, None].to(half.dtype)
+        sampled = [F.grid_sample(f, pixels.to(f.dtype), align_corners=False) for f in (half, quarter)]
+        x = torch.cat([*sampled, mask], dim=1) * mask
+        hidden = self.body(self.reduce(x.contiguous(memory_format=torch.channels_last)))
+        coarse, fine, coarse_weight, fine_weight = self.head(hidden).float().split(self.split, dim=1)
+        seen = F.max_pool2d(mask.float(), 2)
+        return (
+            F.normalize(coarse, dim=1),
+            F.normalize(fine, dim=1),
+            torch.sigmoid(coarse_weight) * seen,
+            torch.sigmoid(fine_weight) * seen,
+            hidden,
+        )

@@ -1,0 +1,80 @@
+"""The refinement: a recurrent network moves every ground cell a little, and the cells vote for a rigid motion."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cvloc_ros.models.encoder import conv_bn
+
+MIN_SCALE = 0.1  # m; a match is never trusted to better than this
+
+
+class ConvGru(nn.Module):
+    """A convolutional gated recurrent unit: hidden (B, H, …) and input (B, I, …) to the new hidden."""
+
+    def __init__(self, hidden: int, inputs: int):
+        super().__init__()
+        self.gates = nn.Conv2d(hidden + inputs, 2 * hidden, 3, padding=1)
+        self.candidate = nn.Conv2d(hidden + inputs, hidden, 3, padding=1)
+
+    def forward(self, hidden: Tensor, x: Tensor) -> Tensor:
+        """Return the updated hidden state."""
+        update, reset = torch.sigmoid(self.gates(torch.cat([hidden, x], dim=1))).chunk(2, dim=1)
+        candidate = torch.tanh(self.candidate(torch.cat([reset * hidden, x], dim=1)))
+        return (1 - update) * hidden + update * candidate
+
+
+class FlowUpdate(nn.Module):
+    """One step: local correlations to a residual flow and a scale for every BEV cell."""
+
+    def __init__(self, window: int, bev_hidden: int, hidden: int):
+        super().__init__()
+        self.start = nn.Conv2d(bev_hidden, 2 * hidden, 1)
+        self.encode = conv_bn(window * window + 1, hidden)
+        self.gru = ConvGru(hidden, 2 * hidden)
+        self.head = nn.Sequential(conv_bn(hidden, hidden), nn.Conv2d(hidden, 3, 1))
+
+    def initial(self, bev_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the hidden state and the context that the BEV's features (B, bev_hidden, rows, cols) start from."""
+        hidden, context = self.start(bev_features).chunk(2, dim=1)
+        return torch.tanh(hidden), F.relu(context)
+
+    def forward(
+        self, hidden: Tensor, context: Tensor, correlation: Tensor, coverage: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take one step.
+
+        Args:
+            hidden: (B, hidden, rows, cols).
+            context: (B, hidden, rows, cols).
+            correlation: (B, window^2, rows, cols) cosine similarities around every cell.
+            coverage: (B, 1, rows, cols); imagery lies under the cell.
+
+        Returns:
+            The new hidden state, the flow (B, 2, rows, cols) in metres (x forward, y left), and its scale
+            (B, rows, cols) in metres: the mean absolute error expected of either component.
+
+        """
+        encoded = self.encode(torch.cat([correlation, coverage.to(correlation.dtype)], dim=1))
+        hidden = self.gru(hidden, torch.cat([encoded, context], dim=1))
+        out = self.head(hidden).float()
+        return hidden, out[:, :2], MIN_SCALE + F.softplus(out[:, 2])
+
+
+def local_correlation(features: Tensor, descriptors: Tensor, window: int) -> Tensor:
+    """Return the similarity of each cell with a window of samples around it.
+
+    Args:
+        features: (B, C, 2 rows + window - 2, 2 cols + window - 2) samples at half a cell's spacing.
+        descriptors: (B, C, rows, cols).
+        window: samples to each window side.
+
+    Returns:
+        (B, window^2, rows, cols).
+
+    """
+    b, c, rows, cols = descriptors.shape
+    around = F.unfold(features, window, stride=2).reshape(b, c, window * window, rows, cols)
+    return (around * descriptors[:, :, None]).sum(1)

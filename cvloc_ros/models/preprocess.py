@@ -1,0 +1,52 @@
+"""From any camera's image to the size that the network was trained on."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from cvloc_ros.geometry import PinholeCamera
+
+# Focal lengths (pixels, at the network's image width) that training covers; others are scaled into the range.
+FOCAL_RANGE = (190.0, 330.0)
+HORIZON_ROW = 0.47  # of the image's height
+
+
+def fit_image(
+    image: np.ndarray, camera: PinholeCamera, T_base_camera: np.ndarray, *, width: int, height: int
+) -> tuple[np.ndarray, PinholeCamera]:
+    """Scale and crop (or pad) an image to ``width`` x ``height`` with the horizon at a fixed row.
+
+    The image's width is kept where the camera's field of view is one that training covers; a wider or narrower one
+    is cropped or padded at the sides, so that angles keep their size.
+
+    Args:
+        image: RGB uint8 (H, W, 3).
+        camera: its intrinsics.
+        T_base_camera: 4x4; only the rotation is used, to find the horizon.
+        width: pixels.
+        height: pixels.
+
+    Returns:
+        The image (height, width, 3) and its camera.
+
+    """
+    focal = float(np.clip(camera.K[0, 0] * width / camera.width, *FOCAL_RANGE))
+    scale = focal / camera.K[0, 0]
+    scaled = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
+    left = 0 if scaled.width == width else round(scaled.K[0, 2] - (width - 1) / 2)
+    ahead = T_base_camera[:3, :3].T @ np.array([1.0, 0.0, 0.0])  # the forward direction, which meets the horizon
+    horizon = scaled.K[1, 1] * ahead[1] / max(ahead[2], 1e-3) + scaled.K[1, 2]
+    top = round(horizon - HORIZON_ROW * height)
+    if scaled.height == height and abs(top) <= 0.12 * height:
+        top = 0  # an image of the right size is left as it is
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    if scale != 1:
+        image = cv2.resize(image, (scaled.width, scaled.height), interpolation=interpolation)
+    fitted = np.empty((height, width, 3), np.uint8)
+    fitted[:] = image.mean(axis=(0, 1)).astype(np.uint8)
+    rows = slice(max(0, top), min(scaled.height, top + height))
+    cols = slice(max(0, left), min(scaled.width, left + width))
+    if rows.stop > rows.start and cols.stop > cols.start:
+        fitted[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = image[rows, cols]
+    return fitted, scaled.cropped(left=left, top=top, width=width, height=height)

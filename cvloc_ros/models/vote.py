@@ -1,0 +1,118 @@
+"""The vote: correlation of BEV descriptors with satellite descriptors over a box of poses.
+
+A vote's score at a pose is the weighted mean of the descriptors' cosine similarities over the BEV cells that fall
+on imagery, so that a patch with a missing corner neither helps nor hurts the poses that reach into it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Correlate(torch.autograd.Function):
+    """Slide kernels over maps: ``out[b, m, k, i, j] = sum_{c, u, v} maps[b, m, c, i + u, j + v] kernels[b, k, c, u, v]``.
+
+    The gradients are written as forward convolutions, which CPUs run several times faster than the convolution
+    backward of kernels this large.
+    """
+
+    @staticmethod
+    def forward(ctx, maps: Tensor, kernels: Tensor) -> Tensor:
+        """Correlate maps (B, M, C, H, W) with kernels (B, K, C, h, w) to (B, M, K, H - h + 1, W - w + 1)."""
+        ctx.save_for_backward(maps, kernels)
+        return torch.stack([F.conv2d(m, k) for m, k in zip(maps, kernels, strict=True)])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        """Return the gradients of both inputs."""
+        maps, kernels = ctx.saved_tensors
+        d_maps = d_kernels = None
+        grad = grad.to(maps.dtype)
+        if ctx.needs_input_grad[0]:
+            d_maps = torch.stack([_map_gradient(k, g) for k, g in zip(kernels, grad, strict=True)])
+        if ctx.needs_input_grad[1]:
+            pairs = zip(maps, grad, strict=True)
+            d_kernels = torch.stack([F.conv2d(m.transpose(0, 1), g.transpose(0, 1)).transpose(0, 1) for m, g in pairs])
+        return d_maps, d_kernels
+
+
+def _map_gradient(kernels: Tensor, grad: Tensor) -> Tensor:
+    """Convolve fully kernels (K, C, h, w) with gradients (M, K, i, j): (M, C, h + i - 1, w + j - 1).
+
+    Whichever of the two is smaller slides over the other.
+    """
+    (h, w), (i, j) = kernels.shape[-2:], grad.shape[-2:]
+    if i * j < h * w:
+        padded = F.pad(kernels.transpose(0, 1), (j - 1, j - 1, i - 1, i - 1))
+        return F.conv2d(padded, grad.flip(-1, -2)).transpose(0, 1)
+    padded = F.pad(grad, (w - 1, w - 1, h - 1, h - 1))
+    return F.conv2d(padded, kernels.flip(-1, -2).transpose(0, 1))
+
+
+def weighted_vote(maps: Tensor, coverage: Tensor, kernels: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean similarity of every shift.
+
+    Args:
+        maps: (B, M, C, H, W) unit descriptors, zero where there is no imagery.
+        coverage: (B, M, 1, H, W) in [0, 1], 1 where there is imagery.
+        kernels: (B, K, C, h, w) unit descriptors times their weights.
+        weights: (B, K, 1, h, w) non-negative.
+
+    Returns:
+        (B, M, K, H - h + 1, W - w + 1) in [-1, 1]; 0 where less than a tenth of the weight falls on imagery.
+
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
+    similarity = Correlate.apply(maps.to(dtype), kernels.to(dtype)).float()
+    counted = Correlate.apply(coverage.to(dtype), weights.to(dtype)).float()
+    total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None]
+    return similarity / counted.clamp_min(1e-6) * (counted > 0.1 * total)
+
+
+def rotate_bev(bev: Tensor, grid_xy: Tensor, headings: Tensor, *, x_max: float, y_max: float, cell: float) -> Tensor:
+    """Resample a BEV (B, C, rows, cols) as seen after turning the vehicle to each heading, (B, K, C, rows, cols).
+
+    Args:
+        bev: cells of the vehicle's frame.
+        grid_xy: (rows, cols, 2) metric centres of the output's cells in the patch's frame.
+        headings: (K,) radians, counter-clockwise from the patch's forward direction.
+        x_max: forward edge of the BEV, metres.
+        y_max: left edge of the BEV, metres.
+        cell: metres.
+
+    """
+    b, c, rows, cols = bev.shape
+    cos, sin = torch.cos(headings), torch.sin(headings)
+    x, y = grid_xy[..., 0], grid_xy[..., 1]
+    x_vehicle = cos[:, None, None] * x + sin[:, None, None] * y
+    y_vehicle = -sin[:, None, None] * x + cos[:, None, None] * y
+    v = (x_max - x_vehicle) / cell / rows * 2 - 1
+    u = (y_max - y_vehicle) / cell / cols * 2 - 1
+    where = torch.stack([u, v], dim=-1).reshape(1, -1, cols, 2).expand(b, -1, -1, -1)
+    turned = F.grid_sample(bev, where.to(bev.dtype), align_corners=False)
+    return turned.reshape(b, c, len(headings), rows, cols).transpose(1, 2)
+
+
+def warp_to_vehicle(features: Tensor, points: Tensor, poses: Tensor, *, half_extent: float) -> Tensor:
+    """Sample patch features at vehicle-frame points as placed by poses.
+
+    Args:
+        features: (B, C, S, S) on a patch that reaches ``half_extent`` metres from its centre to each side.
+        points: (rows, cols, 2) metres in the vehicle's frame.
+        poses: (B, K, 3) x, y (m), yaw (rad) of the vehicle in the patch's frame.
+        half_extent: metres.
+
+    Returns:
+        (B, K, C, rows, cols), zero outside the patch.
+
+    """
+    b, k, _ = poses.shape
+    rows, cols = points.shape[:2]
+    cos, sin = torch.cos(poses[..., 2])[..., None, None], torch.sin(poses[..., 2])[..., None, None]
+    x = cos * points[..., 0] - sin * points[..., 1] + poses[..., 0, None, None]
+    y = sin * points[..., 0] + cos * points[..., 1] + poses[..., 1, None, None]
+    where = torch.stack([-y / half_extent, -x / half_extent], dim=-1).reshape(b, k * rows, cols, 2)
+    sampled = F.grid_sample(features, where.to(features.dtype), align_corners=False)
+    return sampled.reshape(b, -1, k, rows, cols).transpose(1, 2)

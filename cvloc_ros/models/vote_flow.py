@@ -1,0 +1,297 @@
+"""vote_flow, the compact default matcher: vote over the search box, vote again around the peak, refine by flow.
+
+Frames: *vehicle* is the frame of the BEV (the camera's vehicle, wherever it is); *patch* is the vehicle-frame of the
+prior, in which the satellite patch is cut. A pose (x, y, yaw) is the vehicle's in the patch; (0, 0, 0) means that
+the prior was right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cvloc_ros.geometry import GroundGrid
+from cvloc_ros.models.bev import BevEncoder
+from cvloc_ros.models.encoder import Encoder
+from cvloc_ros.models.flow import FlowUpdate, local_correlation
+from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
+
+
+@dataclass(frozen=True)
+class VoteFlowConfig:
+    """Sizes of the network and of its search box; part of the weights' card."""
+
+    image_width: int = 416
+    image_height: int = 128
+    patch_size: int = 256
+    patch_cell: float = 0.4
+    bev_size: int = 24
+    bev_cell: float = 1.6
+    bev_x_max: float = 40.0
+    box_metres: float = 20.0
+    box_degrees: float = 10.0
+    heading_step_degrees: float = 2.0
+    fine_shifts: int = 5
+    fine_headings: int = 2
+    fine_heading_step_degrees: float = 1.0
+    window: int = 5
+    iterations: int = 2
+    coarse_channels: int = 16
+    fine_channels: int = 24
+    bev_hidden: int = 64
+    flow_hidden: int = 32
+    encoder_widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+
+    @property
+    def bev(self) -> GroundGrid:
+        """The grid of the matched ground cells."""
+        return GroundGrid(self.bev_size, self.bev_size, self.bev_cell, self.bev_x_max)
+
+    @property
+    def bev_samples(self) -> GroundGrid:
+        """The grid at which image features are sampled: half the BEV's cell."""
+        return GroundGrid(2 * self.bev_size, 2 * self.bev_size, self.bev_cell / 2, self.bev_x_max)
+
+    @property
+    def patch(self) -> GroundGrid:
+        """The satellite patch."""
+        return GroundGrid.centred(self.patch_size, self.patch_cell)
+
+
+@dataclass
+class VoteFlowOutput:
+    """What the network says about a batch; shapes as in `VoteFlow.forward`.
+
+    Attributes:
+        coarse_logits: (B, headings, shifts, shifts) over the search box.
+        fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
+        fine_centre: (B, 3) pose around which the second vote was held.
+        voted: (B, 3) pose that the two votes give.
+        starts: per iteration, (B, 3) pose from which the flow was measured.
+        flows: per iteration, (B, 2, rows, cols) metres in the vehicle frame of its start.
+        scales: per iteration, (B, rows, cols) metres.
+        weights: per iteration, (B, rows, cols) in [0, 1].
+        poses: per iteration, (B, 3) pose after least squares.
+        solved: (B,) whether the last least squares was well posed.
+
+    """
+
+    coarse_logits: Tensor
+    fine_logits: Tensor
+    fine_centre: Tensor
+    voted: Tensor
+    starts: list[Tensor]
+    flows: list[Tensor]
+    scales: list[Tensor]
+    weights: list[Tensor]
+    poses: list[Tensor]
+    solved: Tensor
+
+
+class VoteFlow(nn.Module):
+    """The network. Submodules: two encoders, the BEV describer, the satellite heads, the flow update."""
+
+    # constant grids, registered as buffers
+    cells: Tensor
+    bev_xy: Tensor
+    fine_lattice: Tensor
+    flow_lattice: Tensor
+    headings: Tensor
+    shifts: Tensor
+    fine_headings: Tensor
+    fine_shifts: Tensor
+
+    def __init__(self, config: VoteFlowConfig | None = None):
+        super().__init__()
+        self.config = c = config or VoteFlowConfig()
+        half, quarter = c.encoder_widths[:2]
+        self.ground = Encoder(c.encoder_widths)
+        self.satellite = Encoder(c.encoder_widths)
+        self.bev = BevEncoder((half, quarter), c.bev_hidden, c.coarse_channels, c.fine_channels)
+        self.satellite_coarse = nn.Conv2d(quarter, c.coarse_channels, 1)
+        self.satellite_fine = nn.Conv2d(half, c.fine_channels, 1)
+        self.update = FlowUpdate(c.window, c.bev_hidden, c.flow_hidden)
+        self.coarse_sharpness = nn.Parameter(torch.tensor(3.0))  # log of the vote's inverse temperature
+        self.fine_sharpness = nn.Parameter(torch.tensor(3.0))
+        self._register_grids()
+
+    def _register_grids(self) -> None:
+        c = self.config
+        half = c.bev_cell / 2
+
+        def constant(name: str, value) -> None:
+            self.register_buffer(name, torch.as_tensor(np.asarray(value), dtype=torch.float32), persistent=False)
+
+        def lattice(margin: int) -> np.ndarray:
+            """Points half a cell apart, reaching ``margin`` half cells beyond the BEV's outermost cell centres."""
+            n = 2 * (c.bev_size - 1) + 1 + 2 * margin
+            n += n % 2  # an even side, so that the points fall into two equal phases
+            first = c.bev.to_metres(np.array([0, 0])) + margin * half
+            x, y = np.meshgrid(first[0] - half * np.arange(n), first[1] - half * np.arange(n), indexing="ij")
+            return np.stack([x, y], axis=-1)
+
+        constant("cells", c.bev.centres())
+        constant("bev_xy", c.bev.centres())
+        constant("fine_lattice", lattice(c.fine_shifts))
+        n = 2 * (c.bev_size - 1) + c.window
+        constant("flow_lattice", lattice(c.window // 2)[:n, :n])
+        reach = round(c.box_degrees / c.heading_step_degrees)
+        constant("headings", np.radians(c.heading_step_degrees) * np.arange(-reach, reach + 1))
+        reach = int(np.ceil(c.box_metres / c.bev_cell))
+        constant("shifts", -c.bev_cell * np.arange(-reach, reach + 1))  # row 0 is farthest forward
+        constant("fine_shifts", -half * np.arange(-c.fine_shifts, c.fine_shifts + 1))
+        constant(
+            "fine_headings",
+            np.radians(c.fine_heading_step_degrees) * np.arange(-c.fine_headings, c.fine_headings + 1),
+        )
+
+    @property
+    def half_extent(self) -> float:
+        """Metres from the patch's centre to its edge."""
+        return self.config.patch_size * self.config.patch_cell / 2
+
+    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> tuple[Tensor, Tensor]:
+        """Describe a patch.
+
+        Args:
+            patch: (B, 3, S, S) RGB in [0, 1].
+            coverage: (B, 1, S, S) in [0, 1].
+
+        Returns:
+            (B, Dc + 1, S/4, S/4) and (B, Df + 1, S/2, S/2): unit descriptors times coverage, and the coverage.
+
+        """
+        half, quarter = self.satellite(patch)
+        maps = []
+        for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
+            covered = F.avg_pool2d(coverage, factor)
+            maps.append(torch.cat([F.normalize(head(features).float(), dim=1) * covered, covered], dim=1))
+        return maps[0], maps[1]
+
+    def forward(
+        self,
+        image: Tensor,
+        pixels: Tensor,
+        visible: Tensor,
+        patch: Tensor,
+        coverage: Tensor,
+        *,
+        centre: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> VoteFlowOutput:
+        """Match a batch of camera images with satellite patches.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1].
+            pixels: (B, 2 rows, 2 cols, 2) from `ground_pixels` on ``config.bev_samples``.
+            visible: (B, 2 rows, 2 cols) bool.
+            patch: (B, 3, S, S) RGB in [0, 1], the prior's forward direction up.
+            coverage: (B, 1, S, S) in [0, 1].
+            centre: (B, 3) hold the second vote here instead of at the first vote's peak (training).
+            start: (B, 3) start the flow here instead of at the second vote's result (training).
+
+        """
+        coarse_map, fine_map = self.encode_satellite(patch, coverage)
+        coarse, fine, coarse_weight, fine_weight, hidden = self.bev(*self.ground(image), pixels, visible)
+
+        coarse_logits = self._coarse_vote(coarse, coarse_weight, coarse_map)
+        centre = self._coarse_peak(coarse_logits) if centre is None else centre
+        fine_logits = self._fine_vote(fine, fine_weight, fine_map, centre)
+        voted = self._fine_peak(fine_logits, centre)
+
+        pose = voted.detach() if start is None else start
+        seen = (fine_weight > 0).squeeze(1)
+        state, context = self.update.initial(hidden)
+        out = VoteFlowOutput(coarse_logits, fine_logits, centre, voted, [], [], [], [], [], torch.ones_like(seen[:, 0, 0]))
+        for _ in range(self.config.iterations):
+            around = warp_to_vehicle(fine_map, self.flow_lattice, pose[:, None], half_extent=self.half_extent)[:, 0]
+            correlation = local_correlation(around[:, :-1], fine, self.config.window)
+            margin = self.config.window // 2
+            covered = around[:, -1:, margin:-margin:2, margin:-margin:2].detach()
+            state, flow, scale = self.update(state, context, correlation, covered)
+            weight = (0.1 / scale).square() * seen * covered[:, 0]
+            out.starts.append(pose)
+            out.flows.append(flow)
+            out.scales.append(scale)
+            out.weights.append(weight)
+            moved = self.place(self.cells + flow.permute(0, 2, 3, 1), pose)
+            source = self.cells.expand_as(moved)
+            solution, out.solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
+            solution = torch.where(out.solved[:, None], solution, pose)
+            out.poses.append(solution)
+            pose = solution.detach()
+        return out
+
+    @staticmethod
+    def place(points: Tensor, pose: Tensor) -> Tensor:
+        """Map vehicle-frame points (B, rows, cols, 2) to the patch through poses (B, 3)."""
+        c, s = torch.cos(pose[:, 2])[:, None, None], torch.sin(pose[:, 2])[:, None, None]
+        x = c * points[..., 0] - s * points[..., 1] + pose[:, 0, None, None]
+        y = s * points[..., 0] + c * points[..., 1] + pose[:, 1, None, None]
+        return torch.stack([x, y], dim=-1)
+
+    def _coarse_vote(self, descriptors: Tensor, weight: Tensor, satellite: Tensor) -> Tensor:
+        """Correlate over all shifts and headings of the box; the map is cut so that shifts are the box's."""
+        c = self.config
+        turned = rotate_bev(
+            torch.cat([descriptors * weight, weight], dim=1),
+            self.bev_xy,
+            self.headings,
+            x_max=c.bev_x_max,
+            y_max=c.bev.y_max,
+            cell=c.bev_cell,
+        )
+        reach = len(self.shifts) // 2
+        cells = satellite.shape[-1]
+        # zero shift puts BEV row 0 on the map row of the same metres
+        top = round((self.half_extent - c.bev_x_max) / c.bev_cell) - reach
+        left = round((self.half_extent - c.bev.y_max) / c.bev_cell) - reach
+        size = c.bev_size + 2 * reach
+        pad = (max(0, -left), max(0, left + size - cells), max(0, -top), max(0, top + size - cells))
+        top, left = max(0, top), max(0, left)
+        box = F.pad(satellite, pad)[:, None, :, top : top + size, left : left + size]
+        score = weighted_vote(box[:, :, :-1], box[:, :, -1:].detach(), turned[:, :, :-1], turned[:, :, -1:])
+        return score[:, 0] * self.coarse_sharpness.exp()
+
+    def _coarse_peak(self, logits: Tensor) -> Tensor:
+        """Return the pose (B, 3) of the highest cell."""
+        k, rows, cols = logits.shape[1:]
+        index = logits.flatten(1).argmax(1)
+        heading = self.headings[index // (rows * cols)]
+        return torch.stack([self.shifts[index // cols % rows], self.shifts[index % cols], heading], dim=-1)
+
+    def _fine_vote(self, descriptors: Tensor, weight: Tensor, satellite: Tensor, centre: Tensor) -> Tensor:
+        """Correlate at half a cell's steps around a pose; the map is turned instead of the BEV."""
+        poses = centre[:, None].repeat(1, len(self.fine_headings), 1)
+        poses[..., 2] += self.fine_headings
+        around = warp_to_vehicle(satellite, self.fine_lattice, poses, half_extent=self.half_extent)
+        b, k, channels, n, _ = around.shape
+        phases = around.reshape(b, k, channels, n // 2, 2, n // 2, 2).permute(0, 1, 4, 6, 2, 3, 5)
+        phases = phases.reshape(b, k * 4, channels, n // 2, n // 2)
+        score = weighted_vote(phases[:, :, :-1], phases[:, :, -1:].detach(), (descriptors * weight)[:, None], weight[:, None])
+        steps = score.shape[-1]
+        score = score.reshape(b, k, 2, 2, steps, steps).permute(0, 1, 4, 2, 5, 3).reshape(b, k, 2 * steps, 2 * steps)
+        wanted = len(self.fine_shifts)
+        return score[:, :, :wanted, :wanted] * self.fine_sharpness.exp()
+
+    def _fine_peak(self, logits: Tensor, centre: Tensor) -> Tensor:
+        """Return the pose (B, 3) at the peak, interpolated by the mean over its neighbours."""
+        b, k, rows, cols = logits.shape
+        index = logits.flatten(1).argmax(1)
+        where = torch.stack([index // (rows * cols), index // cols % rows, index % cols], dim=-1)
+        axes = [torch.arange(size, device=logits.device) for size in (k, rows, cols)]
+        near = [(a[None] - w[:, None]).abs() <= 1 for a, w in zip(axes, where.unbind(-1), strict=True)]
+        mask = near[0][:, :, None, None] & near[1][:, None, :, None] & near[2][:, None, None, :]
+        p = logits.masked_fill(~mask, float("-inf")).flatten(1).softmax(1).reshape(b, k, rows, cols)
+        yaw = centre[:, 2] + (p.sum((2, 3)) * self.fine_headings).sum(1)
+        dx = (p.sum((1, 3)) * self.fine_shifts).sum(1)
+        dy = (p.sum((1, 2)) * self.fine_shifts).sum(1)
+        # shifts were counted along the axes of each turned vehicle: the peak's own heading is the best single one
+        turn = centre[:, 2] + self.fine_headings[where[:, 0]]
+        c, s = torch.cos(turn), torch.sin(turn)
+        return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, yaw], dim=-1)

@@ -1,0 +1,39 @@
+"""How a matcher is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of `cvloc train`; saved beside the weights, and enough to remake them.
+
+    Attributes:
+        samples: training samples in all; the learning rate falls to zero at the last.
+        batch: samples a step.
+        learning_rate: peak of the one-cycle schedule of AdamW.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        ema: decay of the averaged weights that are validated and shipped.
+        seed: of the network's start; the towns are seeded by their number.
+        workers: rendering processes.
+        threads: of the network's process, on a CPU.
+        reuse: times that a rendered pair is used, each with another prior and other colours.
+        validation_pairs: of unseen towns in each of the two styles.
+        validate_every: samples between validations.
+
+    """
+
+    samples: int = 60_000
+    batch: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.998
+    seed: int = 0
+    workers: int = 1
+    threads: int = 2
+    reuse: int = 4
+    validation_pairs: int = 120
+    validate_every: int = 8_000

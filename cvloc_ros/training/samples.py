@@ -1,0 +1,184 @@
+"""From rendered pairs to training samples: where the prior is wrong, what the camera did to the colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from cvloc_ros.datasets.town import Town, TownPair, render_pair
+from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
+from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.vote_flow import VoteFlowConfig
+
+# Seeds of towns by purpose; training counts up from zero and never reaches the others.
+VALIDATION_TOWNS = 900_000
+CALIBRATION_TOWNS = 950_000
+TEST_TOWNS = 1_000_000
+DEMO_TOWNS = 2_000_000
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a rendered pair becomes a sample."""
+
+    mirrored: float = 0.5
+    blank_ground: float = 0.03
+    partial_coverage: float = 0.1
+    recoloured: float = 0.7
+
+
+def draw_prior_error(rng: np.random.Generator, config: VoteFlowConfig) -> SE2:
+    """Draw the vehicle's pose in the patch: uniform in the search box (±20 m ±10° by default)."""
+    half, yaw = config.box_metres, np.radians(config.box_degrees)
+    x, y = rng.uniform(-half, half, 2)
+    return SE2(x, y, rng.uniform(-yaw, yaw))
+
+
+def crop_patch(satellite: np.ndarray, source: GroundGrid, T_source_patch: SE2, grid: GroundGrid) -> np.ndarray:
+    """Cut a patch from an image on ``source`` whose frame is placed by ``T_source_patch``, by one bilinear warp."""
+    cell = grid.to_metres(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+    where = source.to_cells(T_source_patch.apply(cell))[:, ::-1]  # (col, row) of three cells fix the affine map
+    affine = np.stack([where[1] - where[0], where[2] - where[0], where[0]], axis=1)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(satellite, affine, (grid.cols, grid.rows), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+
+
+def make_sample(
+    pair: TownPair, rng: np.random.Generator, config: VoteFlowConfig, augment: AugmentConfig | None
+) -> dict[str, np.ndarray]:
+    """Turn a pair into the network's inputs and the truth.
+
+    Args:
+        pair: ground and satellite image with the true pose at the satellite's centre.
+        rng: draws the prior's error and the augmentation.
+        config: sizes.
+        augment: None leaves the images as rendered.
+
+    Returns:
+        ``image`` (3, H, W) and ``patch`` (3, S, S) uint8, ``coverage`` (1, S, S) uint8 of 0 or 1, ``pixels`` and
+        ``visible`` as `ground_pixels` gives them, ``truth`` (3,) float32 pose of the vehicle in the patch.
+
+    """
+    ground, satellite, K, T_base_camera = pair.ground, pair.satellite, pair.K, pair.T_base_camera
+    if augment and rng.random() < augment.mirrored:
+        ground, satellite, K, T_base_camera = _mirror(ground, satellite, K, T_base_camera)
+    T_patch_vehicle = draw_prior_error(rng, config)
+    source = GroundGrid.centred(satellite.shape[0], config.patch_cell)
+    patch = crop_patch(satellite, source, T_patch_vehicle.inverse(), config.patch)
+    coverage = np.ones(patch.shape[:2], np.uint8)
+    if augment:
+        if rng.random() < augment.partial_coverage:
+            coverage = _cut_coverage(coverage, rng)
+            patch = patch * coverage[..., None]
+        if rng.random() < augment.recoloured:
+            ground = _recolour(ground, rng)
+        if rng.random() < augment.recoloured:
+            patch = _recolour(patch, rng)
+        if rng.random() < augment.blank_ground:
+            ground = np.zeros_like(ground)
+    camera = PinholeCamera(ground.shape[1], ground.shape[0], K)
+    pixels, visible = ground_pixels(camera, T_base_camera, config.bev_samples)
+    return {
+        "image": np.ascontiguousarray(ground.transpose(2, 0, 1)),
+        "patch": np.ascontiguousarray(patch.transpose(2, 0, 1)),
+        "coverage": coverage[None],
+        "pixels": pixels,
+        "visible": visible,
+        "truth": T_patch_vehicle.vector().astype(np.float32),
+    }
+
+
+class TownSamples(IterableDataset):
+    """An endless, seeded stream of samples. Each worker renders its own towns.
+
+    A rendered pair is used ``reuse`` times with fresh priors and colours, spread over a pool so that a batch mixes
+    many towns.
+    """
+
+    def __init__(
+        self, first_town: int, config: VoteFlowConfig, *, pairs_per_town: int = 48, reuse: int = 4, pool: int = 384
+    ):
+        self.first_town, self.config, self.augment = first_town, config, AugmentConfig()
+        self.pairs_per_town, self.reuse, self.pool = pairs_per_town, reuse, pool
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield samples for ever."""
+        cv2.setNumThreads(1)
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        rng = np.random.default_rng([self.first_town, worker])
+        pairs = self._pairs(worker, workers)
+        pool: list[TownPair] = []
+        while True:
+            if len(pool) < self.pool:
+                # while the pool fills every pair is new; used pairs stay for their further uses
+                pool.append(next(pairs))
+                yield make_sample(pool[-1], rng, self.config, self.augment)
+                continue
+            for use in range(self.reuse):
+                slot = int(rng.integers(self.pool))
+                if use == 0:
+                    pool[slot] = next(pairs)
+                yield make_sample(pool[slot], rng, self.config, self.augment)
+
+    def _pairs(self, worker: int, workers: int) -> Iterator[TownPair]:
+        """Render pairs of this worker's towns: worker, worker + workers, …"""
+        town_seed = self.first_town + worker
+        while True:
+            town = Town.generate(town_seed % VALIDATION_TOWNS)
+            for i in range(self.pairs_per_town):
+                yield render_pair(town, i)
+            town_seed += workers
+
+
+def town_pairs(first_town: int, count: int, *, style: str, per_town: int = 4) -> Iterator[TownPair]:
+    """Render ``count`` pairs, ``per_town`` from each of the towns that start at seed ``first_town``."""
+    for i in range(count):
+        if i % per_town == 0:
+            town = Town.generate(first_town + i // per_town, style=style)
+        yield render_pair(town, i % per_town)
+
+
+def to_inputs(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return the arguments of `VoteFlow.forward` from a batch of samples."""
+    inputs = {k: batch[k].to(device, non_blocking=True) for k in ("image", "pixels", "visible", "patch", "coverage")}
+    for name in ("image", "patch"):
+        inputs[name] = inputs[name].float().div_(255).contiguous(memory_format=torch.channels_last)
+    inputs["coverage"] = inputs["coverage"].float()
+    return inputs
+
+
+def _mirror(ground, satellite, K, T_base_camera):
+    """Swap left and right of the whole world: a second town for the price of a flip."""
+    K = K.copy()
+    K[0, 2] = ground.shape[1] - 1 - K[0, 2]
+    base, optical = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
+    return ground[:, ::-1], np.ascontiguousarray(satellite[:, ::-1]), K, base @ T_base_camera @ optical
+
+
+def _cut_coverage(coverage: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Remove the imagery beyond a random straight edge."""
+    size = coverage.shape[0]
+    angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.5) * size
+    row, col = np.mgrid[:size, :size] - size / 2
+    return ((col * np.cos(angle) + row * np.sin(angle)) < offset).astype(np.uint8)
+
+
+def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change each channel's gamma, gain and offset; sometimes mix channels down to grey or swap two of them."""
+    levels = np.linspace(0, 1, 256)
+    gamma = np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.08, 3))
+    gain = np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.08, 3))
+    offset = rng.normal(0, 0.06) + rng.normal(0, 0.02, 3)
+    tables = np.stack([np.clip(levels**gamma[c] * gain[c] + offset[c], 0, 1) * 255 for c in range(3)], -1)
+    image = cv2.LUT(np.ascontiguousarray(image), tables.astype(np.uint8)[None])
+    if rng.random() < 0.15:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        image = cv2.addWeighted(image, 0.0, cv2.merge([grey] * 3), 1.0, 0) if rng.random() < 0.5 else image[..., ::-1]
+    return np.ascontiguousarray(image)
