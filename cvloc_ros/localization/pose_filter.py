@@ -23,6 +23,30 @@ def at_least(covariance: np.ndarray, bound: np.ndarray) -> np.ndarray:
     return covariance + (vectors * np.maximum(values, 0.0)) @ vectors.T
 
 
+def growth(first: np.ndarray, last: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return the 3x3 noise that odometry claims to have added on a ``step`` (2,), from its two reported covariances.
+
+    Many sources report a constant, or variances without their correlations: what they say of the position then makes
+    no sense as noise, and only the growth of the heading's variance is used.
+    """
+    A = transport(step)
+    noise = last - A @ first @ A.T
+    if np.linalg.eigvalsh(noise)[0] < -1e-9 * np.trace(last):
+        noise = np.diag([0.0, 0.0, max(0.0, last[2, 2] - first[2, 2])])
+    return noise
+
+
+def correlation_factor(gap: float, length: float) -> float:
+    """Return by how much to enlarge a covariance whose error persists over ``length``, ``gap`` after the last one.
+
+    For errors with correlation exp(-gap / length), the mean of many measurements has (1 + rho) / (1 - rho) times the
+    variance that independent ones would give.
+    """
+    if length <= 0 or not np.isfinite(gap):
+        return 1.0
+    return float(1.0 / np.tanh(max(gap, 1e-3 * length) / (2 * length)))
+
+
 class PoseFilter:
     """Extended Kalman filter whose state is ``T_map_odom``.
 

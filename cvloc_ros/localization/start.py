@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ from cvloc_ros.geometry import SE2, wrap_angle
 from cvloc_ros.localization.pose_filter import transport
 
 _CHI2_3DOF_99 = 11.345
+
+
+_FIX_AGE = 60_000_000_000  # ns for which fixes are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,35 +27,61 @@ class Fix:
     covariance: np.ndarray
 
 
-def spread(fixes: Sequence[Fix]) -> float:
-    """Return the largest distance, in metres of odometry, between the newest fix and another one."""
-    return max((float(np.linalg.norm(fix.odom - fixes[-1].odom)) for fix in fixes), default=0.0)
+class FixTrack:
+    """The last fixes, from which a first pose is taken once the vehicle has moved."""
 
+    def __init__(self, reach: float) -> None:
+        """Keep fixes within ``reach`` metres of the newest: on a longer way, odometry's own drift would turn them."""
+        self._reach = reach
+        self._fixes: deque[Fix] = deque()
 
-def align(fixes: Sequence[Fix], *, relative_sigma: float) -> tuple[SE2, np.ndarray, np.ndarray]:
-    """Lay the odometry's track onto the track of the fixes.
+    def __len__(self) -> int:
+        return len(self._fixes)
 
-    Returns ``T_map_odom``, the fixes' centre in the odom frame (2,), and the 3x3 covariance of (east, north, yaw)
-    there. A bias that all fixes share moves the track but does not turn it: the position keeps the full covariance
-    of a fix, and the heading's comes from ``relative_sigma`` (or the fit's residual, if larger) over the extent.
-    """
-    odom = np.stack([fix.odom for fix in fixes])
-    position = np.stack([fix.map for fix in fixes])
-    odom_centre, map_centre = odom.mean(axis=0), position.mean(axis=0)
-    a, b = odom - odom_centre, position - map_centre
-    yaw = float(np.arctan2((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), (a * b).sum()))
-    rotation = SE2(0.0, 0.0, yaw).rotation()
-    residual = float(np.sqrt(((b - a @ rotation.T) ** 2).sum(axis=1).mean() / 2))
-    sigma = max(relative_sigma, residual)
-    # Fixes of one second share much of their error, so they do not average it out: count one a second.
-    seconds = 1 + (fixes[-1].stamp - fixes[0].stamp) * 1e-9
-    independent = min(1.0, seconds / len(fixes))
-    yaw_variance = sigma**2 / max(float((a**2).sum()) * independent, 1e-9)
-    origin = map_centre - rotation @ odom_centre
-    covariance = np.zeros((3, 3))
-    covariance[:2, :2] = np.mean([fix.covariance for fix in fixes], axis=0)
-    covariance[2, 2] = yaw_variance
-    return SE2(float(origin[0]), float(origin[1]), yaw), odom_centre, covariance
+    def add(self, fix: Fix) -> None:
+        """Append a fix and drop those that are too old or too far."""
+        self._fixes.append(fix)
+        while self._fixes[0].stamp < fix.stamp - _FIX_AGE or self._gap(self._fixes[0]) > self._reach:
+            self._fixes.popleft()
+
+    @property
+    def middle(self) -> int:
+        """The stamp half-way through the fixes, nanoseconds."""
+        return (self._fixes[0].stamp + self._fixes[-1].stamp) // 2
+
+    @property
+    def extent(self) -> float:
+        """The largest distance, in metres of odometry, between the newest fix and another one; 0 without fixes."""
+        return max((self._gap(fix) for fix in self._fixes), default=0.0)
+
+    def align(self, T_odom_base: SE2, *, relative_sigma: float) -> tuple[SE2, np.ndarray]:
+        """Lay the odometry's track onto the track of the fixes.
+
+        Returns ``T_map_base`` at ``T_odom_base`` and its 3x3 covariance. A bias that all fixes share moves the track
+        but does not turn it: the position keeps the full covariance of a fix, and the heading's comes from
+        ``relative_sigma`` (or the fit's residual, if larger) over the track's extent.
+        """
+        fixes = list(self._fixes)
+        odom = np.stack([fix.odom for fix in fixes])
+        position = np.stack([fix.map for fix in fixes])
+        odom_centre, map_centre = odom.mean(axis=0), position.mean(axis=0)
+        a, b = odom - odom_centre, position - map_centre
+        yaw = float(np.arctan2((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), (a * b).sum()))
+        rotation = SE2(0.0, 0.0, yaw).rotation()
+        residual = float(np.sqrt(((b - a @ rotation.T) ** 2).sum(axis=1).mean() / 2))
+        # Fixes of one second share much of their error, so they do not average it out: count one a second.
+        seconds = 1 + (fixes[-1].stamp - fixes[0].stamp) * 1e-9
+        leverage = float((a**2).sum()) * min(1.0, seconds / len(fixes))
+        covariance = np.zeros((3, 3))
+        covariance[:2, :2] = np.mean([fix.covariance for fix in fixes], axis=0)
+        covariance[2, 2] = max(relative_sigma, residual) ** 2 / max(leverage, 1e-9)
+        origin = map_centre - rotation @ odom_centre
+        T_map_base = SE2(float(origin[0]), float(origin[1]), yaw) @ T_odom_base
+        A = transport(np.array([T_map_base.x, T_map_base.y]) - map_centre)
+        return T_map_base, A @ covariance @ A.T
+
+    def _gap(self, fix: Fix) -> float:
+        return float(np.linalg.norm(fix.odom - self._fixes[-1].odom))
 
 
 @dataclass(frozen=True, eq=False)

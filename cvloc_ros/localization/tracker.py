@@ -8,16 +8,13 @@ view of one place) must not be averaged away as if they were noise: the measurem
 
 from __future__ import annotations
 
-from collections import deque
-from enum import Enum
-
 import numpy as np
 
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.odometry import OdometryBuffer
-from cvloc_ros.localization.pose_filter import PoseFilter, at_least, transport
-from cvloc_ros.localization.start import Fix, Sighting, Sightings, align, spread
-from cvloc_ros.localization.tracker_config import TrackerConfig
+from cvloc_ros.localization.pose_filter import PoseFilter, at_least, correlation_factor, growth
+from cvloc_ros.localization.start import Fix, FixTrack, Sighting, Sightings
+from cvloc_ros.localization.tracker_config import TrackerConfig, TrackerState
 from cvloc_ros.localization.types import Localization, Prior
 
 __all__ = ["Tracker", "TrackerConfig", "TrackerState"]
@@ -25,19 +22,8 @@ __all__ = ["Tracker", "TrackerConfig", "TrackerState"]
 _CHI2_2DOF_99 = 9.210
 _CHI2_3DOF_999 = 16.266
 _JUMP = 1_000_000_000  # ns: a stamp this far back means that time started again
-_FIX_AGE = 60_000_000_000  # ns of fixes kept for the first heading, and for how many times the distance
-_FIX_MEMORY = 6  # it needs: on a longer way, odometry's own drift would turn it
+_FIX_REACH = 6.0  # fixes are kept over so many times the distance that the first heading needs
 _MAX_SPEED = 150.0  # m/s: a faster step is no motion
-
-
-class TrackerState(Enum):
-    """How far the tracker has come."""
-
-    WAITING = "waiting"  # an input is missing: see Tracker.waiting_for
-    INITIALIZING = "initializing"  # roughly known; no localizations confirm it yet
-    TRACKING = "tracking"
-    DEGRADED = "degraded"  # no accepted localization for a while; odometry and GNSS carry the pose
-    LOST = "lost"  # too long or too uncertain: localizations have to confirm one another again
 
 
 class Tracker:
@@ -55,7 +41,7 @@ class Tracker:
         self._odometry_covariance: np.ndarray | None = None
         self._filter: PoseFilter | None = None
         self._given: tuple[SE2, np.ndarray] | None = None  # by set_pose before there was odometry
-        self._fixes: deque[Fix] = deque()
+        self._fixes = FixTrack(_FIX_REACH * config.heading_distance)
         self._sightings = Sightings(2 * config.recovery_confirmations, self._noise)
         self._confirmed = False  # localizations have confirmed the pose
         self._lost = False  # they had, but too long ago
@@ -65,8 +51,6 @@ class Tracker:
         self._accepted_stamp = 0
         self._accepted_travel = 0.0
         self.last_rejection = ""
-
-    # Inputs
 
     def add_odometry(self, stamp: int, T_odom_base: SE2, covariance: np.ndarray | None = None) -> None:
         """Take in odometry, in time order; an older stamp is ignored (see `is_time_jump`).
@@ -80,10 +64,9 @@ class Tracker:
         """
         newest = self._odometry.newest
         last = None if newest is None else self._odometry.at(newest)
-        if newest is not None and last is not None:
-            step = last.inverse() @ T_odom_base
-            if stamp > newest and np.hypot(step.x, step.y) > 1.0 + _MAX_SPEED * (stamp - newest) * 1e-9:
-                self.reset()  # the odometry has started again elsewhere
+        moved = np.zeros(2) if last is None else np.array([T_odom_base.x - last.x, T_odom_base.y - last.y])
+        if newest is not None and stamp > newest and np.hypot(*moved) > 1.0 + _MAX_SPEED * (stamp - newest) * 1e-9:
+            self.reset()  # the odometry has started again elsewhere
         if not self._odometry.add(stamp, T_odom_base):
             return
         if covariance is not None and not np.isfinite(covariance).all():
@@ -91,13 +74,12 @@ class Tracker:
         if self._given is not None:
             pose, self._given = self._given, None
             self.set_pose(stamp, *pose)
-        elif self._filter is not None and newest is not None and last is not None:
+        elif self._filter is not None and newest is not None:
             noise = self._noise(newest, stamp)
             if covariance is not None and self._odometry_covariance is not None:
-                A = transport(np.array([T_odom_base.x - last.x, T_odom_base.y - last.y]))
                 turn = np.eye(3)
                 turn[:2, :2] = self._filter.T_map_odom.rotation()
-                noise = at_least(noise, turn @ (covariance - A @ self._odometry_covariance @ A.T) @ turn.T)
+                noise = at_least(noise, turn @ growth(self._odometry_covariance, covariance, moved) @ turn.T)
             self._filter.move(T_odom_base, noise)
         self._odometry_covariance = covariance
         if self._confirmed and self._too_long_alone():
@@ -129,18 +111,15 @@ class Tracker:
         if T_odom_base is None or not np.isfinite(position).all():
             return
         noise = self._fix_covariance(covariance)
-        self._fixes.append(Fix(stamp, T_odom_base.apply(arm), position, noise))
-        far = _FIX_MEMORY * self.config.heading_distance
-        while self._fixes[0].stamp < stamp - _FIX_AGE or np.linalg.norm(self._fixes[0].odom - self._fixes[-1].odom) > far:
-            self._fixes.popleft()
+        self._fixes.add(Fix(stamp, T_odom_base.apply(arm), position, noise))
         if self._filter is None or self._from_fixes:
-            self._start_from_fixes()
+            self._start_from_fixes(stamp)
             return
         residual, H = self._filter.point_innovation(T_odom_base, arm, position)
         S = self._filter.innovation_covariance(H, noise)
         contradiction = float(residual @ np.linalg.solve(S, residual)) / _CHI2_2DOF_99
         gap = np.inf if self._last_fix is None else (stamp - self._last_fix) * 1e-9
-        noise = noise * max(1.0, contradiction) * _correlation(gap, self.config.gnss_correlation_time)
+        noise = noise * max(1.0, contradiction) * correlation_factor(gap, self.config.gnss_correlation_time)
         self._filter.correct(residual, H, noise)
         self._last_fix = stamp
         if self._confirmed or contradiction <= 1:
@@ -148,7 +127,7 @@ class Tracker:
         elif self._contradicted_since is None:
             self._contradicted_since = stamp
         elif stamp - self._contradicted_since > self.config.gnss_takeover * 1e9:
-            self._start_from_fixes()
+            self._start_from_fixes(stamp)
 
     def set_pose(self, stamp: int, T_map_base: SE2, covariance: np.ndarray) -> None:
         """Start again from a pose that someone knows, at a stamp (or at the newest odometry, if there is none then).
@@ -185,7 +164,7 @@ class Tracker:
             S = self._filter.innovation_covariance(H, noise)
             if residual @ np.linalg.solve(S, residual) <= _CHI2_3DOF_999:
                 moved = self._odometry.motion(self._accepted_stamp, stamp).distance
-                noise = noise * _correlation(moved, self.config.localization_correlation_distance)
+                noise = noise * correlation_factor(moved, self.config.localization_correlation_distance)
                 self._filter.correct(residual, H, noise)
                 self._note_accepted(stamp)
                 return True
@@ -198,8 +177,6 @@ class Tracker:
         self._confirmed = True
         self._note_accepted(stamp)
         return True
-
-    # Outputs
 
     @property
     def T_map_odom(self) -> SE2 | None:
@@ -268,10 +245,8 @@ class Tracker:
         needed = self.config.heading_distance
         return (
             f"motion: heading is unknown until the vehicle has moved {needed:g} m or more on GNSS "
-            f"({spread(self._fixes):.0f} m so far), or until an initial pose is given"
+            f"({self._fixes.extent:.0f} m so far), or until an initial pose is given"
         )
-
-    # Inner workings
 
     def _start(self, stamp: int, T_map_base: SE2, covariance: np.ndarray, T_odom_base: SE2) -> None:
         """Begin a track at a stamp, and carry it to the newest odometry."""
@@ -283,22 +258,16 @@ class Tracker:
         self._confirmed = self._lost = self._from_fixes = False
         self._contradicted_since = None
 
-    def _start_from_fixes(self) -> None:
+    def _start_from_fixes(self, stamp: int) -> None:
         """Begin a track from the fixes alone, once the vehicle has moved enough for them to tell its heading."""
-        fixes = list(self._fixes)
-        if spread(fixes) < self.config.heading_distance:
+        T_odom_base = self._odometry.at(stamp)
+        if T_odom_base is None or self._fixes.extent < self.config.heading_distance:
             return
-        T_map_odom, centre, covariance = align(fixes, relative_sigma=self.config.gnss_relative_sigma)
-        covariance += self._noise((fixes[0].stamp + fixes[-1].stamp) // 2, fixes[-1].stamp)
+        pose, covariance = self._fixes.align(T_odom_base, relative_sigma=self.config.gnss_relative_sigma)
+        covariance += self._noise(self._fixes.middle, stamp)
         if covariance[2, 2] > np.radians(self.config.heading_sigma) ** 2:
             return
-        stamp = fixes[-1].stamp
-        T_odom_base = self._odometry.at(stamp)
-        if T_odom_base is None:
-            return
-        T_map_base = T_map_odom @ T_odom_base
-        A = transport(np.array([T_map_base.x, T_map_base.y]) - T_map_odom.apply(centre))
-        self._start(stamp, T_map_base, A @ covariance @ A.T, T_odom_base)
+        self._start(stamp, pose, covariance, T_odom_base)
         self._from_fixes = True
         self._last_fix = stamp
 
@@ -311,32 +280,16 @@ class Tracker:
         return self._odometry.travelled - self._accepted_travel, (newest - self._accepted_stamp) * 1e-9
 
     def _too_long_alone(self) -> bool:
-        newest = self._odometry.newest
-        known = None if newest is None else self.pose(newest)
+        known = self.pose(self._odometry.newest or 0)
         sigma = 0.0 if known is None else float(np.sqrt(np.linalg.eigvalsh(known[1][:2, :2])[-1]))
         return self._alone()[0] > self.config.lost_distance or sigma > self.config.lost_sigma
 
     def _noise(self, first: int, last: int) -> np.ndarray:
         """Return the 3x3 covariance that odometry adds between two stamps."""
-        distance, turned, seconds = self._odometry.motion(first, last)
-        config = self.config
-        position = config.odometry_position_noise**2 * distance
-        heading = config.odometry_heading_noise**2 * seconds + config.odometry_turn_noise**2 * turned
-        return np.diag([position, position, np.radians(1.0) ** 2 * heading])
+        return self.config.odometry_noise(self._odometry.motion(first, last))
 
     def _fix_covariance(self, covariance: np.ndarray | None) -> np.ndarray:
         reported = None if covariance is None else np.asarray(covariance, dtype=float)
         if reported is None or not np.isfinite(reported).all() or np.trace(reported) <= 0:
             reported = np.eye(2) * self.config.gnss_default_sigma**2
         return at_least(reported, np.eye(2) * self.config.gnss_sigma_floor**2)
-
-
-def _correlation(gap: float, length: float) -> float:
-    """Return by how much to enlarge a covariance whose error persists over ``length``, ``gap`` after the last one.
-
-    For errors with correlation exp(-gap / length), the mean of many measurements has (1 + rho) / (1 - rho) times the
-    variance that independent ones would give.
-    """
-    if length <= 0 or not np.isfinite(gap):
-        return 1.0
-    return float(1.0 / np.tanh(max(gap, 1e-3 * length) / (2 * length)))

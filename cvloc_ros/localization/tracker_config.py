@@ -1,8 +1,23 @@
-"""What can be set on the tracker; the ROS parameters and the command line are made from these fields."""
+"""What can be set on the tracker, from which the ROS parameters are made, and the states it can be in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from enum import Enum
+
+import numpy as np
+
+from cvloc_ros.localization.odometry import Motion
+
+
+class TrackerState(Enum):
+    """How far the tracker has come."""
+
+    WAITING = "waiting"  # an input is missing: see Tracker.waiting_for
+    INITIALIZING = "initializing"  # roughly known; no localizations confirm it yet
+    TRACKING = "tracking"
+    DEGRADED = "degraded"  # no accepted localization for a while; odometry and GNSS carry the pose
+    LOST = "lost"  # too long or too uncertain: localizations have to confirm one another again
 
 
 def _setting(default: float, description: str, *, unit: str, limits: tuple[float, float]):
@@ -95,3 +110,9 @@ class TrackerConfig:
             value = getattr(self, each.name)
             if not low <= value <= high:
                 raise ValueError(f"{each.name}: expected {low} to {high} {each.metadata['unit']}, got {value}")
+
+    def odometry_noise(self, motion: Motion) -> np.ndarray:
+        """Return the 3x3 covariance over (m, m, rad) that odometry adds in a motion."""
+        position = self.odometry_position_noise**2 * motion.distance
+        heading = self.odometry_heading_noise**2 * motion.seconds + self.odometry_turn_noise**2 * motion.turned
+        return np.diag([position, position, np.radians(1.0) ** 2 * heading])

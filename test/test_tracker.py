@@ -1,0 +1,348 @@
+"""The tracker on a simulated drive: biased GNSS, drifting odometry, localizations with outliers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cvloc_ros.geometry import SE2, wrap_angle
+from cvloc_ros.localization.odometry import OdometryBuffer
+from cvloc_ros.localization.tracker import Tracker, TrackerConfig, TrackerState
+from cvloc_ros.localization.types import Localization, Matches, Prior
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+LEVER = (-0.4, 0.3)
+NO_MATCHES = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
+
+
+def localization(stamp, pose, *, sigma=0.4):
+    covariance = np.diag([sigma, sigma, np.radians(0.5)]) ** 2
+    return Localization(stamp, Prior(pose, covariance), pose, covariance, 0.9, True, "", NO_MATCHES, None, {})
+
+
+class Drive:
+    """75 s at 10 m/s with turns: truth at 100 Hz, odometry 25 Hz, fixes 5 Hz, localizations 10 Hz."""
+
+    def __init__(self, seed=0, *, outage=(30.0, 52.0), outliers=0.05, gnss_bias=(5.0, -5.0), duration=75.0):
+        rng = np.random.default_rng(seed)
+        pose, odom = SE2(40.0, -20.0, 2.0), SE2(3.0, 4.0, -1.0)
+        self.truth, self.odometry, self.fixes, self.localizations = {}, [], [], []
+        walk = np.zeros(2)
+        for i in range(round(duration * 100)):
+            t = i / 100
+            stamp = START + i * SECOND // 100
+            rate = 0.35 * np.sin(2 * np.pi * t / 17) * (np.sin(2 * np.pi * t / 40) > 0)
+            speed = 10.0 if t > 2 else 0.0
+            step = SE2(speed / 100, 0.0, rate / 100)
+            pose = pose @ step
+            odom = odom @ SE2(step.x * 1.015, 0.0, step.yaw + np.radians(0.1) / 100)
+            self.truth[stamp] = pose
+            if i % 4 == 0:
+                self.odometry.append((stamp, odom))
+            if i % 20 == 0:
+                walk = 0.995 * walk + rng.normal(0, 0.1, 2)
+                if not outage[0] < t < outage[1]:
+                    position = pose.apply(np.array(LEVER)) + gnss_bias + walk + rng.normal(0, 0.3, 2)
+                    self.fixes.append((stamp, position, np.eye(2) * 5.0**2))
+            if i % 10 == 0:
+                noise = rng.normal(0, [0.4, 0.4, np.radians(0.5)])
+                if rng.random() < outliers:
+                    angle = rng.uniform(0, 2 * np.pi)
+                    noise[:2] += 10 * np.array([np.cos(angle), np.sin(angle)])
+                seen = SE2(pose.x + noise[0], pose.y + noise[1], float(wrap_angle(pose.yaw + noise[2])))
+                self.localizations.append(localization(stamp, seen))
+
+    def events(self, *, late=0.0):
+        """All inputs in the order of their arrival, odometry first where they are simultaneous."""
+        out = [(stamp, 0, "odometry", (stamp, pose)) for stamp, pose in self.odometry]
+        out += [(fix[0], 1, "fix", fix) for fix in self.fixes]
+        out += [(x.stamp + round(late * 1e9), 2, "localization", x) for x in self.localizations]
+        return [event[2:] for event in sorted(out, key=lambda event: event[:2])]
+
+
+def run(drive, *, tracker=None, late=0.0, skip=()):
+    """Feed a drive; return the tracker and rows (stamp, state, error m, heading error rad, NEES)."""
+    tracker = tracker or Tracker()
+    rows = []
+    for kind, data in drive.events(late=late):
+        if kind in skip:
+            continue
+        if kind == "odometry":
+            tracker.add_odometry(*data)
+            known = tracker.pose(data[0])
+            if known is not None:
+                error = known[0].vector() - drive.truth[data[0]].vector()
+                error[2] = wrap_angle(error[2])
+                nees = error @ np.linalg.solve(known[1], error)
+                rows.append((data[0], tracker.state, np.hypot(*error[:2]), abs(error[2]), nees))
+        elif kind == "fix":
+            tracker.add_gnss(*data, LEVER)
+        elif tracker.prior(data.stamp) is not None:
+            tracker.add_localization(data)
+    return tracker, rows
+
+
+def rmse(rows):
+    return float(np.sqrt(np.mean([row[2] ** 2 for row in rows])))
+
+
+def tracked(rows):
+    return [row for row in rows if row[1] in (TrackerState.TRACKING, TrackerState.DEGRADED)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fused_pose_is_accurate_and_its_covariance_honest(seed):
+    tracker, rows = run(Drive(seed))
+    good = tracked(rows)
+    assert tracker.state is TrackerState.TRACKING and tracker.waiting_for == ""
+    assert (good[0][0] - START) / SECOND < 8  # stands for 2 s, then heading from motion, then confirmations
+    assert rmse(good) <= 0.6
+    assert np.degrees(np.median([row[3] for row in good])) < 0.6
+    assert 0.5 < np.mean([row[4] for row in good]) < 5
+    outage = [row for row in good if 30 < (row[0] - START) / SECOND < 52]
+    assert len(outage) > 500 and rmse(outage) <= 0.6
+
+
+def test_without_localizations_the_error_stays_that_of_gnss_and_is_admitted():
+    tracker, rows = run(Drive(1), skip=("localization",))
+    late = [row for row in rows if row[0] > START + 20 * SECOND]
+    assert tracker.state is TrackerState.INITIALIZING and "localizations" in tracker.waiting_for
+    assert 3 < rmse(late) < 12
+    assert np.mean([row[4] for row in late]) < 9
+
+
+def test_without_gnss_outliers_and_drift_are_held_from_a_given_pose():
+    drive = Drive(2)
+    tracker = Tracker()
+    tracker.add_odometry(*drive.odometry[0])
+    tracker.set_pose(START, drive.truth[START], np.diag([2.0, 2.0, 0.05]) ** 2)
+    _, rows = run(drive, tracker=tracker, skip=("fix",))
+    assert rmse(tracked(rows)) <= 0.6
+
+
+def test_late_localizations_are_as_good_as_punctual_ones():
+    drive = Drive(3)
+    _, punctual = run(drive)
+    _, late = run(drive, late=0.2)
+    assert rmse(tracked(late)) < rmse(tracked(punctual)) + 0.05
+
+    # One localization, 0.2 s and one turn later: the same pose as if it had come at once.
+    results = []
+    for delay in (0, 5):
+        tracker = Tracker(TrackerConfig(confirmations=1, confirmation_distance=0.0, odometry_turn_noise=0.0))
+        measured = localization(START + 10 * SECOND, drive.truth[START + 10 * SECOND])
+        tracker.set_pose(START, SE2(), np.eye(3))
+        for i, (stamp, pose) in enumerate(drive.odometry[: 251 + delay]):
+            tracker.add_odometry(stamp, pose)
+            if i == 250 + delay:
+                assert tracker.add_localization(measured)
+        for stamp, pose in drive.odometry[251 + delay : 260]:
+            tracker.add_odometry(stamp, pose)
+        results.append(tracker.pose(drive.odometry[259][0])[0])
+    np.testing.assert_allclose(results[0].vector(), results[1].vector(), atol=1e-6)
+
+
+def test_late_correction_equals_a_punctual_one_while_tracking():
+    drive = Drive(4, outliers=0.0)
+    poses = []
+    for delay in (0, 5):
+        tracker = Tracker()
+        tracker.add_odometry(*drive.odometry[0])
+        tracker.set_pose(START, drive.truth[START], np.diag([1.0, 1.0, 0.02]) ** 2)
+        pending = list(drive.localizations[:100])
+        for i, (stamp, pose) in enumerate(drive.odometry[:250]):
+            tracker.add_odometry(stamp, pose)
+            while pending and i >= delay and pending[0].stamp <= drive.odometry[i - delay][0]:
+                tracker.add_localization(pending.pop(0))
+        while pending and pending[0].stamp <= drive.odometry[249][0]:
+            tracker.add_localization(pending.pop(0))
+        poses.append(tracker.pose(drive.odometry[249][0])[0])
+    difference = poses[0].vector() - poses[1].vector()
+    assert np.hypot(*difference[:2]) < 0.05 and abs(difference[2]) < np.radians(0.1)
+
+
+@pytest.mark.parametrize("yaw", [0.0, 1.0, -2.5])
+def test_lever_arm_places_the_vehicle_not_the_antenna(yaw):
+    truth = SE2(10.0, 20.0, yaw)
+    tracker = Tracker(TrackerConfig(gnss_correlation_time=0.0, gnss_sigma_floor=0.1))
+    tracker.add_odometry(START, SE2(1.0, 2.0, 0.3))
+    tracker.set_pose(START, SE2(11.0, 19.0, yaw), np.diag([3.0, 3.0, 1e-3]) ** 2)
+    for _ in range(20):
+        tracker.add_gnss(START, truth.apply(np.array([2.0, -1.0])), np.eye(2) * 0.01, (2.0, -1.0))
+    pose, _ = tracker.pose(START)
+    np.testing.assert_allclose([pose.x, pose.y], [10.0, 20.0], atol=0.01)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_heading_is_found_from_motion_and_until_then_asked_for(seed):
+    drive = Drive(seed)
+    tracker = Tracker()
+    assert tracker.state is TrackerState.WAITING and "odometry" in tracker.waiting_for
+    tracker.add_odometry(*drive.odometry[0])
+    assert tracker.state is TrackerState.WAITING and "GNSS" in tracker.waiting_for
+    tracker.add_gnss(*drive.fixes[0], LEVER)
+    assert tracker.state is TrackerState.INITIALIZING
+    assert "heading is unknown until the vehicle has moved 8 m" in tracker.waiting_for
+    assert tracker.prior(START) is None and tracker.T_map_odom is None
+    _, rows = run(drive, tracker=tracker, skip=("localization",))
+    stamp, _, error, heading_error, _ = rows[0]
+    assert (stamp - START) / SECOND < 6
+    assert np.degrees(heading_error) < 15 and error < 12  # within 3 sigma, so inside the search box
+    assert np.degrees(rows[250][3]) < 5  # more motion improves it
+
+
+def test_standing_still_confirms_nothing():
+    tracker = Tracker()
+    for i in range(100):
+        stamp = START + i * SECOND // 10
+        tracker.add_odometry(stamp, SE2())
+        if i == 0:
+            tracker.set_pose(stamp, SE2(5.0, 5.0, 1.0), np.diag([3.0, 3.0, 0.1]) ** 2)
+        assert not tracker.add_localization(localization(stamp, SE2(9.0, 5.0, 1.0)))
+        assert tracker.last_rejection == "unconfirmed"
+    assert tracker.state is TrackerState.INITIALIZING
+
+
+def test_wrong_initial_pose_is_overruled():
+    drive = Drive(5)
+    # A person clicks 15 m beside the truth and is sure of it: localizations that agree win.
+    tracker = Tracker()
+    tracker.add_odometry(*drive.odometry[0])
+    wrong = SE2(drive.truth[START].x + 15.0, drive.truth[START].y, drive.truth[START].yaw + 0.1)
+    tracker.set_pose(START, wrong, np.diag([0.3, 0.3, 0.02]) ** 2)
+    _, rows = run(drive, tracker=tracker)
+    assert rmse(tracked(rows)) <= 0.6
+
+
+def test_slipped_track_is_recovered():
+    tracker, _ = run(Drive(5, outliers=0.0))
+    stamp, odom = tracker._odometry.newest, tracker._odometry.at(tracker._odometry.newest)
+    truth = Drive(5).truth[stamp] @ SE2(0.0, 8.0, 0.0)  # the wheels did not see that
+    reasons = []
+    for i in range(1, 40):
+        odom, truth = odom @ SE2(1.0, 0.0, 0.0), truth @ SE2(1.0, 0.0, 0.0)
+        tracker.add_odometry(stamp + i * SECOND // 10, odom)
+        tracker.add_localization(localization(stamp + i * SECOND // 10, truth))
+        reasons.append(tracker.last_rejection)
+    assert reasons[:7] == ["inconsistent_with_track"] * 7 and set(reasons[8:]) == {""}
+    pose = tracker.pose(stamp + 39 * SECOND // 10)[0]
+    assert np.hypot(pose.x - truth.x, pose.y - truth.y) < 0.5
+
+
+def test_far_initial_pose_is_replaced_by_fixes_that_contradict_it():
+    drive = Drive(6)
+    tracker = Tracker()
+    tracker.add_odometry(*drive.odometry[0])
+    tracker.set_pose(START, SE2(500.0, 500.0, 0.0), np.diag([1.0, 1.0, 0.1]) ** 2)
+    _, rows = run(drive, tracker=tracker, skip=("localization",))
+    assert rows[10][2] > 400 and rows[-1][2] < 15
+
+
+def test_gnss_multipath_does_not_pull_a_good_track():
+    drive = Drive(7, outage=(1000.0, 1000.0))
+    drive.fixes = [
+        (stamp, position + ([60.0, 40.0] if 30 < (stamp - START) / SECOND < 45 else [0.0, 0.0]), covariance)
+        for stamp, position, covariance in drive.fixes
+    ]
+    _, rows = run(drive)
+    assert rmse(tracked(rows)) <= 0.6
+
+
+def test_states_without_localizations():
+    drive = Drive(8)
+    kept = drive.localizations
+    drive.localizations = [x for x in kept if x.stamp < START + 15 * SECOND]
+    tracker, rows = run(drive)
+    states = [row[1] for row in rows]
+    assert states.index(TrackerState.TRACKING) < states.index(TrackerState.DEGRADED) < states.index(TrackerState.LOST)
+    assert "none accepted for" in tracker.waiting_for
+    # A wide prior admits that the pose is lost; localizations that agree bring it back.
+    drive.localizations = [x for x in kept if not START + 15 * SECOND < x.stamp < START + 60 * SECOND]
+    tracker, rows = run(drive)
+    assert TrackerState.LOST in [row[1] for row in rows] and tracker.state is TrackerState.TRACKING
+    assert rows[-1][2] < 1.0
+
+
+def test_degraded_by_distance_and_time():
+    tracker, _ = run(Drive(9, duration=20.0))
+    assert tracker.state is TrackerState.TRACKING
+    stamp = tracker._odometry.newest
+    odom = tracker._odometry.at(stamp)
+    tracker.add_odometry(stamp + 2 * SECOND, odom)
+    assert tracker.state is TrackerState.TRACKING
+    tracker.add_odometry(stamp + 4 * SECOND, odom)
+    assert tracker.state is TrackerState.DEGRADED and "none accepted for" in tracker.waiting_for
+
+
+def test_bag_that_starts_again_is_recognised_and_reset_forgets():
+    drive = Drive(10, duration=20.0)
+    tracker, _ = run(drive)
+    assert tracker.is_time_jump(START) and not tracker.is_time_jump(drive.odometry[-2][0])
+    tracker.reset()
+    assert tracker.state is TrackerState.WAITING and tracker.pose(START) is None
+    _, rows = run(drive, tracker=tracker)
+    assert tracker.state is TrackerState.TRACKING and rmse(tracked(rows)) <= 0.6
+
+
+def test_odometry_that_starts_again_elsewhere_resets():
+    tracker, _ = run(Drive(11, duration=20.0))
+    stamp = tracker._odometry.newest
+    before = tracker.pose(stamp)[0]
+    tracker.add_odometry(stamp - SECOND // 2, SE2())  # out of order: ignored, not a new start
+    assert tracker.pose(stamp)[0] == before
+    tracker.add_odometry(stamp + SECOND // 25, SE2())
+    assert tracker.T_map_odom is None and tracker.state is TrackerState.WAITING
+
+
+def test_reported_odometry_covariance_counts_only_where_it_grows():
+    def sigma(covariances):
+        tracker = Tracker()
+        tracker.add_odometry(START, SE2(), covariances[0])
+        tracker.set_pose(START, SE2(), np.eye(3) * 1e-6)
+        for i in range(1, 51):
+            tracker.add_odometry(START + i * SECOND // 25, SE2(i * 0.4, 0.0, 0.0), covariances[i])
+        return np.sqrt(np.diag(tracker.pose(START + 2 * SECOND)[1]))
+
+    silent = sigma([None] * 51)
+    np.testing.assert_allclose(sigma([np.diag([1e6, 1e6, 1e6])] * 51), silent)
+    np.testing.assert_allclose(sigma([np.diag([np.inf, 1.0, 1.0])] * 51), silent)
+    growing = sigma([np.diag([1 + 0.1 * i, 1 + 0.1 * i, 1e-12]) for i in range(51)])
+    assert growing[0] == pytest.approx(np.sqrt(5.0), rel=0.01) and growing[0] > 2 * silent[0]
+    turning = sigma([np.diag([1.0, 1.0, 1e-4 * i]) for i in range(51)])
+    assert turning[2] == pytest.approx(np.sqrt(50e-4), rel=0.01)
+
+
+def test_prior_has_a_floor_and_grows_past_the_newest_odometry():
+    tracker = Tracker()
+    tracker.add_odometry(START, SE2())
+    tracker.add_odometry(START + SECOND // 25, SE2(0.4, 0.0, 0.0))
+    tracker.set_pose(START + SECOND // 25, SE2(1.0, 1.0, 0.0), np.eye(3) * 1e-8)
+    prior = tracker.prior(START + SECOND // 25)
+    np.testing.assert_allclose(np.sqrt(np.diag(prior.covariance)), [1.0, 1.0, np.radians(1.0)], rtol=1e-3)
+    ahead, covariance = tracker.pose(START + SECOND // 25 + SECOND // 10)
+    assert ahead.x == pytest.approx(2.0) and covariance[0, 0] > 1e-4
+    assert tracker.pose(START + SECOND) is None
+    assert "1.0 s older" in tracker.missing_at(START + SECOND)
+    assert tracker.pose(START - SECOND) is None
+
+
+def test_odometry_interpolation_follows_the_arc():
+    buffer = OdometryBuffer(seconds=10, extrapolation=0.3)
+    step = SE2(0.4, 0.0, 0.02)
+    pose = SE2(5.0, 5.0, 3.13)  # the heading wraps on the way
+    for i in range(11):
+        assert buffer.add(i * 40, pose)
+        pose = pose @ step
+    assert not buffer.add(400, pose)
+    half = buffer.at(60)
+    expected = SE2(5.0, 5.0, 3.13) @ step @ SE2(0.2, 0.0, 0.01)
+    np.testing.assert_allclose(half.vector(), expected.vector(), atol=1e-9)
+    assert buffer.motion(400, 0).distance == pytest.approx(4.0, rel=1e-3)
+    assert buffer.motion(0, 400).turned == pytest.approx(0.2)
+    assert buffer.at(-1) is None
+
+
+def test_config_refuses_what_is_out_of_range():
+    with pytest.raises(ValueError, match="lost_sigma: expected 1.0 to 1000.0 m, got -1"):
+        replace(TrackerConfig(), lost_sigma=-1)
