@@ -16,6 +16,7 @@ REASONS = {
     "unconfirmed": "waiting for more localizations that agree before the track starts from them",
     "too_old": "the image is older than the odometry that is kept",
     "reset": "the session was reset while the image was being localized",
+    "bad_image": "the image could not be decoded, or it is not of the camera that the camera info describes",
     "waiting": "not tried: the pose is not known well enough to search",
 }
 """Every reason for which a frame has no accepted localization, with its meaning for people."""

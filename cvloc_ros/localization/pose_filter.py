@@ -23,19 +23,6 @@ def at_least(covariance: np.ndarray, bound: np.ndarray) -> np.ndarray:
     return covariance + (vectors * np.maximum(values, 0.0)) @ vectors.T
 
 
-def growth(first: np.ndarray, last: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return the 3x3 noise that odometry claims to have added on a ``step`` (2,), from its two reported covariances.
-
-    Many sources report a constant, or variances without their correlations: what they say of the position then makes
-    no sense as noise, and only the growth of the heading's variance is used.
-    """
-    A = transport(step)
-    noise = last - A @ first @ A.T
-    if np.linalg.eigvalsh(noise)[0] < -1e-9 * np.trace(last):
-        noise = np.diag([0.0, 0.0, max(0.0, last[2, 2] - first[2, 2])])
-    return noise
-
-
 def correlation_factor(gap: float, length: float) -> float:
     """Return by how much to enlarge a covariance whose error persists over ``length``, ``gap`` after the last one.
 

@@ -3,7 +3,7 @@
 The ROS node and `cvloc_ros.evaluation.run` both feed a `LocalizationSession`, so that they cannot differ::
 
     session = LocalizationSession(localizer, tracker_config=TrackerConfig())
-    session.on_odometry(stamp, T_odom_base, covariance)         # from the odometry callback
+    session.on_odometry(stamp, T_odom_base)                     # from the odometry callback
     session.on_fix(stamp, position, covariance, lever_arm)      # metres east and north: LocalFrame.to_enu
     session.set_pose(stamp, T_map_base, covariance)             # initialpose
     result = session.on_image(frame)                            # from the worker thread; takes a while
@@ -81,12 +81,12 @@ class LocalizationSession:
         self._lock = threading.Lock()
         self._epoch = 0  # counts resets: a result that was under way when one came is of the drive before
 
-    def on_odometry(self, stamp: int, T_odom_base: SE2, covariance: np.ndarray | None = None) -> None:
+    def on_odometry(self, stamp: int, T_odom_base: SE2) -> None:
         """Take in odometry; a jump back in time (a bag that starts again) resets the session first."""
         with self._lock:
             if self._tracker.is_time_jump(stamp):
                 self._reset()
-            self._tracker.add_odometry(stamp, T_odom_base, covariance)
+            self._tracker.add_odometry(stamp, T_odom_base)
 
     def on_fix(
         self,

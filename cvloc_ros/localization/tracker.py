@@ -12,7 +12,7 @@ import numpy as np
 
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.odometry import OdometryBuffer
-from cvloc_ros.localization.pose_filter import PoseFilter, at_least, correlation_factor, growth
+from cvloc_ros.localization.pose_filter import PoseFilter, at_least, correlation_factor
 from cvloc_ros.localization.start import Fix, FixTrack, Sighting, Sightings
 from cvloc_ros.localization.tracker_config import TrackerConfig, TrackerState
 from cvloc_ros.localization.types import Localization, Prior
@@ -38,7 +38,6 @@ class Tracker:
         """Forget everything but the configuration."""
         config = self.config
         self._odometry = OdometryBuffer(seconds=config.odometry_buffer, extrapolation=config.odometry_extrapolation)
-        self._odometry_covariance: np.ndarray | None = None
         self._filter: PoseFilter | None = None
         self._given: tuple[SE2, np.ndarray] | None = None  # by set_pose before there was odometry
         self._fixes = FixTrack(_FIX_REACH * config.heading_distance)
@@ -52,36 +51,25 @@ class Tracker:
         self._accepted_travel = 0.0
         self.last_rejection = ""
 
-    def add_odometry(self, stamp: int, T_odom_base: SE2, covariance: np.ndarray | None = None) -> None:
-        """Take in odometry, in time order; an older stamp is ignored (see `is_time_jump`).
+    def add_odometry(self, stamp: int, T_odom_base: SE2) -> None:
+        """Take in odometry, ``T_odom_base`` in time order; an older stamp is ignored (see `is_time_jump`).
 
-        Args:
-            stamp: nanoseconds.
-            T_odom_base: the vehicle in the odom frame.
-            covariance: 3x3 of the pose over (m, m, rad), if it is reported. Only its growth is used, where it is
-                faster than the configured noise; how far odometry has strayed in all means nothing to a map.
-
+        The covariance that odometry reports is not asked for: it says how far the pose has strayed since its start,
+        mostly by scale and bias that localizations have long made up for, and not what the next metre adds.
         """
         newest = self._odometry.newest
         last = None if newest is None else self._odometry.at(newest)
-        moved = np.zeros(2) if last is None else np.array([T_odom_base.x - last.x, T_odom_base.y - last.y])
-        if newest is not None and stamp > newest and np.hypot(*moved) > 1.0 + _MAX_SPEED * (stamp - newest) * 1e-9:
-            self.reset()  # the odometry has started again elsewhere
+        if newest is not None and last is not None and stamp > newest:
+            step = np.hypot(T_odom_base.x - last.x, T_odom_base.y - last.y)
+            if step > 1.0 + _MAX_SPEED * (stamp - newest) * 1e-9:
+                self.reset()  # the odometry has started again elsewhere
         if not self._odometry.add(stamp, T_odom_base):
             return
-        if covariance is not None and not np.isfinite(covariance).all():
-            covariance = None
         if self._given is not None:
             pose, self._given = self._given, None
             self.set_pose(stamp, *pose)
         elif self._filter is not None and newest is not None:
-            noise = self._noise(newest, stamp)
-            if covariance is not None and self._odometry_covariance is not None:
-                turn = np.eye(3)
-                turn[:2, :2] = self._filter.T_map_odom.rotation()
-                noise = at_least(noise, turn @ growth(self._odometry_covariance, covariance, moved) @ turn.T)
-            self._filter.move(T_odom_base, noise)
-        self._odometry_covariance = covariance
+            self._filter.move(T_odom_base, self._noise(newest, stamp))
         if self._confirmed and self._too_long_alone():
             self._confirmed, self._lost = False, True
             self._sightings.clear()

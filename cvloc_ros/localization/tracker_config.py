@@ -97,7 +97,7 @@ class TrackerConfig:
         7.0, "standard deviation of the position from which the state is LOST", unit="m", limits=(1.0, 1000.0)
     )
     prior_position_floor: float = _setting(
-        1.0, "a search never assumes the position better than this (standard deviation)", unit="m", limits=(0.0, 20.0)
+        2.0, "a search never assumes the position better than this (standard deviation)", unit="m", limits=(0.0, 20.0)
     )
     prior_heading_floor: float = _setting(
         1.0, "a search never assumes the heading better than this (standard deviation)", unit="deg", limits=(0.0, 20.0)

@@ -1,0 +1,111 @@
+"""A drive in numbers: the content of summary.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from cvloc_ros.evaluation.metrics import CHI2_3DOF_95, PoseErrors, nees, statistics
+from cvloc_ros.evaluation.records import FrameRecord, RunResult, pose_track
+from cvloc_ros.geometry import SE2
+
+_DIGITS = 4
+
+
+def summarize(result: RunResult) -> dict[str, Any]:
+    """Return the keys of summary.json.
+
+    Errors at the top are those of the accepted per-frame localizations; ``tracker`` has those of the fused pose at
+    every frame from the first confirmed one on; ``gnss`` of every fix; ``odometry`` of dead reckoning from the first
+    confirmed pose. Without truth these keys are left out.
+    """
+    frames = result.frames
+    accepted = [frame for frame in frames if frame.accepted]
+    stamps = [stamp for stamp, _ in result.odometry] + [frame.stamp for frame in frames]
+    duration = (max(stamps) - min(stamps)) * 1e-9 if stamps else 0.0
+    total = [frame.milliseconds["total"] for frame in frames if "total" in frame.milliseconds]
+    summary: dict[str, Any] = {
+        "source": result.source,
+        "method": result.method,
+        "weights": result.weights,
+        "device": result.device,
+        "datum": {
+            "latitude": result.datum.latitude,
+            "longitude": result.datum.longitude,
+            "altitude": result.datum.altitude,
+        },
+        "frames": len(frames),
+        "localized": len(accepted),
+        "rejected": dict(Counter(frame.reason for frame in frames if not frame.accepted).most_common()),
+        "dropped": result.dropped,
+        "duration_s": duration,
+        "distance_m": _length(result.truth or result.odometry),
+    }
+    summary |= frame_errors(accepted).summary()
+    summary |= _section("tracker", tracker_errors(frames).summary())
+    summary |= _section("gnss", _position_summary(gnss_errors(result)))
+    summary |= _section("odometry", _position_summary(odometry_errors(result)))
+    honesty = frame_nees(accepted)
+    if len(honesty):
+        summary["nees"] = {"mean": float(honesty.mean()), "within_95": float(np.mean(honesty <= CHI2_3DOF_95))}
+    if total:
+        summary["latency_ms"] = {"median": float(np.median(total)), "p95": float(np.percentile(total, 95))}
+    summary["rate_hz"] = len(accepted) / duration if duration > 0 else 0.0
+    return _rounded(summary)
+
+
+def frame_errors(frames: list[FrameRecord]) -> PoseErrors:
+    """Return the errors of per-frame estimates, of those frames that have one and a truth."""
+    pairs = [(f.estimate, f.truth) for f in frames if f.estimate is not None and f.truth is not None]
+    return PoseErrors.between([estimate for estimate, _ in pairs], [truth for _, truth in pairs])
+
+
+def frame_nees(frames: list[FrameRecord]) -> np.ndarray:
+    """Return the NEES of per-frame estimates, of those frames that have one and a truth."""
+    known = [f for f in frames if f.estimate is not None and f.covariance is not None and f.truth is not None]
+    covariances = np.array([f.covariance for f in known]).reshape(-1, 3, 3)
+    return nees(frame_errors(known).east_north_yaw, covariances)
+
+
+def tracker_errors(frames: list[FrameRecord]) -> PoseErrors:
+    """Return the errors of the fused pose, of those frames at which it was tracked and the truth is known."""
+    pairs = [(f.fused, f.truth) for f in frames if f.tracked and f.fused is not None and f.truth is not None]
+    return PoseErrors.between([fused for fused, _ in pairs], [truth for _, truth in pairs])
+
+
+def gnss_errors(result: RunResult) -> np.ndarray:
+    """Return the distance in metres of each fix from the true antenna, where the truth is known."""
+    track = pose_track(result.truth)
+    pairs = [(fix.position, track.at(fix.stamp)) for fix in result.fixes]
+    return np.array(
+        [np.linalg.norm(position - truth.apply(result.lever_arm)) for position, truth in pairs if truth is not None]
+    )
+
+
+def odometry_errors(result: RunResult) -> np.ndarray:
+    """Return the distance in metres of dead reckoning from the truth, where that is known."""
+    track = pose_track(result.truth)
+    pairs = [(pose, track.at(stamp)) for stamp, pose in result.dead_reckoning()]
+    return np.array([np.hypot(pose.x - truth.x, pose.y - truth.y) for pose, truth in pairs if truth is not None])
+
+
+def _position_summary(errors: np.ndarray) -> dict[str, Any]:
+    return {"position_error_m": statistics(errors)} if len(errors) else {}
+
+
+def _section(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {name: content} if content else {}
+
+
+def _length(poses: list[tuple[int, SE2]]) -> float:
+    points = np.array([[pose.x, pose.y] for _, pose in poses]).reshape(-1, 2)
+    return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+
+
+def _rounded(value: Any) -> Any:
+    """Round what was computed: more digits than these would only pretend."""
+    if isinstance(value, dict):
+        return {key: item if key == "datum" else _rounded(item) for key, item in value.items()}
+    return round(value, _DIGITS) if isinstance(value, float) else value

@@ -1,0 +1,79 @@
+"""The table that a run ends with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cvloc_ros.evaluation.metrics import chance
+from cvloc_ros.localization.gate import REASONS
+
+_LEFT = 26
+
+
+def print_summary(summary: dict[str, Any], *, console: Console | None = None) -> None:
+    """Print what `cvloc_ros.evaluation.summary.summarize` found, for people."""
+    console = console or Console()
+    if "position_error_m" in summary:
+        console.print(_errors(summary))
+    else:
+        console.print("No ground truth in this drive: nothing to compare with.")
+    console.print(_facts(summary))
+
+
+def _errors(summary: dict[str, Any]) -> Table:
+    table = Table(title="Errors against ground truth, in the map frame", title_justify="left")
+    table.add_column("", min_width=_LEFT, no_wrap=True)
+    for name in ("median m", "RMSE m", "95 % m", "max m", "lateral m", "along m", "yaw °", "≤1 m lat", "≤1 m lon"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [
+        ("[bold]per-frame localization[/]", summary),
+        ("[bold]fused track[/]", summary.get("tracker")),
+        ("GNSS", summary.get("gnss")),
+        ("odometry alone", summary.get("odometry")),
+        ("chance (box centre)", chance()),
+    ]
+    for name, errors in rows:
+        if errors:
+            table.add_row(name, *_cells(errors))
+    return table
+
+
+def _cells(errors: dict[str, Any]) -> list[str]:
+    position = errors["position_error_m"]
+    cells = [f"{position[key]:.2f}" for key in ("median", "rmse", "p95", "max")]
+    if "yaw_error_deg" not in errors:
+        return [*cells, *[""] * 5]
+    names = ("lateral_error_m", "longitudinal_error_m", "yaw_error_deg")
+    recall = errors["recall"]
+    return [
+        *cells,
+        *[f"{errors[name]['median']:.2f}" for name in names],
+        *[f"{100 * recall[key]:.0f} %" for key in ("lateral_1m", "longitudinal_1m")],
+    ]
+
+
+def _facts(summary: dict[str, Any]) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(min_width=_LEFT)
+    table.add_column()
+    frames = summary["frames"]
+    share = f" ({100 * summary['localized'] / frames:.0f} %)" if frames else ""
+    table.add_row("drive", f"{summary['duration_s']:.0f} s, {summary['distance_m']:.0f} m")
+    table.add_row("frames localized", f"{summary['localized']} of {frames}{share}, {summary['rate_hz']:.1f} per second")
+    for reason, count in summary["rejected"].items():
+        table.add_row(f"  rejected {count}", f"{reason}: {REASONS.get(reason, '')}".removesuffix(": "))
+    if summary["dropped"]:
+        table.add_row("  dropped", f"{summary['dropped']}: they came while the localizer was busy")
+    if "latency_ms" in summary:
+        latency = summary["latency_ms"]
+        table.add_row("time per frame", f"{latency['median']:.0f} ms median, {latency['p95']:.0f} ms 95 %")
+    if "nees" in summary:
+        honesty = summary["nees"]
+        table.add_row(
+            "honesty of covariance",
+            f"NEES {honesty['mean']:.1f} (honest: 3.0), {100 * honesty['within_95']:.0f} % within the 95 % region",
+        )
+    return table
