@@ -1,0 +1,208 @@
+"""Recorded drives: a rosbag2 (MCAP or sqlite3) as a stream of typed events, without a ROS installation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+from cvloc_ros.datasets.bag_messages import (
+    TransformTree,
+    camera_of,
+    fix_event,
+    frame_name,
+    image_event,
+    odometry_event,
+    truth_event,
+)
+from cvloc_ros.datasets.bag_topics import BagError, choose_topics
+from cvloc_ros.datasets.events import Event, FixEvent, ImageEvent
+from cvloc_ros.geometry import LocalFrame, PinholeCamera
+from cvloc_ros.localization.types import Frame
+
+_TF = "tf2_msgs/msg/TFMessage"
+_EVENT_OF = {"image": image_event, "fix": fix_event, "odom": odometry_event, "ground_truth": truth_event}
+
+
+@dataclass(frozen=True, eq=False)
+class Bag:
+    """A recorded drive. Iterate over it for its events in the order in which they were recorded.
+
+    Attributes:
+        source: path of the bag.
+        topics: topic by role: image, camera_info, odom, and where there are fix, ground_truth, datum.
+        camera: intrinsics of the images; distorted cameras keep their distortion.
+        base_frame: the vehicle's frame (the odometry's child frame).
+        T_base_camera: 4x4, optical frame to base_frame.
+        gnss_lever_arm: (2,) metres forward and left of base_frame at which the antenna sits.
+        datum: the map frame: from the datum topic, else at the first fix; None if there is neither.
+        start: when the first message was recorded, nanoseconds.
+        end: when the last message was recorded, nanoseconds.
+        notes: what was assumed because the bag does not say it, one sentence each.
+
+    """
+
+    source: str
+    topics: dict[str, str]
+    camera: PinholeCamera
+    base_frame: str
+    T_base_camera: np.ndarray
+    gnss_lever_arm: np.ndarray
+    datum: LocalFrame | None
+    start: int
+    end: int
+    notes: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: str | Path, *, topics: Mapping[str, str] | None = None) -> Bag:
+        """Open a rosbag2 folder, or a single .mcap, .db3 or ROS 1 .bag file.
+
+        Args:
+            path: the bag.
+            topics: topic by role (image, camera_info, fix, odom, ground_truth, datum) where it cannot be guessed; an
+                empty name leaves a role out.
+
+        Raises:
+            BagError: the bag cannot be read, or it lacks the topics or transforms that localization needs.
+
+        """
+        with _reading(path) as reader:
+            types = {c.topic: c.msgtype for c in reader.connections if c.msgcount}
+            if not types:
+                raise BagError(f"the bag '{path}' is empty: nothing was recorded")
+
+            def first(topic: str) -> Any:
+                return next(_messages(reader, topic))[0]
+
+            try:
+                chosen = choose_topics(types, topics or {}, frame_of=lambda t: frame_name(first(t).header.frame_id))
+            except BagError as error:
+                raise BagError(f"'{path}': {error}") from None
+            rectified = "rect" in chosen["image"].removesuffix("/compressed").rsplit("/", 1)[-1]
+            info, odometry = first(chosen["camera_info"]), first(chosen["odom"])
+            try:
+                camera = camera_of(info, rectified=rectified)
+            except ValueError as error:
+                raise BagError(f"'{path}', {chosen['camera_info']}: {error}") from error
+
+            tree = _static_transforms(reader, types)
+            base_frame = frame_name(odometry.child_frame_id) or "base_link"
+            camera_frames = [frame_name(m.header.frame_id) for m in (info, first(chosen["image"]))]
+            fix = _first_fix(reader, chosen["fix"]) if "fix" in chosen else None
+            lever_arm, notes = _antenna(tree, base_frame, fix)
+            return cls(
+                source=str(path),
+                topics=chosen,
+                camera=camera,
+                base_frame=base_frame,
+                T_base_camera=_camera_pose(tree, base_frame, camera_frames, source=str(path)),
+                gnss_lever_arm=lever_arm,
+                datum=_datum(reader, chosen, fix, source=str(path)),
+                start=reader.start_time,
+                end=reader.end_time - 1,
+                notes=notes,
+            )
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the images, fixes, odometry and truth in the order in which they were recorded.
+
+        Raises:
+            BagError: the bag is damaged further on.
+
+        """
+        readers = {self.topics[role]: read for role, read in _EVENT_OF.items() if role in self.topics}
+        with _reading(self.source) as reader:
+            connections = [c for c in reader.connections if c.topic in readers]
+            for connection, received, data in reader.messages(connections=connections):
+                event = readers[connection.topic](reader.deserialize(data, connection.msgtype), received)
+                if event is not None:
+                    yield event
+
+    def frame(self, event: ImageEvent) -> Frame:
+        """Decode an image and attach the camera that took it.
+
+        Raises:
+            ValueError: the image does not decode, or does not have the size that the camera info says.
+
+        """
+        return Frame(event.stamp, event.image(), self.camera, self.T_base_camera)
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[AnyReader]:
+    """Open a bag for reading; whatever the reader trips over becomes a `BagError`."""
+    path = Path(path)
+    if not path.exists():
+        raise BagError(f"expected a bag, but there is no '{path}'")
+    if path.is_dir() and not (path / "metadata.yaml").exists():
+        raise BagError(
+            f"expected a rosbag2, but the folder '{path}' has no metadata.yaml: name the bag's own folder, or restore "
+            "it with `ros2 bag reindex`"
+        )
+    try:
+        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            yield reader
+    except BagError:
+        raise
+    except Exception as error:  # damaged bytes trip a parser in any way
+        raise BagError(
+            f"'{path}' is damaged or no bag ({error or type(error).__name__}): if the recording was cut off, repair it "
+            "with `mcap recover` or `ros2 bag reindex`"
+        ) from error
+
+
+def _messages(reader: AnyReader, topic: str) -> Iterator[tuple[Any, int]]:
+    connections: list[Connection] = [c for c in reader.connections if c.topic == topic]
+    for connection, received, data in reader.messages(connections=connections):
+        yield reader.deserialize(data, connection.msgtype), received
+
+
+def _first_fix(reader: AnyReader, topic: str) -> FixEvent | None:
+    """Return the first valid fix of a topic, None if there is none."""
+    return next((fix for message, received in _messages(reader, topic) if (fix := fix_event(message, received))), None)
+
+
+def _static_transforms(reader: AnyReader, types: Mapping[str, str]) -> TransformTree:
+    topics = [topic for topic, kind in types.items() if kind == _TF and topic.endswith("tf_static")]
+    return TransformTree(message for topic in topics for message, _ in _messages(reader, topic))
+
+
+def _antenna(tree: TransformTree, base_frame: str, fix: FixEvent | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return where the antenna sits, and what had to be assumed for that."""
+    if fix is None:
+        return np.zeros(2), ()
+    T_base_gnss = tree.lookup(base_frame, fix.frame_id)
+    if T_base_gnss is None:
+        return np.zeros(2), (f"no transform {base_frame} -> '{fix.frame_id}': the antenna is taken to be there",)
+    return T_base_gnss[:2, 3].copy(), ()
+
+
+def _datum(reader: AnyReader, topics: Mapping[str, str], fix: FixEvent | None, *, source: str) -> LocalFrame | None:
+    """Return the map frame; the truth is in the map of a stated datum and means nothing in another."""
+    origin = _first_fix(reader, topics["datum"]) if "datum" in topics else None
+    if origin is None and "ground_truth" in topics:
+        raise BagError(
+            f"'{source}' has the truth on {topics['ground_truth']}, but no datum that says where its map is: record a "
+            "NavSatFix on 'datum', or leave the truth out (ground_truth:='')"
+        )
+    origin = origin or fix
+    return None if origin is None else LocalFrame(origin.latitude, origin.longitude, origin.altitude)
+
+
+def _camera_pose(tree: TransformTree, base_frame: str, camera_frames: list[str], *, source: str) -> np.ndarray:
+    for frame in camera_frames:
+        T_base_camera = tree.lookup(base_frame, frame)
+        if T_base_camera is not None:
+            return T_base_camera
+    raise BagError(
+        f"'{source}': expected static transforms from {base_frame} to '{camera_frames[0]}', which say where the camera "
+        f"sits, but /tf_static has only {', '.join(tree.frames) or 'nothing'}: record /tf_static with "
+        "static_transform_publisher or robot_state_publisher running"
+    )
