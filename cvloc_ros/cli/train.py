@@ -61,7 +61,8 @@ def train(
             progress.update(task, completed=seen, description=f"training, loss {row['total']:.2f}")
             if "train_median_m" in row:
                 progress.console.print(
-                    f"{seen:>7} samples: unseen towns {row['train_median_m']:.2f} m, {row['train_yaw_median_deg']:.2f}°, "
+                    f"{seen:>7} samples: unseen towns {row['train_median_m']:.2f} m, "
+                    f"{row['train_yaw_median_deg']:.2f}°, "
                     f"R@1m {100 * row['train_lateral_1m']:.0f}/{100 * row['train_longitudinal_1m']:.0f} %; "
                     f"held-out style {row['heldout_median_m']:.2f} m (mean {row['heldout_mean_m']:.2f} m)"
                 )

@@ -22,9 +22,7 @@ def relative_pose(origin: Tensor, pose: Tensor) -> Tensor:
     return torch.stack([c * dx + s * dy, -s * dx + c * dy, yaw], dim=-1)
 
 
-def vote_loss(
-    logits: Tensor, pose: Tensor, *, headings: Tensor, shifts: Tensor, sigma: tuple[float, float]
-) -> Tensor:
+def vote_loss(logits: Tensor, pose: Tensor, *, headings: Tensor, shifts: Tensor, sigma: tuple[float, float]) -> Tensor:
     """Return the cross-entropy (B,) of a vote against a Gaussian around the true pose.
 
     Args:
@@ -90,7 +88,13 @@ def total_loss(model: VoteFlow, out: VoteFlowOutput, truth: Tensor) -> dict[str,
     ).mean()
     flow = torch.stack([flow_loss(model, out, truth, i).mean() for i in range(len(out.flows))]).mean()
     pose = torch.stack([pose_loss(p, truth).mean() for p in out.poses]).mean()
-    return {"total": coarse + fine + 0.5 * flow + 0.5 * pose, "coarse": coarse, "fine": fine, "flow": flow, "pose": pose}
+    return {
+        "total": coarse + fine + 0.5 * flow + 0.5 * pose,
+        "coarse": coarse,
+        "fine": fine,
+        "flow": flow,
+        "pose": pose,
+    }
 
 
 def _inverse_place(points: Tensor, pose: Tensor) -> Tensor:

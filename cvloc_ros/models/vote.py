@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Correlate(torch.autograd.Function):
-    """Slide kernels over maps: ``out[b, m, k, i, j] = sum_{c, u, v} maps[b, m, c, i + u, j + v] kernels[b, k, c, u, v]``.
+    """Slide kernels over maps: ``out[m, k, i, j] = sum_{c, u, v} maps[m, c, i + u, j + v] kernels[k, c, u, v]``.
 
     The gradients are written as forward convolutions, which CPUs run several times faster than the convolution
     backward of kernels this large.

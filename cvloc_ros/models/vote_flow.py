@@ -7,6 +7,7 @@ the prior was right.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -181,6 +182,7 @@ class VoteFlow(nn.Module):
         patch: Tensor,
         coverage: Tensor,
         *,
+        box: Tensor | None = None,
         centre: Tensor | None = None,
         start: Tensor | None = None,
     ) -> VoteFlowOutput:
@@ -192,6 +194,7 @@ class VoteFlow(nn.Module):
             visible: (B, 2 rows, 2 cols) bool.
             patch: (B, 3, S, S) RGB in [0, 1], the prior's forward direction up.
             coverage: (B, 1, S, S) in [0, 1].
+            box: (B, 3) half-widths of the search: metres forward, metres left, radians; all of it if None.
             centre: (B, 3) hold the second vote here instead of at the first vote's peak (training).
             start: (B, 3) start the flow here instead of at the second vote's result (training).
 
@@ -200,6 +203,8 @@ class VoteFlow(nn.Module):
         coarse, fine, coarse_weight, fine_weight, hidden = self.bev(*self.ground(image), pixels, visible)
 
         coarse_logits = self._coarse_vote(coarse, coarse_weight, coarse_map)
+        if box is not None:
+            coarse_logits = coarse_logits.masked_fill(~self._inside(box), float("-inf"))
         centre = self._coarse_peak(coarse_logits) if centre is None else centre
         fine_logits = self._fine_vote(fine, fine_weight, fine_map, centre)
         voted = self._fine_peak(fine_logits, centre)
@@ -207,7 +212,9 @@ class VoteFlow(nn.Module):
         pose = voted.detach() if start is None else start
         seen = (fine_weight > 0).squeeze(1)
         state, context = self.update.initial(hidden)
-        out = VoteFlowOutput(coarse_logits, fine_logits, centre, voted, [], [], [], [], [], torch.ones_like(seen[:, 0, 0]))
+        out = VoteFlowOutput(
+            coarse_logits, fine_logits, centre, voted, [], [], [], [], [], torch.ones_like(seen[:, 0, 0])
+        )
         for _ in range(self.config.iterations):
             around = warp_to_vehicle(fine_map, self.flow_lattice, pose[:, None], half_extent=self.half_extent)[:, 0]
             correlation = local_correlation(around[:, :-1], fine, self.config.window)
@@ -258,6 +265,14 @@ class VoteFlow(nn.Module):
         score = weighted_vote(box[:, :, :-1], box[:, :, -1:].detach(), turned[:, :, :-1], turned[:, :, -1:])
         return score[:, 0] * self.coarse_sharpness.exp()
 
+    def _inside(self, box: Tensor) -> Tensor:
+        """Return which cells of the first vote lie in the box (B, 3): (B, headings, shifts, shifts)."""
+        slack = torch.tensor([self.config.bev_cell / 2] * 2 + [math.radians(self.config.heading_step_degrees) / 2])
+        x, y, yaw = (box + slack.to(box.device))[..., None].unbind(1)
+        inside_yaw = self.headings.abs() <= yaw
+        inside_x, inside_y = self.shifts.abs() <= x, self.shifts.abs() <= y
+        return inside_yaw[:, :, None, None] & inside_x[:, None, :, None] & inside_y[:, None, None, :]
+
     def _coarse_peak(self, logits: Tensor) -> Tensor:
         """Return the pose (B, 3) of the highest cell."""
         k, rows, cols = logits.shape[1:]
@@ -273,7 +288,9 @@ class VoteFlow(nn.Module):
         b, k, channels, n, _ = around.shape
         phases = around.reshape(b, k, channels, n // 2, 2, n // 2, 2).permute(0, 1, 4, 6, 2, 3, 5)
         phases = phases.reshape(b, k * 4, channels, n // 2, n // 2)
-        score = weighted_vote(phases[:, :, :-1], phases[:, :, -1:].detach(), (descriptors * weight)[:, None], weight[:, None])
+        score = weighted_vote(
+            phases[:, :, :-1], phases[:, :, -1:].detach(), (descriptors * weight)[:, None], weight[:, None]
+        )
         steps = score.shape[-1]
         score = score.reshape(b, k, 2, 2, steps, steps).permute(0, 1, 4, 2, 5, 3).reshape(b, k, 2 * steps, 2 * steps)
         wanted = len(self.fine_shifts)

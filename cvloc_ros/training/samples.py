@@ -128,7 +128,7 @@ class TownSamples(IterableDataset):
                 yield make_sample(pool[slot], rng, self.config, self.augment)
 
     def _pairs(self, worker: int, workers: int) -> Iterator[TownPair]:
-        """Render pairs of this worker's towns: worker, worker + workers, …"""
+        """Render the pairs of every ``workers``-th town, from this worker's first on."""
         town_seed = self.first_town + worker
         while True:
             town = Town.generate(town_seed % VALIDATION_TOWNS)
@@ -176,7 +176,7 @@ def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gamma = np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.08, 3))
     gain = np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.08, 3))
     offset = rng.normal(0, 0.06) + rng.normal(0, 0.02, 3)
-    tables = np.stack([np.clip(levels**gamma[c] * gain[c] + offset[c], 0, 1) * 255 for c in range(3)], -1)
+    tables = np.stack([np.clip(levels ** gamma[c] * gain[c] + offset[c], 0, 1) * 255 for c in range(3)], -1)
     image = cv2.LUT(np.ascontiguousarray(image), tables.astype(np.uint8)[None])
     if rng.random() < 0.15:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -59,7 +59,12 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
         if not checkpoint.exists():
             raise FileNotFoundError(f"expected a checkpoint to resume from at {checkpoint}: start without --resume")
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        for part, name in ((network, "network"), (averaged, "averaged"), (optimizer, "optimizer"), (schedule, "schedule")):
+        for part, name in (
+            (network, "network"),
+            (averaged, "averaged"),
+            (optimizer, "optimizer"),
+            (schedule, "schedule"),
+        ):
             part.load_state_dict(state[name])
         seen = state["seen"]
     else:

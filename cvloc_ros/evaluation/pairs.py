@@ -1,0 +1,69 @@
+"""Per-frame accuracy on pairs with known poses: each pair is localized once from a prior drawn in the search box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvloc_ros.datasets.town import TownPair
+from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
+from cvloc_ros.imagery import Patch
+from cvloc_ros.localization.localizer import Localizer
+from cvloc_ros.localization.types import Frame, Localization, Prior
+from cvloc_ros.training.samples import crop_patch
+
+
+@dataclass(frozen=True, eq=False)
+class PairResult:
+    """One pair's answer; the map is the frame of the true vehicle.
+
+    Attributes:
+        prior: where the search started: its error is the chance level.
+        localization: the answer.
+        error: (3,) forward, left (m) and heading (rad) in the frame of the truth.
+
+    """
+
+    frame: Frame
+    patch: Patch
+    prior: SE2
+    localization: Localization
+    error: np.ndarray
+
+
+def draw_prior(rng: np.random.Generator, localizer: Localizer) -> Prior:
+    """Draw a prior whose search box (±20 m ±10°) holds the true pose, the identity, anywhere with equal chance."""
+    half, yaw = localizer.matcher.search_box
+    x, y = rng.uniform(-half, half, 2)
+    T_patch_vehicle = SE2(x, y, rng.uniform(-yaw, yaw))
+    # three sigma of this prior is the whole box, so that the search is not narrowed
+    covariance = np.diag([half**2, half**2, yaw**2]) / 3
+    return Prior(T_patch_vehicle.inverse(), covariance)
+
+
+def localize_pairs(
+    localizer: Localizer, pairs: Iterable[TownPair], *, seed: int = 0, blind: bool = False
+) -> Iterator[PairResult]:
+    """Localize each pair from a random prior.
+
+    Args:
+        localizer: matches; its satellite map is not used.
+        pairs: from `cvloc_ros.training.samples.town_pairs`.
+        seed: of the priors.
+        blind: blank the camera image: what the map alone gives away.
+
+    """
+    rng = np.random.default_rng(seed)
+    grid = localizer.matcher.patch_grid
+    for index, pair in enumerate(pairs):
+        prior = draw_prior(rng, localizer)
+        source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
+        image = crop_patch(pair.satellite, source, prior.T_map_base, grid)
+        patch = Patch(image, np.ones(image.shape[:2], bool), grid, prior.T_map_base)
+        camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
+        ground = np.zeros_like(pair.ground) if blind else pair.ground
+        frame = Frame(index, ground, camera, pair.T_base_camera)
+        localization = localizer.match(frame, prior, patch)
+        yield PairResult(frame, patch, prior.T_map_base, localization, localization.T_map_base.vector())

@@ -1,0 +1,109 @@
+"""The accuracy table on synthetic towns: unseen towns and the held-out style, with blind and chance beside them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from cvloc_ros.datasets.town import TownPair
+from cvloc_ros.evaluation.metrics import CHI2_3DOF_95, PoseErrors, chance, nees
+from cvloc_ros.evaluation.pairs import PairResult, localize_pairs
+from cvloc_ros.geometry import SE2
+from cvloc_ros.localization.localizer import Localizer
+from cvloc_ros.training.samples import TEST_TOWNS, town_pairs
+
+SETS = {"unseen towns": "train", "held-out style": "heldout"}
+
+
+def evaluate_towns(localizer: Localizer, *, count: int, progress: Callable[[], None] = lambda: None) -> dict:
+    """Localize ``count`` pairs of each set, with the camera's image and blind.
+
+    Returns:
+        By set and by model ("vote_flow", "vote_flow, accepted", "blind", "chance"): the statistics of
+        `PoseErrors.summary`, and for the first two ``accepted`` (share) and ``nees``.
+
+    """
+    tables: dict[str, dict] = {}
+    for name, style in SETS.items():
+        pairs = []
+        for pair in town_pairs(TEST_TOWNS, count, style=style):
+            pairs.append(pair)
+            progress()
+        results = _run(localizer, pairs, progress, blind=False)
+        blind = _run(localizer, pairs, progress, blind=True)
+        accepted = [r for r in results if r.localization.accepted]
+        box, yaw = localizer.matcher.search_box
+        tables[name] = {
+            localizer.matcher.name: _summarize(results) | {"accepted": len(accepted) / len(results)},
+            f"{localizer.matcher.name}, accepted": _summarize(accepted),
+            "blind": _summarize(blind),
+            "chance": chance(box, float(np.degrees(yaw))),
+        }
+    return tables
+
+
+def _run(
+    localizer: Localizer, pairs: Iterable[TownPair], progress: Callable[[], None], *, blind: bool
+) -> list[PairResult]:
+    results = []
+    for result in localize_pairs(localizer, pairs, blind=blind):
+        results.append(result)
+        progress()
+    return results
+
+
+def _summarize(results: list[PairResult]) -> dict:
+    if not results:
+        return {}
+    errors = PoseErrors.between([r.localization.T_map_base for r in results], [SE2()] * len(results))
+    values = nees(errors.east_north_yaw, np.array([r.localization.covariance for r in results]))
+    return errors.summary() | {
+        "nees": {"mean": float(values.mean()), "within_95": float((values <= CHI2_3DOF_95).mean())}
+    }
+
+
+ROW = ("median m", "mean m", "median °", "lateral R@1 m", "longitudinal R@1 m", "yaw R@1°", "NEES", "in 95 %")
+
+
+def table_rows(tables: dict) -> list[list[str]]:
+    """Return the table as rows of text: set, model, then the columns of `ROW`."""
+    rows = []
+    for name, models in tables.items():
+        for model, s in models.items():
+            if not s:
+                continue
+            share = f" ({100 * tables[name][model.split(',')[0]]['accepted']:.0f} %)" if "accepted" in model else ""
+            recall, spread = s["recall"], s.get("nees")
+            rows.append(
+                [
+                    name,
+                    model + share,
+                    f"{s['position_error_m']['median']:.2f}",
+                    f"{s['position_error_m']['mean']:.2f}",
+                    f"{s['yaw_error_deg']['median']:.2f}",
+                    *(f"{100 * recall[k]:.0f} %" for k in ("lateral_1m", "longitudinal_1m", "yaw_1deg")),
+                    f"{spread['mean']:.1f}" if spread and model != "blind" else "",
+                    f"{100 * spread['within_95']:.0f} %" if spread and model != "blind" else "",
+                ]
+            )
+    return rows
+
+
+def markdown(tables: dict) -> str:
+    """Return the table in Markdown, as the README and the card show it."""
+    header = ["set", "model", *ROW]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in table_rows(tables)])
+
+
+def write_tables(tables: dict, out: Path) -> None:
+    """Write ``accuracy.json``, ``accuracy.md`` and ``accuracy.csv`` into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "accuracy.json").write_text(json.dumps(tables, indent=1) + "\n")
+    (out / "accuracy.md").write_text(markdown(tables) + "\n")
+    with (out / "accuracy.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["set", "model", *ROW], *table_rows(tables)])

@@ -1,0 +1,123 @@
+"""The method on one page: cut a patch around the prior, match, weigh the evidence, place the vehicle in the map."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from cvloc_ros.geometry import SE2
+from cvloc_ros.imagery import Patch, SatelliteMap
+from cvloc_ros.localization.covariance import Calibration, weigh_evidence
+from cvloc_ros.localization.gate import Gate
+from cvloc_ros.localization.types import Frame, Localization, Matches, Posterior, Prior
+from cvloc_ros.models.matcher import Matcher
+from cvloc_ros.models.weights import load_matcher
+
+BOX_FLOOR = (4.0, np.radians(4.0))  # m, rad: a confident prior may still be wrong by this much
+BOX_SIGMAS = 3.0
+
+
+class Localizer:
+    """Finds frames on a satellite map."""
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        calibration: Calibration,
+        satellite_map: SatelliteMap | None,
+        *,
+        gate: Gate | None = None,
+    ):
+        self.matcher = matcher
+        self.calibration = calibration
+        self.satellite_map = satellite_map
+        self.gate = gate or Gate()
+
+    def localize(self, frame: Frame, prior: Prior) -> Localization:
+        """Find the frame on the map, starting from the prior."""
+        if self.satellite_map is None:
+            raise ValueError("this localizer has no satellite map: give it one, or call match with a patch")
+        began = time.perf_counter()
+        patch = self.satellite_map.patch(prior.T_map_base, self.matcher.patch_grid)
+        return self.match(frame, prior, patch, milliseconds={"patch": 1e3 * (time.perf_counter() - began)})
+
+    def match(
+        self, frame: Frame, prior: Prior, patch: Patch, *, milliseconds: dict[str, float] | None = None
+    ) -> Localization:
+        """Find the frame on a patch that was cut at the prior (in its frame, on the matcher's grid).
+
+        Args:
+            frame: the image and its camera.
+            prior: its pose is the patch's; its covariance sizes the search box.
+            patch: the satellite image around it.
+            milliseconds: stages timed so far, passed on with those of this call.
+
+        """
+        # 1. Search three sigma of the prior, between a floor and what the matcher can.
+        box = search_box(prior, self.matcher.search_box)
+
+        # 2. Match: where do the ground's features lie on the patch?
+        match = self.matcher.match(frame.image, frame.camera, frame.T_base_camera, patch.image, patch.coverage, box=box)
+
+        # 3. How sure is that? In the vehicle's axes, then turned into the map.
+        began = time.perf_counter()
+        evidence = weigh_evidence(match)
+        T_map_base = patch.T_map_patch @ SE2(*match.pose)
+        R = np.eye(3)
+        R[:2, :2] = T_map_base.rotation()
+        covariance = R @ self.calibration.covariance(evidence) @ R.T
+        quality = self.calibration.probability(evidence)
+
+        # 4. May it be believed?
+        reason = self.gate.check(
+            covered=patch.covered,
+            quality=quality,
+            covariance=covariance,
+            edge_mass=evidence.edge_mass if box[0] >= self.matcher.search_box[0] else 0.0,
+            solved=match.solved,
+        )
+        spent = {**(milliseconds or {}), **match.milliseconds, "weigh": 1e3 * (time.perf_counter() - began)}
+        return Localization(
+            stamp=frame.stamp,
+            prior=prior,
+            T_map_base=T_map_base,
+            covariance=covariance,
+            quality=quality,
+            accepted=not reason,
+            reason=reason,
+            matches=Matches(match.base, match.patch, match.weights),
+            posterior=Posterior(match.probability, match.x, match.y, match.yaw),
+            milliseconds={**spent, "total": sum(spent.values())},
+        )
+
+
+def search_box(prior: Prior, largest: tuple[float, float]) -> tuple[float, float, float]:
+    """Return the half-widths (m forward, m left, rad) of the search around a prior."""
+    R = prior.T_map_base.rotation()
+    sigma_x, sigma_y = np.sqrt(np.diag(R.T @ prior.covariance[:2, :2] @ R))
+    sigma_yaw = np.sqrt(prior.covariance[2, 2])
+    x, y = (float(np.clip(BOX_SIGMAS * s, BOX_FLOOR[0], largest[0])) for s in (sigma_x, sigma_y))
+    return x, y, float(np.clip(BOX_SIGMAS * sigma_yaw, BOX_FLOOR[1], largest[1]))
+
+
+def load_localizer(
+    satellite_map: SatelliteMap | None,
+    *,
+    method: str = "vote_flow",
+    weights: str | None = None,
+    device: str = "auto",
+    gate: Gate | None = None,
+) -> Localizer:
+    """Build a localizer from a method's name.
+
+    Args:
+        satellite_map: where to cut patches from; None for a localizer that is only given patches.
+        method: one of `cvloc_ros.models.weights.METHODS`.
+        weights: a safetensors file with its card beside it; None for the weights that are shipped.
+        device: "auto", "cpu" or "cuda[:i]".
+        gate: limits other than the default.
+
+    """
+    matcher, card = load_matcher(method, weights=weights, device=device)
+    return Localizer(matcher, Calibration.from_card(card), satellite_map, gate=gate)

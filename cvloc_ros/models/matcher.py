@@ -1,0 +1,82 @@
+"""The one interface of every matching method, in numpy: an image and a patch in; matches, posterior and pose out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cvloc_ros.geometry import GroundGrid, PinholeCamera
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """What a method says about one frame. The *patch frame* is the vehicle frame of the prior.
+
+    Attributes:
+        pose: (3,) x, y (m), yaw (rad) of the vehicle in the patch frame.
+        solved: whether the matches determined the pose.
+        base: (N, 2) ground points, vehicle frame, metres.
+        patch: (N, 2) the same points as found on the patch, patch frame, metres.
+        weights: (N,) in [0, 1].
+        scales: (N,) metres: the mean absolute error expected of either component.
+        probability: (headings, xs, ys) posterior over the search box, sums to 1.
+        x: (xs,) metres; its axis, and ``y`` (ys,), ``yaw`` (headings,) radians, are those of the patch frame.
+        y: see ``x``.
+        yaw: see ``x``.
+        local: (headings, shifts, shifts) posterior around the peak, in the vehicle frame of the peak, sums to 1.
+        local_shift: (shifts,) metres, of both axes; ``local_yaw`` (headings,) radians.
+        local_yaw: see ``local_shift``.
+        similarity: mean cosine similarity of the descriptors at the peak of the box and at the local peak.
+        milliseconds: time per stage.
+
+    """
+
+    pose: np.ndarray
+    solved: bool
+    base: np.ndarray
+    patch: np.ndarray
+    weights: np.ndarray
+    scales: np.ndarray
+    probability: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    yaw: np.ndarray
+    local: np.ndarray
+    local_shift: np.ndarray
+    local_yaw: np.ndarray
+    similarity: tuple[float, float]
+    milliseconds: dict[str, float]
+
+
+class Matcher(Protocol):
+    """A method that finds a camera image on a satellite patch."""
+
+    name: str
+    patch_grid: GroundGrid
+    search_box: tuple[float, float]
+    """Half-widths of the largest search box: metres forward and left, radians."""
+
+    def match(
+        self,
+        image: np.ndarray,
+        camera: PinholeCamera,
+        T_base_camera: np.ndarray,
+        patch: np.ndarray,
+        coverage: np.ndarray,
+        *,
+        box: tuple[float, float, float],
+    ) -> Match:
+        """Match one image.
+
+        Args:
+            image: RGB uint8 (H, W, 3), as the camera took it.
+            camera: its intrinsics.
+            T_base_camera: 4x4.
+            patch: RGB uint8 on ``patch_grid``.
+            coverage: bool on ``patch_grid``.
+            box: half-widths of the search in the patch frame: metres forward, metres left, radians.
+
+        """
+        ...

@@ -1,0 +1,111 @@
+"""`VoteFlow` behind the `Matcher` interface: numpy in, numpy out, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvloc_ros.geometry import GroundGrid, PinholeCamera
+from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.matcher import Match
+from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.vote_flow import VoteFlow
+
+
+class VoteFlowMatcher:
+    """Runs the network on one frame at a time."""
+
+    name = "vote_flow"
+
+    def __init__(self, network: VoteFlow, *, device: str = "cpu"):
+        self.device = torch.device(device)
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        c = network.config
+        self.patch_grid: GroundGrid = c.patch
+        self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
+        self._ground: tuple[PinholeCamera, np.ndarray, Tensor, Tensor] | None = None
+
+    @torch.inference_mode()
+    def match(
+        self,
+        image: np.ndarray,
+        camera: PinholeCamera,
+        T_base_camera: np.ndarray,
+        patch: np.ndarray,
+        coverage: np.ndarray,
+        *,
+        box: tuple[float, float, float],
+    ) -> Match:
+        """Match one image; see `Matcher.match`."""
+        c = self.network.config
+        began = time.perf_counter()
+        fitted, fitted_camera = fit_image(image, camera, T_base_camera, width=c.image_width, height=c.image_height)
+        pixels, visible = self._ground_pixels(camera, T_base_camera, fitted_camera)
+        inputs = {
+            "image": self._tensor(fitted),
+            "pixels": pixels,
+            "visible": visible,
+            "patch": self._tensor(patch),
+            "coverage": torch.from_numpy(coverage.astype(np.float32))[None, None].to(self.device),
+        }
+        prepared = time.perf_counter()
+        out = self.network(**inputs, box=torch.tensor([box], dtype=torch.float32, device=self.device))
+        arrays = {
+            "pose": out.poses[-1],
+            "start": out.starts[-1],
+            "flow": out.flows[-1],
+            "scale": out.scales[-1],
+            "weight": out.weights[-1],
+            "coarse": out.coarse_logits.flatten(1).softmax(1).view_as(out.coarse_logits),
+            "fine": out.fine_logits.flatten(1).softmax(1).view_as(out.fine_logits),
+        }
+        a = {name: value[0].float().cpu().numpy() for name, value in arrays.items()}
+        solved = bool(out.solved[0])
+        similarity = (
+            float(out.coarse_logits.max() / self.network.coarse_sharpness.exp()),
+            float(out.fine_logits.max() / self.network.fine_sharpness.exp()),
+        )
+        matched = time.perf_counter()
+        seen = a["weight"] > 0
+        cells = c.bev.centres()[seen]
+        moved = cells + a["flow"].transpose(1, 2, 0)[seen]
+        x, y, yaw = a["start"].astype(float)
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        return Match(
+            pose=a["pose"].astype(float),
+            solved=solved,
+            base=cells,
+            patch=moved @ np.array([[cos, sin], [-sin, cos]]) + [x, y],
+            weights=a["weight"][seen].astype(float),
+            scales=a["scale"][seen].astype(float),
+            probability=a["coarse"].astype(float),
+            x=self.network.shifts.cpu().numpy().astype(float),
+            y=self.network.shifts.cpu().numpy().astype(float),
+            yaw=self.network.headings.cpu().numpy().astype(float),
+            local=a["fine"].astype(float),
+            local_shift=self.network.fine_shifts.cpu().numpy().astype(float),
+            local_yaw=self.network.fine_headings.cpu().numpy().astype(float),
+            similarity=similarity,
+            milliseconds={"prepare": 1e3 * (prepared - began), "match": 1e3 * (matched - prepared)},
+        )
+
+    def _tensor(self, image: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
+        return tensor.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
+
+    def _ground_pixels(
+        self, camera: PinholeCamera, T_base_camera: np.ndarray, fitted: PinholeCamera
+    ) -> tuple[Tensor, Tensor]:
+        """Project the BEV once for as long as the camera stays the same object, mounted the same."""
+        if self._ground is None or self._ground[0] is not camera or not np.array_equal(self._ground[1], T_base_camera):
+            pixels, visible = ground_pixels(fitted, T_base_camera, self.network.config.bev_samples)
+            self._ground = (
+                camera,
+                T_base_camera.copy(),
+                torch.from_numpy(pixels)[None].to(self.device),
+                torch.from_numpy(visible)[None].to(self.device),
+            )
+        return self._ground[2], self._ground[3]

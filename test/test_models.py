@@ -1,0 +1,270 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
+from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.losses import relative_pose, total_loss, vote_loss
+from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weighted_vote
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.weights import WeightsError, load_network, save_weights
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return VoteFlow().eval()
+
+
+def rigid(points, pose):
+    c, s = np.cos(pose[2]), np.sin(pose[2])
+    return points @ np.array([[c, s], [-s, c]]) + pose[:2]
+
+
+def matches(pose, n=200, seed=0):
+    source = np.random.default_rng(seed).uniform(-20, 20, (n, 2))
+    return torch.tensor(source)[None], torch.tensor(rigid(source, pose))[None]
+
+
+class TestSolver:
+    @pytest.mark.parametrize("degrees", [0.05, -0.05, 9.0, 90.0, -179.0])
+    def test_small_and_large_angles_come_back(self, degrees):
+        pose = np.array([3.0, -2.0, np.radians(degrees)])
+        found, solved = solve_pose(*matches(pose), torch.ones(1, 200, dtype=torch.double))
+        assert solved.all()
+        np.testing.assert_allclose(found[0].numpy(), pose, atol=1e-9)
+
+    def test_displaced_points_of_no_weight_do_not_move_the_pose(self):
+        source, target = matches(np.array([1.0, 2.0, 0.1]))
+        weights = torch.ones(1, 200, dtype=torch.double)
+        weights[:, :60] = 0
+        target[:, :60] += torch.tensor([15.0, 4.0])
+        found, _ = solve_pose(source, target, weights)
+        np.testing.assert_allclose(found[0].numpy(), [1.0, 2.0, 0.1], atol=1e-9)
+
+    def test_a_reflection_gives_a_rotation(self):
+        source, _ = matches(np.zeros(3))
+        mirrored = source * torch.tensor([1.0, -1.0])
+        found, _ = solve_pose(source, mirrored, torch.ones(1, 200, dtype=torch.double))
+        assert torch.isfinite(found).all()
+
+    @pytest.mark.parametrize("case", ["no weight", "one point", "all points equal"])
+    def test_degenerate_input_is_a_stated_failure_with_finite_gradients(self, case):
+        source = torch.rand(1, 10, 2, dtype=torch.double)
+        target = source.clone().requires_grad_()
+        weights = torch.ones(1, 10, dtype=torch.double)
+        if case == "no weight":
+            weights = torch.zeros_like(weights)
+        elif case == "one point":
+            weights[:, 1:] = 0
+        else:
+            source = torch.ones_like(source)
+        pose, solved = solve_pose(source, target, weights)
+        assert not solved.any()
+        assert torch.isfinite(pose).all()
+        pose.sum().backward()
+        assert torch.isfinite(target.grad).all()
+
+    def test_collinear_points_are_solved(self):
+        source = torch.stack([torch.linspace(0, 9, 10), torch.zeros(10)], -1)[None].double()
+        found, solved = solve_pose(source, source + 1, torch.ones(1, 10).double())
+        assert solved.all()
+        np.testing.assert_allclose(found[0].numpy(), [1, 1, 0], atol=1e-9)
+
+    def test_gradient_is_right(self):
+        source, target = matches(np.array([1.0, 2.0, 0.1]), n=6)
+        weights = torch.rand(1, 6, dtype=torch.double)
+        inputs = (source.requires_grad_(), target.requires_grad_(), weights.requires_grad_())
+        assert torch.autograd.gradcheck(lambda *a: solve_pose(*a)[0], inputs)
+
+
+class TestVote:
+    @pytest.mark.parametrize(("maps", "kernels", "side", "kernel"), [(1, 3, 9, 4), (2, 1, 9, 6), (3, 2, 10, 3)])
+    def test_gradients_of_the_correlation(self, maps, kernels, side, kernel):
+        m = torch.randn(2, maps, 2, side, side, dtype=torch.double, requires_grad=True)
+        k = torch.randn(2, kernels, 2, kernel, kernel, dtype=torch.double, requires_grad=True)
+        assert torch.autograd.gradcheck(Correlate.apply, (m, k))
+
+    def test_missing_imagery_does_not_lower_a_right_shift(self):
+        kernel = torch.nn.functional.normalize(torch.randn(1, 1, 8, 6, 6), dim=2)
+        maps = torch.zeros(1, 1, 8, 10, 10)
+        maps[:, :, :, 2:8, 2:8] = kernel
+        coverage = torch.zeros(1, 1, 1, 10, 10)
+        coverage[..., 2:8, 2:5] = 1  # the right half of the true place is unknown
+        score = weighted_vote(maps * coverage, coverage, kernel, torch.ones(1, 1, 1, 6, 6))
+        assert score[0, 0, 0, 2, 2] == pytest.approx(1.0, abs=1e-5)
+        assert score.argmax() == 2 * 5 + 2
+
+    def test_turning_the_bev_turns_it_counter_clockwise(self):
+        grid = GroundGrid.centred(20, 1.0)
+        bev = torch.zeros(1, 1, 20, 20)
+        row, col = grid.to_cells(np.array([8.5, 0.5])).round().astype(int)  # straight ahead
+        bev[..., row, col] = 1
+        xy = torch.tensor(grid.centres(), dtype=torch.float32)
+        turned = rotate_bev(bev, xy, torch.tensor([np.pi / 2]), x_max=10.0, y_max=10.0, cell=1.0)
+        found = np.unravel_index(int(turned.argmax()), (20, 20))
+        # a vehicle that faces left in the patch sees what is ahead of it on the patch's left
+        np.testing.assert_allclose(grid.to_metres(np.array(found)), [-0.5, 8.5])
+
+    def test_warp_samples_where_the_pose_puts_the_vehicle(self):
+        grid = GroundGrid.centred(64, 1.0)
+        features = torch.tensor(grid.centres(), dtype=torch.float32).permute(2, 0, 1)[None]  # value = its own place
+        points = torch.tensor([[[10.0, 2.0]]])
+        pose = torch.tensor([[[3.0, -4.0, 0.3]]])
+        sampled = warp_to_vehicle(features, points, pose, half_extent=32.0)[0, 0, :, 0, 0]
+        np.testing.assert_allclose(sampled.numpy(), rigid(np.array([10.0, 2.0]), np.array([3.0, -4.0, 0.3])), atol=1e-4)
+
+
+class TestBev:
+    def test_kitti_visibility(self):
+        """The dense-flow paper's grid on KITTI: 837 of 64 x 64 cells of 1.5666 m are seen, 6.3 to 48.6 m ahead."""
+        K = np.diag([128 / 1242, 32 / 375, 1.0]) @ [[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1.0]]
+        features = PinholeCamera(128, 32, K)  # the feature map is its image, without half-pixel offsets
+        index = 8 * 0.195822 * (np.arange(64) - 32)
+        ahead, right = np.meshgrid(index, index, indexing="ij")
+        pixels, _ = features.project(np.stack([right, np.full_like(right, 1.65), np.where(ahead > 0, ahead, 1e-6)], -1))
+        visible = (pixels >= 0).all(-1) & (pixels[..., 0] <= 127) & (pixels[..., 1] <= 31) & (ahead > 0)
+        assert visible.sum() == 837
+        assert ahead[visible].min() == pytest.approx(6.3, abs=0.05)
+        assert ahead[visible].max() == pytest.approx(48.6, abs=0.05)
+
+    def test_pixels_are_where_the_camera_sees_the_ground(self):
+        camera = PinholeCamera.from_focal(416, 128, 240.0)
+        T = camera_extrinsics(height=1.65, x=1.0, pitch=0.03)
+        grid = GroundGrid(24, 24, 1.6, 40.0)
+        pixels, visible = ground_pixels(camera, T, grid)
+        row, col = 10, 15
+        x, y = grid.centres()[row, col]
+        ahead, height = x - 1.0, 1.65
+        v = 63.5 + 240 * (height * np.cos(0.03) - ahead * np.sin(0.03)) / (ahead * np.cos(0.03) + height * np.sin(0.03))
+        assert visible[row, col]
+        assert (pixels[row, col, 1] + 1) / 2 * 128 - 0.5 == pytest.approx(v, abs=1e-3)
+        assert (pixels[row, col, 0] < 0) == (y > 0)
+
+
+class TestPreprocess:
+    def test_a_ground_point_keeps_its_pixel(self):
+        camera = PinholeCamera(1242, 375, np.array([[721.5, 0, 609.6], [0, 721.5, 172.9], [0, 0, 1.0]]))
+        T = camera_extrinsics(height=1.65, pitch=0.01)
+        point = np.linalg.inv(T) @ [15.0, 2.0, 0.0, 1.0]
+        (u, v), _ = camera.project(point[:3])
+        image = np.zeros((375, 1242, 3), np.uint8)
+        image[round(v) - 4 : round(v) + 5, round(u) - 4 : round(u) + 5] = 255
+        fitted, fitted_camera = fit_image(image, camera, T, width=416, height=128)
+        (u2, v2), visible = fitted_camera.project(point[:3])
+        rows, cols = np.nonzero(fitted[..., 0] > 100)
+        assert visible and fitted.shape == (128, 416, 3)
+        assert (cols.mean(), rows.mean()) == pytest.approx((u2, v2), abs=0.5)
+
+    @pytest.mark.parametrize("focal", [150.0, 2500.0])
+    def test_wide_and_narrow_lenses_are_scaled_into_the_trained_range(self, focal):
+        camera = PinholeCamera.from_focal(1280, 720, focal)
+        image = np.full((720, 1280, 3), 90, np.uint8)
+        fitted, fitted_camera = fit_image(image, camera, camera_extrinsics(height=1.5), width=416, height=128)
+        assert 189 <= fitted_camera.K[0, 0] <= 331
+        assert fitted.shape == (128, 416, 3)
+
+    def test_an_image_of_the_right_size_is_untouched(self):
+        image = np.random.default_rng(0).integers(0, 255, (128, 416, 3), dtype=np.uint8)
+        camera = PinholeCamera.from_focal(416, 128, 240.0)
+        fitted, fitted_camera = fit_image(image, camera, camera_extrinsics(height=1.6), width=416, height=128)
+        np.testing.assert_array_equal(fitted, image)
+        np.testing.assert_allclose(fitted_camera.K, camera.K)
+
+
+def batch(n=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    camera = PinholeCamera.from_focal(416, 128, 240.0)
+    pixels, visible = ground_pixels(camera, camera_extrinsics(height=1.65), VoteFlow().config.bev_samples)
+    return {
+        "image": torch.rand(n, 3, 128, 416, generator=generator),
+        "patch": torch.rand(n, 3, 256, 256, generator=generator),
+        "coverage": torch.ones(n, 1, 256, 256),
+        "pixels": torch.from_numpy(pixels).repeat(n, 1, 1, 1),
+        "visible": torch.from_numpy(visible).repeat(n, 1, 1),
+    }
+
+
+class TestNetwork:
+    def test_every_parameter_gets_a_gradient(self):
+        torch.manual_seed(0)
+        model = VoteFlow()
+        truth = torch.tensor([[3.0, -2.0, 0.05], [-8.0, 4.0, -0.1]])
+        losses = total_loss(model, model(**batch(), centre=truth + 0.5, start=truth + 0.2), truth)
+        losses["total"].backward()
+        assert all(torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in model.parameters())
+
+    @torch.inference_mode()
+    def test_the_search_box_is_kept(self, network):
+        out = network(**batch(), box=torch.tensor([[4.0, 4.0, np.radians(4)], [20.0, 6.0, np.radians(10)]]))
+        p = out.coarse_logits.flatten(1).softmax(1).view_as(out.coarse_logits)
+        x_used = p[0].sum((0, 2)) > 0
+        assert network.shifts[x_used].abs().max() <= 4.8 + 1e-3
+        y_used = p[1].sum((0, 1)) > 0
+        assert 5 < network.shifts[y_used].abs().max() <= 6.8 + 1e-3
+
+    @torch.inference_mode()
+    def test_an_unseen_ground_leaves_the_pose_where_the_vote_put_it(self, network):
+        inputs = batch(1)
+        inputs["visible"] = torch.zeros_like(inputs["visible"])
+        out = network(**inputs)
+        assert not out.solved.any()
+        assert torch.isfinite(out.poses[-1]).all()
+
+    def test_wrong_image_sides_are_refused(self, network):
+        inputs = batch(1)
+        inputs["image"] = inputs["image"][..., :100, :]
+        with pytest.raises(ValueError, match="divide by 16"):
+            network(**inputs)
+
+
+class TestLosses:
+    def test_relative_pose(self):
+        origin = torch.tensor([[1.0, 2.0, np.pi / 2]])
+        seen = relative_pose(origin, torch.tensor([[1.0, 5.0, np.pi / 2 + 0.1]]))
+        np.testing.assert_allclose(seen[0].numpy(), [3.0, 0.0, 0.1], atol=1e-6)
+
+    def test_the_vote_loss_is_least_at_the_truth(self, network):
+        pose = torch.tensor([[4.8, -3.2, np.radians(4.0)]])
+        axes = {"headings": network.headings, "shifts": network.shifts, "sigma": (1.0, np.radians(1.2))}
+        dyaw = (network.headings - pose[:, 2:]) / np.radians(1.2)
+        dx, dy = network.shifts - pose[:, :1], network.shifts - pose[:, 1:2]
+        square = dyaw[:, :, None, None] ** 2 + dx[:, None, :, None] ** 2 + dy[:, None, None, :] ** 2
+        right = vote_loss(-0.5 * square, pose, **axes)
+        wrong = vote_loss(-0.5 * square.roll(3, dims=2), pose, **axes)
+        flat = vote_loss(torch.zeros_like(square), pose, **axes)
+        assert right < flat < wrong
+
+
+class TestWeights:
+    def test_round_trip(self, network, tmp_path):
+        path = tmp_path / "w.safetensors"
+        save_weights(network, path, {})
+        loaded = load_network(path)
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=2e-3, rtol=2e-3)
+
+    def test_another_architecture_is_named(self, network, tmp_path):
+        path = tmp_path / "w.safetensors"
+        save_weights(network, path, {})
+        card = json.loads(path.with_suffix(".json").read_text())
+        card["architecture"]["bev_hidden"] = 32
+        path.with_suffix(".json").write_text(json.dumps(card))
+        with pytest.raises(WeightsError, match=r"bev\..*expected.*got"):
+            load_network(path)
+
+    def test_damaged_and_missing_files_are_named(self, network, tmp_path):
+        path = tmp_path / "w.safetensors"
+        with pytest.raises(WeightsError, match="expected weights at"):
+            load_network(path)
+        save_weights(network, path, {})
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(WeightsError, match="safetensors"):
+            load_network(path)
+        path.with_suffix(".json").unlink()
+        with pytest.raises(WeightsError, match="card"):
+            load_network(path)
