@@ -1,0 +1,251 @@
+"""The ROS 2 node `cvloc` (executable `localizer`): camera, odometry and GNSS in; pose, TF and diagnostics out.
+
+A lifecycle node that configures and activates itself unless `autostart` is false:
+
+- *configure* opens the imagery, loads the network and advertises the outputs;
+- *activate* subscribes to the inputs and localizes (`Pipeline`);
+- *deactivate* and *cleanup* undo that, and free the GPU.
+
+Whatever keeps it from its work is on /diagnostics and in the log (`health`), never a traceback and never silence.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+from cvloc_ros.geometry import LocalFrame
+from cvloc_ros.imagery import ImageryError, SatelliteMap, raster_datum
+from cvloc_ros.localization.gate import Gate
+from cvloc_ros.localization.session import LocalizationSession
+from cvloc_ros.ros import parameters, qos
+from cvloc_ros.ros.config import NodeConfig
+from cvloc_ros.ros.health import ERROR, OK, WARN, Health, Problem
+from cvloc_ros.ros.outputs import Outputs
+from cvloc_ros.ros.parameters import ParameterError
+from cvloc_ros.ros.pipeline import Pipeline
+from cvloc_ros.ros.tf import open_transforms
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+_DIAGNOSTICS_PERIOD = 1.0  # seconds
+
+
+class CvlocNode(LifecycleNode):
+    """See the module's docstring."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Declare the parameters, listen to TF, and begin to publish diagnostics.
+
+        Raises:
+            ParameterError: an unknown parameter, or a value that cannot be.
+
+        """
+        super().__init__("cvloc", **kwargs)
+        parameters.declare(self, NodeConfig)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._session: LocalizationSession | None = None
+        self._outputs: Outputs | None = None
+        self._pipeline: Pipeline | None = None
+        self._failure = ""  # why it could not be configured
+        self._health = Health(self._log, self._graph)
+        self._transforms = open_transforms(self)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
+        # Real time: a timer on the node's clock would stand still exactly when /clock is what is missing.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=clock)
+        self.create_service(Trigger, "~/reset", self._reset)
+        self.create_service(Trigger, "~/relocalize", self._relocalize)
+        self.create_service(SetBool, "~/enable", self._enable)
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._clock_jumped)
+
+    def start(self) -> None:
+        """Configure and activate, unless the parameter `autostart` says no."""
+        if self.get_parameter("autostart").value and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the imagery, load the network, advertise."""
+        try:
+            config = parameters.read(self, NodeConfig)
+            if not config.imagery:
+                raise ImageryError("expected a satellite image, got none: set the parameter 'imagery' to a GeoTIFF")
+            datum = LocalFrame(*config.datum) if config.datum else raster_datum(config.imagery)
+            satellite_map = SatelliteMap.open(config.imagery, datum)
+            from cvloc_ros.localization.localizer import load_localizer  # brings torch: not before it is needed
+
+            localizer = load_localizer(
+                satellite_map,
+                method=config.method,
+                weights=config.weights or None,
+                device=config.device,
+                gate=Gate(config.gate),
+            )
+        except (ImportError, OSError, ValueError, RuntimeError) as error:  # ImageryError is a RuntimeError
+            self._failure = str(error)
+            if isinstance(error, ImageryError):
+                self._health.problem("imagery", self._failure)
+                self._failure = "there is no imagery to search in"
+            self._health.state("node", self._own_problem())
+            return FAILURE
+        self._failure = ""
+        self._health.fine("imagery")
+        self._config, self._datum = config, datum
+        self._session = LocalizationSession(localizer, tracker_config=config.tracker)
+        self._outputs = Outputs(
+            self,
+            config,
+            datum=datum,
+            session=self._session,
+            satellite_map=satellite_map,
+            transforms=self._transforms,
+            health=self._health,
+        )
+        credit = f", imagery: {satellite_map.attribution}" if satellite_map.attribution else ""
+        place = f"datum {datum.latitude:.7f}, {datum.longitude:.7f}"
+        self.get_logger().info(f"{config.method} on {config.imagery}, {place}{credit}")
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and localize."""
+        assert self._session is not None and self._outputs is not None
+        self._pipeline = Pipeline(
+            self,
+            self._config,
+            datum=self._datum,
+            session=self._session,
+            outputs=self._outputs,
+            transforms=self._transforms,
+            health=self._health,
+        )
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop localizing; imagery and network stay loaded."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+        self._pipeline = None
+        return SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of imagery and network."""
+        if self._outputs is not None:
+            self._outputs.close()
+        self._outputs = self._session = None
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything, from any state."""
+        self.on_deactivate(state)
+        return self.on_cleanup(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to the beginning; what went wrong has been logged."""
+        return self.on_shutdown(state)
+
+    # Time and services
+
+    def _clock_jumped(self, jump: TimeJump) -> None:
+        if self._pipeline is not None:
+            self._pipeline.time_jumped(jump.delta.nanoseconds * 1e-9)
+
+    def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._pipeline is not None:
+            self._pipeline.reset()
+        return self._answer(response, "everything is forgotten: starting from GNSS or an initial pose")
+
+    def _relocalize(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._session is not None:
+            self._session.reset()
+        return self._answer(response, "the pose is forgotten: starting from GNSS or an initial pose")
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if self._pipeline is not None:
+            self._pipeline.enabled = request.data
+        return self._answer(response, "images are localized" if request.data else "images are ignored")
+
+    def _answer(self, response: Any, done: str) -> Any:
+        response.success = self._pipeline is not None
+        problem = self._own_problem()
+        response.message = done if response.success or problem is None else problem.text
+        return response
+
+    # Health
+
+    def _own_problem(self) -> Problem | None:
+        """Return what keeps the node as a whole from working."""
+        command = f"`ros2 lifecycle set {self.get_fully_qualified_name()}"
+        if self._session is None and self._failure:
+            return Problem(ERROR, f"not configured: {self._failure}; mend it and run {command} configure`")
+        if self._session is None:
+            return Problem(WARN, f"not configured: run {command} configure`")
+        if self._pipeline is None:
+            return Problem(WARN, f"not active: run {command} activate`")
+        if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
+            return Problem(ERROR, "no time: use_sim_time is true, but nobody publishes /clock; play the bag with it")
+        if not self._pipeline.enabled:
+            return Problem(WARN, "disabled: images are ignored until the service ~/enable is called with true")
+        return None
+
+    def _publish_diagnostics(self) -> None:
+        self._health.state("node", self._own_problem())
+        status = self._session.status() if self._session is not None and self._pipeline is not None else None
+        array = self._health.diagnostics(
+            name=self.get_name(), silence=self.get_parameter("health.silence").value, tracker=status
+        )
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _graph(self, topic: str, type_name: str) -> tuple[int, list[str]]:
+        """Return the publishers of a topic, and other topics on which its type is published."""
+        same_type = [name for name, types in self.get_topic_names_and_types() if type_name in types]
+        others = [name for name in same_type if name != topic and self.count_publishers(name)]
+        return self.count_publishers(topic), others
+
+    def _log(self, level: bytes, line: str) -> None:
+        logger = self.get_logger()  # one call site a severity, as rclpy demands
+        if level == OK:
+            logger.info(line)
+        elif level == WARN:
+            logger.warning(line)
+        else:
+            logger.error(line)
+
+    def _check_parameters(self, changes: list[Parameter]) -> Any:
+        return parameters.check_changes(NodeConfig, changes, configured=self._session is not None)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until it is told to stop."""
+    rclpy.init(args=args)
+    try:
+        node = CvlocNode()
+    except ParameterError as error:
+        get_logger("cvloc").fatal(str(error))
+        rclpy.try_shutdown()
+        sys.exit(2)
+    try:
+        node.start()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.on_deactivate(LifecycleState("", 0))
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The one seam to TF: where sensors sit on the vehicle, and the transform that the node publishes.
+
+Where tf2_ros is installed it is used; where it is not (the PyPI wheels lack it) the same is done here with tf2_msgs
+alone. A transform that is missing is an error that names what is missing; it is never taken for the identity.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, Protocol
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from rclpy.node import Node
+from rclpy.time import Time
+
+from cvloc_ros.ros import qos
+from cvloc_ros.ros.conversions import matrix
+
+
+class MissingTransform(LookupError):
+    """Two frames are not connected; the text names the missing edge and says what to do."""
+
+
+class Transforms(Protocol):
+    """What the node needs of TF."""
+
+    def lookup(self, target: str, source: str) -> np.ndarray:
+        """Return the newest ``T_target_source``, 4x4; raise MissingTransform."""
+        ...
+
+    def broadcast(self, transform: TransformStamped) -> None:
+        """Publish a transform on /tf."""
+        ...
+
+    def clear(self) -> None:
+        """Forget what moves, after time has jumped back; static transforms stay."""
+        ...
+
+
+def open_transforms(node: Node) -> Transforms:
+    """Listen to TF and prepare to publish it, through tf2_ros or directly."""
+    return Tf2RosTransforms(node) if has_tf2_ros() else DirectTransforms(node)
+
+
+def has_tf2_ros() -> bool:
+    """Whether tf2_ros is installed."""
+    return importlib.util.find_spec("tf2_ros") is not None
+
+
+class TransformTree:
+    """The newest transform of every frame to its parent, without any ROS."""
+
+    def __init__(self) -> None:
+        """Start with no frame."""
+        self._edges: dict[str, tuple[str, np.ndarray, bool]] = {}  # child -> (parent, T_parent_child, is static)
+
+    def update(self, transform: TransformStamped, *, static: bool) -> None:
+        """Take in one transform."""
+        T = matrix(transform.transform.translation, transform.transform.rotation)
+        self._edges[_name(transform.child_frame_id)] = (_name(transform.header.frame_id), T, static)
+
+    def lookup(self, target: str, source: str) -> np.ndarray:
+        """Return ``T_target_source``, 4x4.
+
+        Raises:
+            MissingTransform: they have no common ancestor.
+
+        """
+        target, source = _name(target), _name(source)
+        edges = dict(self._edges)  # another thread may update
+        from_source, from_target = _ancestors(edges, source), _ancestors(edges, target)
+        common = next((frame for frame in from_source if frame in from_target), None)
+        if common is None:
+            known = sorted({*edges, *(parent for parent, _, _ in edges.values())})
+            top = {frame: list(chain)[-1] for frame, chain in ((source, from_source), (target, from_target))}
+            ends = " and ".join(
+                f"'{frame}'" + (f" (which hangs from '{root}')" if root != frame else "") for frame, root in top.items()
+            )
+            raise MissingTransform(
+                f"no transform connects {ends}; known frames: {', '.join(known) or 'none'}. {_advice(target, source)}"
+            )
+        return np.linalg.inv(from_target[common]) @ from_source[common]
+
+    def clear_moving(self) -> None:
+        """Forget all transforms that are not static."""
+        self._edges = {child: edge for child, edge in self._edges.items() if edge[2]}
+
+
+class DirectTransforms:
+    """TF with nothing but its message type."""
+
+    def __init__(self, node: Node) -> None:
+        """Subscribe to /tf and /tf_static, and open /tf for publishing."""
+        from tf2_msgs.msg import TFMessage
+
+        self._message = TFMessage
+        self._tree = TransformTree()
+        node.create_subscription(TFMessage, "/tf_static", lambda m: self._update(m, static=True), qos.STATIC_TF)
+        node.create_subscription(TFMessage, "/tf", lambda m: self._update(m, static=False), qos.MOVING_TF)
+        self._publisher = node.create_publisher(TFMessage, "/tf", qos.MOVING_TF)
+
+    def lookup(self, target: str, source: str) -> np.ndarray:
+        """See `Transforms`."""
+        return self._tree.lookup(target, source)
+
+    def broadcast(self, transform: TransformStamped) -> None:
+        """See `Transforms`."""
+        self._publisher.publish(self._message(transforms=[transform]))
+
+    def clear(self) -> None:
+        """See `Transforms`."""
+        self._tree.clear_moving()
+
+    def _update(self, message: Any, *, static: bool) -> None:
+        for transform in message.transforms:
+            self._tree.update(transform, static=static)
+
+
+class Tf2RosTransforms:
+    """TF through tf2_ros."""
+
+    def __init__(self, node: Node) -> None:
+        """Start a listener on the node's own executor, and a broadcaster."""
+        import tf2_ros
+
+        self._error = tf2_ros.TransformException
+        self._buffer = tf2_ros.Buffer(node=node)
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._broadcaster = tf2_ros.TransformBroadcaster(node)
+
+    def lookup(self, target: str, source: str) -> np.ndarray:
+        """See `Transforms`."""
+        target, source = _name(target), _name(source)
+        try:
+            transform = self._buffer.lookup_transform(target, source, Time()).transform
+        except self._error as error:
+            raise MissingTransform(f"{error} {_advice(target, source)}") from None
+        return matrix(transform.translation, transform.rotation)
+
+    def broadcast(self, transform: TransformStamped) -> None:
+        """See `Transforms`."""
+        self._broadcaster.sendTransform(transform)
+
+    def clear(self) -> None:
+        """See `Transforms`."""
+        self._buffer.clear()
+
+
+def _ancestors(edges: dict[str, tuple[str, np.ndarray, bool]], frame: str) -> dict[str, np.ndarray]:
+    """Return ``T_ancestor_frame`` of the frame itself and of every frame above it, nearest first."""
+    T = np.eye(4)
+    chain = {frame: T}
+    while frame in edges:
+        frame, T_parent_child, _ = edges[frame]
+        if frame in chain:  # a loop: somebody publishes nonsense
+            break
+        T = T_parent_child @ T
+        chain[frame] = T
+    return chain
+
+
+def _name(frame: str) -> str:
+    """Return a frame's name without the leading slash that ROS 1 drivers gave it."""
+    return frame.lstrip("/")
+
+
+def _advice(target: str, source: str) -> str:
+    return (
+        "Publish it: `ros2 run tf2_ros static_transform_publisher --x ... "
+        f"--frame-id {target} --child-frame-id {source}`, or start robot_state_publisher with the vehicle's URDF"
+    )
