@@ -1,4 +1,4 @@
-"""Where a vehicle truly is along a drive, and what its GNSS and its odometry say about that."""
+"""What GNSS and odometry say about where a vehicle is: wrong in known ways, and with the covariance that is due."""
 
 from __future__ import annotations
 
@@ -6,51 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvloc_ros.datasets.events import FixEvent, OdometryEvent, TruthEvent
-from cvloc_ros.geometry import SE2, LocalFrame, wrap_angle
+from cvloc_ros.datasets.events import FixEvent, OdometryEvent
+from cvloc_ros.datasets.town.motion import SECOND, Trajectory
+from cvloc_ros.geometry import SE2, LocalFrame
 
-SECOND = 1_000_000_000  # nanoseconds
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectory:
-    """The true motion, to be asked at any stamp within it.
-
-    Attributes:
-        stamps: (N,) int64 nanoseconds, rising.
-        poses: (N, 3) x m, y m and yaw rad in the map; yaw does not wrap.
-        twists: (N, 3) forward and leftward m/s and yaw rate rad/s.
-
-    """
-
-    stamps: np.ndarray
-    poses: np.ndarray
-    twists: np.ndarray
-
-    @property
-    def distance(self) -> float:
-        """Metres driven."""
-        return float(np.hypot(*np.diff(self.poses[:, :2], axis=0).T).sum())
-
-    def every(self, seconds: float) -> np.ndarray:
-        """Return the stamps (M,) of something that happens every so many seconds from the start."""
-        period = round(seconds * SECOND)
-        return np.arange(self.stamps[0], self.stamps[-1] + 1, period, dtype=np.int64)
-
-    def poses_at(self, stamps: np.ndarray) -> np.ndarray:
-        """Return the poses (M, 3) at stamps (M,); yaw does not wrap."""
-        return self._interpolated(stamps, self.poses)
-
-    def at(self, stamp: int) -> TruthEvent:
-        """Return the true pose and twist at a stamp."""
-        stamps = np.array([stamp])
-        x, y, yaw = self.poses_at(stamps)[0]
-        pose = SE2(float(x), float(y), float(wrap_angle(yaw)))
-        return TruthEvent(int(stamp), pose, self._interpolated(stamps, self.twists)[0])
-
-    def _interpolated(self, stamps: np.ndarray, values: np.ndarray) -> np.ndarray:
-        since, known = stamps - self.stamps[0], self.stamps - self.stamps[0]  # small enough to be exact as floats
-        return np.stack([np.interp(since, known, column) for column in values.T], axis=-1)
+GNSS_FRAME = "gnss"
 
 
 @dataclass(frozen=True)
@@ -119,7 +79,7 @@ def simulate_gnss(
         antenna = SE2(x, y, yaw).apply(np.array(model.lever_arm[:2]))
         latitude, longitude = datum.to_wgs84(antenna + error)
         altitude = datum.altitude + model.lever_arm[2]
-        fixes.append(FixEvent(int(stamp), float(latitude), float(longitude), altitude, covariance, "gnss"))
+        fixes.append(FixEvent(int(stamp), float(latitude), float(longitude), altitude, covariance, GNSS_FRAME))
     return fixes
 
 

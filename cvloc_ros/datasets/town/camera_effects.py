@@ -1,0 +1,43 @@
+"""What the camera and the image pipeline do to a picture: colour response, vignetting, blur, noise, compression."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from cvloc_ros.datasets.town import textures
+from cvloc_ros.datasets.town.appearance import Appearance
+
+
+def develop(rgb: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.ndarray:
+    """Turn scene colours (H, W, 3), uint8, into the picture that the view's camera would deliver, uint8."""
+    picture = cv2.transform(rgb, look.colour)
+    levels = np.arange(256) / 255 * look.gain
+    levels = np.where(levels > 0.8, 0.8 + 0.2 * np.tanh((levels - 0.8) / 0.2), levels)  # highlights roll off
+    curve = levels**look.gamma * (255 - look.lift) + look.lift
+    picture = cv2.LUT(picture, np.clip(curve, 0, 255).astype(np.uint8))
+    height, width = picture.shape[:2]
+    if look.vignette > 0:
+        u = np.linspace(-1, 1, width, dtype=np.float32)
+        v = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.float32(height / width)
+        fall = 1 - np.float32(look.vignette) * (u * u + v * v)
+        picture = cv2.multiply(picture, cv2.merge([fall, fall, fall]), dtype=cv2.CV_8U)
+    if look.blur > 0.25:
+        picture = cv2.GaussianBlur(picture, (0, 0), look.blur)
+    if look.noise > 0.3:
+        picture = _add_noise(picture, look.noise, rng)
+    if look.jpeg < 100:
+        picture = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, look.jpeg])[1], 1)
+    return picture
+
+
+def _add_noise(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    height, width = picture.shape[:2]
+    bank = textures.sensor_noise()
+    r, c = (int(k) for k in rng.integers(0, bank.shape[0], 2))
+    rows = (np.arange(height) + r) % bank.shape[0]
+    cols = (np.arange(width) + c) % bank.shape[1]
+    noise = bank[rows[0] : rows[0] + height, cols[0] : cols[0] + width]
+    if noise.shape[:2] != (height, width):
+        noise = bank[rows[:, None], cols]
+    return cv2.addWeighted(picture.astype(np.int16), 1.0, noise, strength / 64, 0.0).clip(0, 255).astype(np.uint8)

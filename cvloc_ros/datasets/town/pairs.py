@@ -1,0 +1,93 @@
+"""Training pairs: what a vehicle's camera sees, and the aerial picture around the vehicle's true pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvloc_ros.datasets.town import cars, polyline
+from cvloc_ros.datasets.town.appearance import Appearance
+from cvloc_ros.datasets.town.town import Town
+from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
+
+WIDTH, HEIGHT = 416, 128  # pixels of the ground picture
+GRID = GroundGrid.centred(400, 0.4)
+_MARGIN = 85.0  # metres: poses keep so far from the town's edge, so that the patch is nearly all town
+
+
+@dataclass(frozen=True, eq=False)
+class TownPair:
+    """A ground picture and the aerial picture around it.
+
+    Attributes:
+        ground: RGB uint8 (128, 416, 3).
+        K: 3x3 intrinsics of ``ground``, pixels.
+        T_base_camera: 4x4, optical frame to base_link, as calibrated: the vehicle also pitches and rolls a little.
+        satellite: RGB uint8 (400, 400, 3) on `GRID`, the true pose in its middle, vehicle forward up.
+        T_map_base: the true pose in the town's frame.
+
+    """
+
+    ground: np.ndarray
+    K: np.ndarray
+    T_base_camera: np.ndarray
+    satellite: np.ndarray
+    T_map_base: SE2
+
+
+def render_pair(town: Town, seed: int) -> TownPair:
+    """Render a pair at a pose on the town's roads; the same town and seed give the same bytes."""
+    rng = np.random.default_rng([town.seed, seed, 21])
+    T_map_base = draw_pose(town, rng)
+    camera, T_base_camera = draw_camera(rng)
+    shake = np.radians(rng.normal(size=2) * 0.25).clip(-0.007, 0.007)  # pitch and roll that nobody reports
+    T_shaken = camera_extrinsics(height=0.0, pitch=shake[0], roll=shake[1]) @ np.linalg.inv(camera_extrinsics(height=0.0))
+    ground_look = Appearance.draw(rng, style=town.style, view="ground")
+    satellite_look = Appearance.draw(rng, style=town.style, view="satellite")
+    traffic = _out_of_the_way(town.cars(2 * seed), T_map_base)
+    if rng.random() < 0.25:
+        traffic = traffic.joined(cars.ahead_of(T_map_base, rng))
+    ground = town.render_ground(T_map_base, camera, T_shaken @ T_base_camera, appearance=ground_look, cars=traffic)
+    satellite = town.render_satellite(T_map_base, GRID, appearance=satellite_look, cars=2 * seed + 1)
+    return TownPair(ground, camera.K, T_base_camera, satellite, T_map_base)
+
+
+def draw_pose(town: Town, rng: np.random.Generator) -> SE2:
+    """Draw a vehicle's pose: mostly in its lane, heading along it, sometimes not."""
+    edges = town.roads.edges
+    weights = np.array([edge.length for edge in edges])
+    for _ in range(1000):
+        edge = edges[rng.choice(len(edges), p=weights / weights.sum())]
+        line = edge.lane_line(edge.one_way or rng.random() < 0.5, int(rng.integers(edge.lanes)))
+        s = rng.uniform(1.0, edge.length - 1.0)
+        before, p, after = polyline.at(line, np.array([s - 1, s, s + 1]))
+        if np.abs(p).max() > town.size / 2 - _MARGIN:
+            continue
+        yaw = np.arctan2(*(after - before)[::-1]) + np.radians(rng.normal() * rng.choice([4.0, 15.0], p=[0.85, 0.15]))
+        if rng.random() < 0.03:
+            yaw += rng.uniform(-np.pi, np.pi)
+        return SE2(*map(float, p), float(yaw)) @ SE2(0.0, float(rng.uniform(-1.5, 1.5)), 0.0)
+    raise ValueError(
+        f"expected roads more than {_MARGIN:.0f} m inside the town, found none in {town.size:.0f} m: use a larger town"
+    )
+
+
+def draw_camera(rng: np.random.Generator) -> tuple[PinholeCamera, np.ndarray]:
+    """Draw intrinsics and mounting (4x4 ``T_base_camera``) of a forward-looking camera."""
+    focal = WIDTH / 2 / np.tan(np.radians(rng.uniform(65, 95)) / 2)
+    centre = (WIDTH - 1) / 2 + rng.normal() * 6, (HEIGHT - 1) / 2 + rng.normal() * 6
+    camera = PinholeCamera.from_focal(WIDTH, HEIGHT, float(focal), cx=float(centre[0]), cy=float(centre[1]))
+    T_base_camera = camera_extrinsics(
+        height=float(rng.uniform(1.2, 2.2)),
+        x=float(rng.uniform(0, 2)),
+        y=float(rng.uniform(-0.3, 0.3)),
+        pitch=float(np.radians(rng.uniform(-2, 2))),
+    )
+    return camera, T_base_camera
+
+
+def _out_of_the_way(traffic, T_map_base: SE2):
+    """Leave out the cars that the vehicle would stand in."""
+    local = T_map_base.inverse().apply(np.stack([traffic.x, traffic.y], axis=-1))
+    return traffic.select((np.abs(local[:, 0] - 1.5) > 6.0) | (np.abs(local[:, 1]) > 2.3))

@@ -1,0 +1,174 @@
+"""The town from above: an orthophoto with leaning buildings, crowns, cars and cast shadows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from cvloc_ros.datasets.town import materials as m
+from cvloc_ros.datasets.town.appearance import Appearance
+from cvloc_ros.datasets.town.camera_effects import develop
+from cvloc_ros.datasets.town.canvas import fill_convex
+from cvloc_ros.datasets.town.scenery import BARRIER, BUILDING, Prisms, Trees
+from cvloc_ros.datasets.town.shading import apply_shadow, look_up, surface_colour
+from cvloc_ros.datasets.town.shadows import cast
+from cvloc_ros.geometry import SE2, GroundGrid
+
+if TYPE_CHECKING:
+    from cvloc_ros.datasets.town.town import Town
+
+_OVERSAMPLE = 2
+_REACH = 45.0  # metres around the patch from which shadows and leaning roofs may come
+
+
+class _Plane:
+    """Pixels of a grid over the ground: metres in the map to (column, row) at ``factor`` times the grid's resolution."""
+
+    def __init__(self, T_map_patch: SE2, grid: GroundGrid, factor: int) -> None:
+        self.T_patch_map = T_map_patch.inverse()
+        self.cell = grid.cell / factor
+        self.shape = (grid.rows * factor, grid.cols * factor)
+        self.x_max, self.y_max = grid.x_max, grid.y_max
+        self.T_map_patch = T_map_patch
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        local = self.T_patch_map.apply(points)
+        return np.stack([(self.y_max - local[..., 1]) / self.cell, (self.x_max - local[..., 0]) / self.cell], -1) - 0.5
+
+    def to_map(self, pixels: np.ndarray) -> np.ndarray:
+        x = self.x_max - (pixels[..., 1] + 0.5) * self.cell
+        y = self.y_max - (pixels[..., 0] + 0.5) * self.cell
+        return self.T_map_patch.apply(np.stack([x, y], axis=-1))
+
+    def affine_to(self, raster_to_pixels) -> np.ndarray:
+        """Return the 2x3 matrix from this plane's pixels to another raster's."""
+        corners = np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+        o, a, b = raster_to_pixels(self.to_map(corners))
+        return np.column_stack([a - o, b - o, o])
+
+    def coordinates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the world x and y (H, W) float32 of every pixel."""
+        o, a, b = self.to_map(np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]))
+        col = np.arange(self.shape[1], dtype=np.float32)
+        row = np.arange(self.shape[0], dtype=np.float32)[:, None]
+        x, y = (np.float32(o[k]) + col * np.float32(a[k] - o[k]) + row * np.float32(b[k] - o[k]) for k in range(2))
+        return x, y
+
+
+def render_satellite(town: Town, T_map_patch: SE2, grid: GroundGrid, look: Appearance, cars: Prisms) -> np.ndarray:
+    """Return the picture (rows, cols, 3) uint8 of a ground grid; see `Town.render_satellite`."""
+    fine, plain = _Plane(T_map_patch, grid, _OVERSAMPLE), _Plane(T_map_patch, grid, 1)
+    size = fine.shape[::-1]
+    inverse = cv2.WARP_INVERSE_MAP
+    M = fine.affine_to(town.surface.material.to_pixels)
+    material = cv2.warpAffine(town.surface.material.data, M, size, flags=cv2.INTER_NEAREST | inverse, borderValue=m.FIELD)
+    paint = []
+    for channel in town.surface.paint_at(plain.cell):
+        M = plain.affine_to(channel.to_pixels)
+        paint.append(cv2.warpAffine(channel.data, M, plain.shape[::-1], flags=cv2.INTER_LINEAR | inverse))
+
+    centre = T_map_patch.apply(np.array([grid.x_max - grid.rows * grid.cell / 2, 0.0]))
+    reach = 0.5 * float(np.hypot(*plain.shape)) * grid.cell + _REACH
+    near = [t.select(np.hypot(t.x - centre[0], t.y - centre[1]) < reach) for t in (town.prisms, town.trees, town.posts)]
+    prisms, trees, posts = near
+    cars = cars.select(np.hypot(cars.x - centre[0], cars.y - centre[1]) < reach - _REACH + 4)
+
+    shadow = np.zeros(plain.shape, np.uint8)
+    if look.shadow > 0:
+        cast(shadow, look, plain.to_pixels, prisms.joined(cars), trees, posts)
+    hidden = np.zeros(plain.shape, np.uint8)  # where something stands on the ground: no paint there
+    _draw_cars(material, hidden, fine, plain, cars)
+    _draw_prisms(material, hidden, shadow, fine, plain, prisms, look)
+    _draw_crowns(material, hidden, shadow, fine, plain, trees, look)
+    if look.softness > 0.3 * grid.cell:
+        shadow = cv2.GaussianBlur(shadow, (0, 0), look.softness / grid.cell)
+
+    first, second = (
+        cv2.resize(look_up(t, material), plain.shape[::-1], interpolation=cv2.INTER_AREA) for t in (look.first, look.second)
+    )
+    visible = cv2.bitwise_not(hidden)
+    x, y = plain.coordinates()
+    rgb = surface_colour(look, first, second, tuple(cv2.bitwise_and(p, visible) for p in paint), x, y, town.seed)
+    apply_shadow(rgb, shadow, look)
+    scene = np.clip(rgb, 0, 255).astype(np.uint8)
+    return develop(scene, look, np.random.default_rng([look.seed, 1]))
+
+
+def _draw_cars(material, hidden, fine: _Plane, plain: _Plane, cars: Prisms) -> None:
+    outlines = fine.to_pixels(cars.corners())
+    for outline, colour in zip(outlines, cars.material.astype(int), strict=True):
+        fill_convex(material, outline, int(colour))
+        fill_convex(hidden, (outline - 0.5) / _OVERSAMPLE, 255)
+        front, back = outline[:2], outline[[3, 2]]
+        for a, b in ((0.28, 0.40), (0.80, 0.90)):  # windscreen, rear window, as shares of the length
+            glass = np.concatenate([front + (back - front) * a, (front + (back - front) * b)[::-1]])
+            fill_convex(material, glass, m.GLASS)
+
+
+def _draw_prisms(material, hidden, shadow, fine: _Plane, plain: _Plane, prisms: Prisms, look: Appearance) -> None:
+    order = np.argsort(prisms.eave + prisms.ridge, kind="stable")
+    prisms = prisms.select(order)
+    corners = prisms.corners()
+    roofs = corners + prisms.eave[:, None, None] * look.lean
+    ends = np.stack([corners[:, :2].mean(axis=1), corners[:, 2:].mean(axis=1)], axis=1)
+    ridges = ends + (prisms.eave + prisms.ridge)[:, None, None] * look.lean
+    base, roofs, ridges = fine.to_pixels(corners), fine.to_pixels(roofs), fine.to_pixels(ridges)
+    sun = np.array([np.cos(look.sun[0]), np.sin(look.sun[0])])
+    left_lit = np.stack([-np.sin(prisms.yaw), np.cos(prisms.yaw)], -1) @ sun > 0
+    for k in range(len(prisms)):
+        kind, top = prisms.kind[k], int(prisms.material[k])
+        if kind == BARRIER:
+            fill_convex(material, roofs[k], top)
+            fill_convex(hidden, (roofs[k] - 0.5) / _OVERSAMPLE, 255)
+            continue
+        if kind != BUILDING:
+            continue
+        body = cv2.convexHull(np.concatenate([base[k], roofs[k]]).astype(np.float32))[:, 0]
+        fill_convex(material, body, top - m.ROOFS[0] + m.FACADES[0])
+        fill_convex(hidden, (body - 0.5) / _OVERSAMPLE, 255)
+        fill_convex(shadow, (body - 0.5) / _OVERSAMPLE, 60)
+        fill_convex(shadow, (roofs[k] - 0.5) / _OVERSAMPLE, 0)
+        if prisms.ridge[k] < 0.3:
+            fill_convex(material, roofs[k], top)
+            _roof_details(material, roofs[k], top, float(prisms.phase[k]))
+        else:
+            front, back = ridges[k]  # corners: front right, front left, back left, back right of the local x axis
+            left = np.stack([front, roofs[k][1], roofs[k][2], back])
+            right = np.stack([front, roofs[k][0], roofs[k][3], back])
+            shaded = top + m.ROOF_SHADE
+            fill_convex(material, left, top if left_lit[k] else shaded)
+            fill_convex(material, right, shaded if left_lit[k] else top)
+
+
+def _roof_details(material: np.ndarray, roof: np.ndarray, top: int, phase: float) -> None:
+    """Draw the parapet and some boxes of a flat roof."""
+    cv2.polylines(material, [np.rint(roof * 16).astype(np.int32)], True, top + m.ROOF_SHADE, 1, cv2.LINE_8, 4)
+    a, b = roof[1] - roof[0], roof[3] - roof[0]
+    for k in range(int(phase * 5)):
+        u, v = (phase * 7.3 + 0.37 * k) % 0.8 + 0.07, (phase * 3.1 + 0.53 * k) % 0.75 + 0.07
+        corner = roof[0] + u * a + v * b
+        box = np.stack([corner, corner + 0.06 * a, corner + 0.06 * a + 0.12 * b, corner + 0.12 * b])
+        fill_convex(material, box, m.ROOFS[(top + k) % 48] if k % 2 else top + m.ROOF_SHADE)
+
+
+def _draw_crowns(material, hidden, shadow, fine: _Plane, plain: _Plane, trees: Trees, look: Appearance) -> None:
+    trees = trees.select(np.argsort(trees.height, kind="stable"))
+    sun = np.array([np.cos(look.sun[0]), np.sin(look.sun[0])]) * (0.6 if look.shadow > 0.15 else 0.15)
+    foot = np.stack([trees.x, trees.y], -1)
+    angles = np.linspace(0, 2 * np.pi, 13, endpoint=False)
+    wobble = np.random.default_rng([look.seed, 2]).uniform(0.72, 1.18, (len(trees), 13))
+    rim = np.stack([np.cos(angles), np.sin(angles)], -1) * wobble[..., None] * trees.radius[:, None, None]
+    middle = foot + (0.5 * (trees.height + trees.clear))[:, None] * look.lean
+    shells = []
+    for scale, shift in ((1.0, 0.0), (0.78, 0.22), (0.48, 0.48)):
+        centre = middle + trees.radius[:, None] * shift * sun
+        shells.append(fine.to_pixels(centre[:, None] + scale * rim))
+    hues = trees.hue.astype(int)
+    for k in range(len(trees)):
+        for shade, shell in enumerate(shells):
+            fill_convex(material, shell[k], m.CROWNS[3 * int(hues[k]) + shade])
+        outline = (shells[0][k] - 0.5) / _OVERSAMPLE
+        fill_convex(hidden, outline, 255)
+        fill_convex(shadow, outline, 0)
