@@ -30,4 +30,4 @@ def draw_datum(rng: np.random.Generator) -> LocalFrame:
     """Return a datum within a few kilometres of one of the places."""
     latitude, longitude, altitude = _PLACES[int(rng.integers(len(_PLACES)))]
     north, east = rng.uniform(-0.03, 0.03, 2)
-    return LocalFrame(round(latitude + north, 6), round(longitude + east, 6), altitude)
+    return LocalFrame(round(latitude + float(north), 6), round(longitude + float(east), 6), altitude)
