@@ -25,4 +25,4 @@ STATIC_TF = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
 )
 
-CLOCK = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, history=HistoryPolicy.KEEP_LAST)
+CLOCK = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, history=HistoryPolicy.KEEP_LAST)

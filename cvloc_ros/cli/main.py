@@ -1,0 +1,70 @@
+"""`cvloc`: every command is a module of this package and a function in it, whose help is its manual.
+
+A command imports what it needs when it runs, so that `cvloc --help` is quick and needs neither torch nor ROS.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cvloc_ros import __version__
+
+COMMANDS = {
+    "demo": "demo",
+    "run": "run",
+    "eval": "evaluate",
+    "play": "play",
+    "train": "train",
+    "bench": "bench",
+    "doctor": "doctor",
+}
+"""Module and function of every command, in the order in which a newcomer meets them."""
+
+app = typer.Typer(
+    help="Localize a vehicle by matching its camera with a satellite image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error arose.")] = False,
+) -> None:
+    """Take the options of `cvloc` itself; main looks for --traceback, which must work for whatever goes wrong."""
+
+
+for _name, _function in COMMANDS.items():
+    if find_spec(f"cvloc_ros.cli.{_name}"):
+        app.command(_name)(getattr(importlib.import_module(f"cvloc_ros.cli.{_name}"), _function))
+
+
+def main() -> None:
+    """Run a command; errors that a user can mend are one line."""
+    try:
+        app()
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]cvloc:[/] {error}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
