@@ -17,7 +17,8 @@ from cvloc_ros.datasets.bag_messages import camera_of
 from cvloc_ros.datasets.bag_topics import BagError, choose_topics
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, RawLayout, TruthEvent
 from cvloc_ros.datasets.town.bag_writer import TOPICS, write_drive_bag
-from cvloc_ros.datasets.town.drive import drive_along
+from cvloc_ros.datasets.town.drive import record
+from cvloc_ros.datasets.town.motion import follow
 from cvloc_ros.geometry import LocalFrame, PinholeCamera, camera_extrinsics
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -38,7 +39,8 @@ class Clouds:
 def drive():
     route = np.array([[0, 0], [30, 0], [60, 20], [100, 30]], float)
     frame = LocalFrame(48.2, 16.3, 181.5)
-    return drive_along(route, Clouds(), frame, 3, camera=CAMERA, T_base_camera=MOUNT, duration=2.0)
+    trajectory = follow(route, duration=2.0, cruise=9.0)
+    return record(trajectory, Clouds(), frame, 3, camera=CAMERA, T_base_camera=MOUNT)
 
 
 @pytest.fixture(scope="module")

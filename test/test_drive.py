@@ -4,9 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from cvloc_ros.datasets.town import Town
 from cvloc_ros.datasets.town.bag_writer import write_drive_bag
-from cvloc_ros.datasets.town.drive import EPOCH, drive_along, follow
-from cvloc_ros.datasets.town.sensors import SECOND, GnssModel, OdometryModel, simulate_odometry
+from cvloc_ros.datasets.town.drive import DEMO_CAMERA, record, simulate_drive
+from cvloc_ros.datasets.town.motion import EPOCH, SECOND, follow
+from cvloc_ros.datasets.town.sensors import GnssModel, OdometryModel, simulate_gnss, simulate_odometry
 from cvloc_ros.geometry import SE2, LocalFrame, PinholeCamera, camera_extrinsics, wrap_angle
 
 DATUM = LocalFrame(48.2, 16.3, 180.0)
@@ -29,10 +31,10 @@ class Broken:
         return np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
 
 
-def drive(seed=1, *, renderer=None, **arguments):
-    arguments = {"duration": 75.0} | arguments
+def drive(seed=1, *, renderer=None, duration=75.0, **models):
     mount = camera_extrinsics(height=1.65, x=1.2, pitch=0.03)
-    return drive_along(ROUTE, renderer or Beacon(), DATUM, seed, camera=CAMERA, T_base_camera=mount, **arguments)
+    trajectory = follow(ROUTE, duration=duration, cruise=9.0)
+    return record(trajectory, renderer or Beacon(), DATUM, seed, camera=CAMERA, T_base_camera=mount, **models)
 
 
 def gnss_errors(d):
@@ -100,8 +102,6 @@ class TestGnss:
 
     def test_multipath_is_as_large_and_as_slow_as_asked(self):
         motion = follow(np.array([[0, 0], [20_000, 0]]), duration=1500.0, cruise=9.0)
-        from cvloc_ros.datasets.town.sensors import simulate_gnss
-
         model = GnssModel(bias=0.0, noise=0.0, lever_arm=(0, 0, 0), outage=(0, 0))
         fixes = simulate_gnss(motion, DATUM, np.random.default_rng(0), model=model)
         truth = motion.poses_at(np.array([fix.stamp for fix in fixes]))[:, :2]
@@ -144,7 +144,7 @@ class TestOdometry:
 
 class TestImages:
     def test_workers_render_what_one_process_renders_in_order(self):
-        d = drive(duration=2.0, image_rate=10.0)
+        d = drive(duration=2.0)
         done = []
         rendered = [list(d.images(workers=n, progress=lambda i, of: done.append((i, of)))) for n in (1, 2)]
         assert len(rendered[0]) == 21 and done[-1] == (21, 21) and len(done) == 42
@@ -160,6 +160,37 @@ class TestImages:
         assert [f.latitude for f in one.fixes] == [f.latitude for f in two.fixes]
         assert [o.T_odom_base for o in one.odometry] == [o.T_odom_base for o in two.odometry]
         assert one.fixes[0].latitude != other.fixes[0].latitude
+
+
+@pytest.fixture(scope="module")
+def town():
+    return Town.generate(77, size=300.0)
+
+
+class TestTownDrive:
+    def test_same_seed_same_drive(self, town):
+        one, two = (simulate_drive(town, 4, duration=20.0) for _ in range(2))
+        np.testing.assert_array_equal(one.trajectory.poses, two.trajectory.poses)
+        assert [fix.longitude for fix in one.fixes] == [fix.longitude for fix in two.fixes]
+        stamp = int(one.image_stamps[50])
+        views = [d.renderer.render(d.trajectory.at(stamp).T_map_base, 5.0) for d in (one, two)]
+        np.testing.assert_array_equal(*views)
+        assert views[0].shape == (DEMO_CAMERA.height, DEMO_CAMERA.width, 3) and views[0].std() > 10
+
+    def test_stays_on_the_road_in_town_and_turns(self, town):
+        motion = simulate_drive(town, 4, duration=60.0).trajectory
+        assert np.abs(motion.poses[:, :2]).max() < town.size / 2 - 30
+        assert np.ptp(motion.poses[:, 2]) > np.radians(60)
+        assert motion.distance > 60 * 4
+        centre_lines = np.concatenate([edge.line for edge in town.roads.edges])
+        gaps = np.hypot(*(motion.poses[::50, None, :2] - centre_lines).transpose(2, 0, 1)).min(axis=1)
+        assert np.median(gaps) < 6
+
+    def test_nobody_stands_in_the_way(self, town):
+        d = simulate_drive(town, 4, duration=20.0)
+        cars = np.stack([d.renderer.cars.x, d.renderer.cars.y], -1)
+        gaps = np.hypot(*(cars[:, None] - d.trajectory.poses[::10, :2]).transpose(2, 0, 1))
+        assert len(cars) > 3 and gaps.min() > 2.3
 
 
 class TestWriting:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
-from cvloc_ros.datasets.town.drive_images import DriveRenderer, render_jpegs
-from cvloc_ros.datasets.town.sensors import (
-    SECOND,
-    GnssModel,
-    OdometryModel,
-    Trajectory,
-    simulate_gnss,
-    simulate_odometry,
-)
-from cvloc_ros.geometry import LocalFrame, PinholeCamera
+from cvloc_ros.datasets.town.drive_images import DriveRenderer, TownRenderer, render_jpegs
+from cvloc_ros.datasets.town.motion import SECOND, Trajectory, follow
+from cvloc_ros.datasets.town.sensors import GnssModel, OdometryModel, simulate_gnss, simulate_odometry
+from cvloc_ros.geometry import LocalFrame, PinholeCamera, camera_extrinsics
 
-EPOCH = 1_750_000_000 * SECOND  # June 2025: a stamp that every tool takes for real
+if TYPE_CHECKING:
+    from cvloc_ros.datasets.town.appearance import Appearance
+    from cvloc_ros.datasets.town.town import Town
+
 CAMERA_FRAME = "camera_optical"
-_TRUTH_RATE = 100.0  # poses a second, interpolated between
-
-_SIDE_ACCELERATION = 2.0  # m/s² in turns
-_ACCELERATION, _BRAKING = 1.2, 1.8  # m/s²
-_MIN_SPEED = 1.5  # m/s
-_PATH_SMOOTHING = 1.5  # metres: no vehicle turns on a point
+DEMO_CAMERA = PinholeCamera.from_focal(624, 192, 312 / np.tan(np.radians(40)))
+"""A view of 80 degrees."""
+DEMO_MOUNT = camera_extrinsics(height=1.65, x=1.2, pitch=np.radians(2))
+_CRUISE = (8.0, 10.0)  # m/s
 
 Progress = Callable[[int, int], None]
 """Called with how many images are done, and how many there are."""
@@ -82,28 +78,54 @@ class Drive:
                 progress(done, len(events))
 
 
-def drive_along(
-    route: np.ndarray,
+def simulate_drive(
+    town: Town,
+    seed: int,
+    *,
+    duration: float = 75.0,
+    image_rate: float = 10.0,
+    camera: PinholeCamera = DEMO_CAMERA,
+    T_base_camera: np.ndarray = DEMO_MOUNT,
+    appearance: Appearance | None = None,
+) -> Drive:
+    """Drive through a town along a route with turns; same town and seed, same drive.
+
+    Args:
+        town: where.
+        seed: chooses route, speed, cars, light and every error of the sensors.
+        duration: seconds.
+        image_rate: images per second.
+        camera: intrinsics.
+        T_base_camera: 4x4, optical frame to base_link.
+        appearance: of all images; None lets the seed draw one.
+
+    Raises:
+        ValueError: the town is too small for so long a drive.
+
+    """
+    rng = np.random.default_rng([seed, 2])
+    cruise = float(rng.uniform(*_CRUISE))
+    trajectory = follow(town.lane_route(rng, duration * cruise + 20), duration=duration, cruise=cruise)
+    mount: dict[str, Any] = {"camera": camera, "T_base_camera": T_base_camera}
+    renderer = TownRenderer.draw(town, trajectory, rng, appearance=appearance, **mount)
+    return record(trajectory, renderer, town.datum, seed, image_rate=image_rate, **mount)
+
+
+def record(
+    trajectory: Trajectory,
     renderer: DriveRenderer,
     datum: LocalFrame,
     seed: int,
     *,
     camera: PinholeCamera,
     T_base_camera: np.ndarray,
-    duration: float,
     image_rate: float = 10.0,
     gnss: GnssModel | None = None,
     odometry: OdometryModel | None = None,
 ) -> Drive:
-    """Drive along a route (N, 2) in the map; same seed, same drive.
-
-    Raises:
-        ValueError: the route is too short for the duration.
-
-    """
+    """Simulate the sensors of a vehicle that moves so; ``datum`` is that of the map frame."""
     rng = np.random.default_rng([seed, 1])
     gnss = gnss or GnssModel()
-    trajectory = follow(route, duration=duration, cruise=float(rng.uniform(8, 10)))
     return Drive(
         datum=datum,
         camera=camera,
@@ -115,50 +137,3 @@ def drive_along(
         odometry=simulate_odometry(trajectory, rng, model=odometry or OdometryModel()),
         renderer=renderer,
     )
-
-
-def follow(route: np.ndarray, *, duration: float, cruise: float) -> Trajectory:
-    """Return the motion of a vehicle along a route (N, 2) that slows down for turns, from `EPOCH` on.
-
-    Raises:
-        ValueError: the route ends before the duration.
-
-    """
-    path = _smoothed(_resampled(route, 0.25), _PATH_SMOOTHING / 0.25)
-    heading = np.unwrap(np.arctan2(*np.gradient(path, axis=0).T[::-1]))
-    step = np.hypot(*np.diff(path, axis=0).T)
-    along = np.concatenate([[0.0], np.cumsum(step)])
-    bend = np.abs(np.gradient(heading, along))
-
-    speed = np.clip(np.sqrt(_SIDE_ACCELERATION / np.maximum(bend, 1e-6)), _MIN_SPEED, cruise)
-    for i in range(1, len(speed)):
-        speed[i] = min(speed[i], np.sqrt(speed[i - 1] ** 2 + 2 * _ACCELERATION * step[i - 1]))
-    for i in range(len(speed) - 2, -1, -1):
-        speed[i] = min(speed[i], np.sqrt(speed[i + 1] ** 2 + 2 * _BRAKING * step[i]))
-    passed = np.concatenate([[0.0], np.cumsum(2 * step / (speed[1:] + speed[:-1]))])
-    if passed[-1] < duration:
-        raise ValueError(
-            f"expected a route for {duration:.0f} s of driving, got {along[-1]:.0f} m that are driven in "
-            f"{passed[-1]:.0f} s: give a longer route or a shorter duration"
-        )
-    seconds = np.arange(0, duration + 1e-9, 1 / _TRUTH_RATE)
-    stamps = EPOCH + np.round(seconds * SECOND).astype(np.int64)
-    poses = np.stack([np.interp(seconds, passed, column) for column in (*path.T, heading)], axis=-1)
-    yaw_rate = np.gradient(poses[:, 2], 1 / _TRUTH_RATE)
-    twists = np.stack([np.interp(seconds, passed, speed), np.zeros_like(yaw_rate), yaw_rate], axis=-1)
-    return Trajectory(stamps, poses, twists)
-
-
-def _resampled(route: np.ndarray, spacing: float) -> np.ndarray:
-    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(route, axis=0).T))])
-    along = np.arange(0, length[-1], spacing)
-    return np.stack([np.interp(along, length, column) for column in route.T], axis=-1)
-
-
-def _smoothed(path: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian along a path (N, 2); beyond its ends it goes straight on, so that they stay where they are."""
-    radius = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    padded = np.pad(path, ((radius, radius), (0, 0)), mode="reflect", reflect_type="odd")
-    return np.stack([np.convolve(column, kernel, mode="valid") for column in padded.T], axis=-1)
