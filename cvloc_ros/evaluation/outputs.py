@@ -15,16 +15,14 @@ from cvloc_ros.evaluation.records import FrameRecord, RunResult
 from cvloc_ros.evaluation.report import write_report
 from cvloc_ros.evaluation.summary import summarize
 from cvloc_ros.geometry import SE2
-from cvloc_ros.imagery import SatelliteMap
 
 
-def write_outputs(result: RunResult, folder: str | Path, *, background: SatelliteMap | None = None) -> dict[str, Any]:
+def write_outputs(result: RunResult, folder: str | Path) -> dict[str, Any]:
     """Write all files of a run into a folder, which is made if it is not there.
 
     Args:
         result: the run.
         folder: where to; files of an earlier run are replaced.
-        background: imagery under the report's map; None leaves it white.
 
     Returns:
         The content of summary.json.
@@ -37,7 +35,7 @@ def write_outputs(result: RunResult, folder: str | Path, *, background: Satellit
     write_trajectory(result, folder / "trajectory.tum")
     write_frames(result, folder / "frames.csv")
     write_mcap(result, folder / "run.mcap")
-    write_report(result, summary, folder, background=background)
+    write_report(result, summary, folder)
     return summary
 
 

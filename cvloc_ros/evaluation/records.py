@@ -93,6 +93,7 @@ class RunResult:
         samples: pictures of some frames.
         settings: configuration for the report, by section.
         attribution: whom to credit for the imagery.
+        notes: what a reader of the numbers should know, one sentence each.
 
     """
 
@@ -111,6 +112,7 @@ class RunResult:
     samples: list[Sample] = field(default_factory=list)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     attribution: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def with_truth(self) -> RunResult:
         """Return the result with the truth at each frame's stamp, interpolated, wherever it is known."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
+from cvloc_ros.datasets.bag import Bag
 from cvloc_ros.datasets.events import Event, FixEvent, ImageEvent, OdometryEvent, TruthEvent
-from cvloc_ros.evaluation.records import FixRecord, FrameRecord, RunResult, Sample
+from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
+from cvloc_ros.evaluation.records import FixRecord, FrameRecord, RunResult, Sample, pose_track
 from cvloc_ros.geometry import SE2, LocalFrame
+from cvloc_ros.imagery import SatelliteMap, raster_datum
 from cvloc_ros.localization.session import LocalizationSession, LocalizesFrames
 from cvloc_ros.localization.tracker import TrackerConfig
 from cvloc_ros.localization.types import Frame, Localization
@@ -25,11 +29,30 @@ _JPEG_QUALITY = 85
 class Recording(Protocol):
     """A drive to be replayed; `cvloc_ros.datasets.bag.Bag` is one."""
 
-    source: str
-    datum: LocalFrame | None
-    gnss_lever_arm: np.ndarray
-    start: int
-    end: int
+    @property
+    def source(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def datum(self) -> LocalFrame | None:
+        """Of the map in which its truth is stated."""
+        ...
+
+    @property
+    def gnss_lever_arm(self) -> np.ndarray:
+        """The antenna in base_link, (2,) metres."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """Stamp of the first message, nanoseconds."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Stamp of the last message, nanoseconds."""
+        ...
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the messages in the order in which they were received."""
@@ -40,8 +63,18 @@ class Recording(Protocol):
         ...
 
 
-Painter = Callable[[Frame, Localization], np.ndarray]
-"""Draws one frame's matches: RGB uint8, (H, W, 3)."""
+Painter = Callable[[Frame, Localization, SE2 | None], np.ndarray]
+"""Draws one frame's matches, with the truth if it is known: RGB uint8, (H, W, 3)."""
+
+
+def match_painter(satellite_map: SatelliteMap) -> Painter:
+    """Return a painter of match pictures on imagery."""
+
+    def paint(frame: Frame, localization: Localization, truth: SE2 | None) -> np.ndarray:
+        patch = satellite_map.patch(localization.prior.T_map_base, OVERLAY_GRID)
+        return draw_overlay(frame, patch, localization, truth=truth)
+
+    return paint
 
 
 def run_bag(
@@ -85,6 +118,7 @@ def run_bag(
         settings={"tracker": asdict(config)},
     )
     to_map = _datum_change(bag.datum, datum)
+    truth = pose_track([], extrapolation=0.1)  # for the pictures: a truth may be recorded a little after its image
     next_sample, period = 0, max(_SAMPLE_PERIOD, (bag.end - bag.start) * 1e-9 / _SAMPLES)
     for event in bag:
         if isinstance(event, OdometryEvent):
@@ -96,53 +130,104 @@ def run_bag(
             result.fixes.append(FixRecord(event.stamp, position, event.covariance))
         elif isinstance(event, TruthEvent):
             result.truth.append((event.stamp, to_map(event.T_map_base)))
+            truth.add(*result.truth[-1])
         else:
-            record, sample = _localize(session, bag, event, painter if event.stamp >= next_sample else None)
+            record, frame, localization = _localize(session, bag, event)
             result.frames.append(record)
-            if sample is not None:
-                result.samples.append(sample)
+            if painter and frame and localization and event.stamp >= next_sample:
+                picture = painter(frame, localization, truth.at(event.stamp))
+                result.samples.append(Sample(event.stamp, encode_jpeg(picture)))
                 next_sample = event.stamp + round(period * 1e9)
             progress(min(1.0, (event.stamp - bag.start) / max(1, bag.end - bag.start)))
     progress(1.0)
+    if not any(frame.tracked for frame in result.frames):
+        result.notes.append(f"no track was started: {session.status().waiting_for or 'the drive has no images'}")
     return result.with_truth()
 
 
+def localize_bag(
+    source: str | Path,
+    imagery: str,
+    *,
+    datum: LocalFrame | None = None,
+    topics: Mapping[str, str] | None = None,
+    method: str = "vote_flow",
+    weights: str | None = None,
+    device: str = "auto",
+    tracker_config: TrackerConfig | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> RunResult:
+    """Localize a recorded drive on imagery: everything that `cvloc run` does before it writes.
+
+    Args:
+        source: a rosbag2 folder or a single bag file.
+        imagery: a path, a URL or a GDAL description.
+        datum: of the map; None for the bag's own (its datum topic, else its first fix), else the imagery's centre.
+        topics: topic by role where it cannot be guessed; see `Bag.open`.
+        method: name of the matcher.
+        weights: a .safetensors file; None for those that are shipped.
+        device: "auto", "cpu" or "cuda[:i]".
+        tracker_config: see `TrackerConfig`.
+        progress: is called with the share that is done, 0 to 1.
+
+    Raises:
+        BagError: the bag cannot be read or lacks what localization needs.
+        ImageryError: the imagery cannot be read or is elsewhere.
+        WeightsError: the method, weights or device are not to be had.
+
+    """
+    from cvloc_ros.localization.localizer import load_localizer  # brings torch, which the loop itself does not need
+    from cvloc_ros.models.weights import choose_device
+
+    bag = Bag.open(source, topics=topics)
+    frame = datum or bag.datum or raster_datum(imagery)
+    satellite_map = SatelliteMap.open(imagery, frame)
+    device = choose_device(device)
+    localizer = load_localizer(satellite_map, method=method, weights=weights, device=device)
+    painter = match_painter(satellite_map)
+    result = run_bag(bag, localizer, datum=frame, tracker_config=tracker_config, painter=painter, progress=progress)
+    return replace(
+        result,
+        imagery=str(imagery),
+        method=method,
+        weights=weights or f"{method}.safetensors",
+        device=device,
+        attribution=satellite_map.attribution,
+        notes=[*bag.notes, *result.notes],
+        settings={"topics": bag.topics, "gate": asdict(localizer.gate.config), **result.settings},
+    )
+
+
 def _localize(
-    session: LocalizationSession, bag: Recording, event: ImageEvent, painter: Painter | None
-) -> tuple[FrameRecord, Sample | None]:
+    session: LocalizationSession, bag: Recording, event: ImageEvent
+) -> tuple[FrameRecord, Frame | None, Localization | None]:
     started = time.perf_counter()
     try:
         frame = bag.frame(event)
     except ValueError:
-        return FrameRecord(event.stamp, False, "bad_image"), None
+        return FrameRecord(event.stamp, False, "bad_image"), None, None
     decoded = time.perf_counter()
     answer = session.on_image(frame)
     finished = time.perf_counter()
-    state = session.status().state.value
-    fused, fused_covariance = session.pose(event.stamp) or (None, None)
+    record = FrameRecord(event.stamp, answer.reason == "", answer.reason, state=session.status().state.value)
+    fused = session.pose(event.stamp)
+    if fused is not None:
+        record = replace(record, fused=fused[0], fused_covariance=fused[1])
     localization = answer.localization
-    if localization is None:
-        return FrameRecord(
-            event.stamp, False, answer.reason, fused=fused, fused_covariance=fused_covariance, state=state
-        ), None
-    record = FrameRecord(
-        event.stamp,
-        localization.accepted,
-        localization.reason,
-        prior=localization.prior,
-        estimate=localization.T_map_base,
-        covariance=localization.covariance,
-        quality=localization.quality,
-        fused=fused,
-        fused_covariance=fused_covariance,
-        state=state,
-        milliseconds={
-            "decode": 1e3 * (decoded - started),
-            **localization.milliseconds,
-            "total": 1e3 * (finished - started),
-        },
-    )
-    return record, None if painter is None else Sample(event.stamp, encode_jpeg(painter(frame, localization)))
+    if localization is not None:
+        record = replace(
+            record,
+            prior=localization.prior,
+            estimate=localization.T_map_base,
+            covariance=localization.covariance,
+            quality=localization.quality,
+            milliseconds={
+                "decode": 1e3 * (decoded - started),
+                **localization.milliseconds,
+                "total": 1e3 * (finished - started),
+            },
+        )
+    return record, frame, localization
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from cvloc_ros.evaluation.metrics import chance
 from cvloc_ros.localization.gate import REASONS
 
-_LEFT = 26
+_LEFT = 22
+_COLUMNS = ("median\nm", "RMSE\nm", "max\nm", "lat.\nm", "long.\nm", "yaw\n°", "lat.\n≤1 m", "long.\n≤1 m")
 
 
 def print_summary(summary: dict[str, Any], *, console: Console | None = None) -> None:
@@ -24,12 +26,12 @@ def print_summary(summary: dict[str, Any], *, console: Console | None = None) ->
 
 
 def _errors(summary: dict[str, Any]) -> Table:
-    table = Table(title="Errors against ground truth, in the map frame", title_justify="left")
-    table.add_column("", min_width=_LEFT, no_wrap=True)
-    for name in ("median m", "RMSE m", "95 % m", "max m", "lateral m", "along m", "yaw °", "≤1 m lat", "≤1 m lon"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("errors against the\nground truth", min_width=_LEFT, no_wrap=True)
+    for name in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     rows = [
-        ("[bold]per-frame localization[/]", summary),
+        ("[bold]per frame[/]", summary),
         ("[bold]fused track[/]", summary.get("tracker")),
         ("GNSS", summary.get("gnss")),
         ("odometry alone", summary.get("odometry")),
@@ -43,7 +45,7 @@ def _errors(summary: dict[str, Any]) -> Table:
 
 def _cells(errors: dict[str, Any]) -> list[str]:
     position = errors["position_error_m"]
-    cells = [f"{position[key]:.2f}" for key in ("median", "rmse", "p95", "max")]
+    cells = [f"{position[key]:.2f}" for key in ("median", "rmse", "max")]
     if "yaw_error_deg" not in errors:
         return [*cells, *[""] * 5]
     names = ("lateral_error_m", "longitudinal_error_m", "yaw_error_deg")

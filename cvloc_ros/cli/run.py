@@ -1,0 +1,116 @@
+"""`cvloc run`: localize a recorded drive without ROS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cvloc_ros.geometry import LocalFrame
+
+
+def run(
+    source: Annotated[Path, typer.Argument(help="A rosbag2 folder, or a single .mcap, .db3 or ROS 1 .bag file.")],
+    imagery: Annotated[
+        str, typer.Option(help="Satellite imagery: a georeferenced raster (path, URL or GDAL description).")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")] = Path("out/run"),
+    method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
+    weights: Annotated[
+        Path | None, typer.Option(help="A .safetensors file with its card beside it, instead of the shipped weights.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
+    datum: Annotated[
+        str | None,
+        typer.Option(
+            help="Origin of the map as 'latitude,longitude' in degrees. Default: the bag's datum topic, else its "
+            "first fix, else the imagery's centre.",
+            metavar="LAT,LON",
+        ),
+    ] = None,
+    topics: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Which topic is which where that cannot be guessed, once for each: image=/front/image_raw. Roles: "
+            "image, camera_info, odom, fix, ground_truth, datum; an empty topic leaves a role out.",
+            metavar="ROLE=TOPIC",
+        ),
+    ] = None,
+) -> None:
+    """Localize a recorded drive, as the ROS node would, and write trajectory, report and bag.
+
+    The images, camera info, odometry and GNSS of SOURCE go through the very objects that the node runs, in the order
+    in which they were recorded. Writes to OUT: summary.json, trajectory.tum, frames.csv, run.mcap (opens in RViz,
+    Foxglove, Lichtblick, Rerun) and report.html with its pictures.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from cvloc_ros.datasets.bag import BagError
+    from cvloc_ros.evaluation.outputs import write_outputs
+    from cvloc_ros.evaluation.run import localize_bag
+    from cvloc_ros.evaluation.summary_table import print_summary
+    from cvloc_ros.imagery import ImageryError
+    from cvloc_ros.models.weights import WeightsError
+
+    map_datum, by_role = parse_datum(datum), parse_topics(topics or [])
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("localizing", total=1.0)
+            result = localize_bag(
+                source,
+                imagery,
+                datum=map_datum,
+                topics=by_role,
+                method=method,
+                weights=str(weights) if weights else None,
+                device=device,
+                progress=lambda share: bar.update(task, completed=share),
+            )
+            bar.add_task("writing the report", total=None)
+            summary = write_outputs(result, out)
+    except (BagError, ImageryError, WeightsError) as error:
+        Console(stderr=True).print(f"[bold red]cvloc run:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(2) from None
+    print_summary(summary, console=console)
+    for note in result.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True, highlight=False)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
+    if not summary["localized"]:
+        raise typer.Exit(1)
+
+
+def parse_datum(text: str | None) -> LocalFrame | None:
+    """Read 'latitude,longitude' or 'latitude,longitude,altitude'; raises typer.BadParameter."""
+    from cvloc_ros.geometry import LocalFrame
+
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+        if len(numbers) not in (2, 3):
+            raise ValueError("expected two or three numbers")
+        return LocalFrame(*numbers)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected 'latitude,longitude' in degrees, such as 49.0125,8.4269; got {text!r}: {error}",
+            param_hint="--datum",
+        ) from None
+
+
+def parse_topics(pairs: list[str]) -> dict[str, str]:
+    """Read role=topic pairs; raises typer.BadParameter."""
+    topics = {}
+    for pair in pairs:
+        role, separator, topic = pair.replace(":=", "=").partition("=")  # := is how ROS writes a remapping
+        if not separator or not role:
+            raise typer.BadParameter(
+                f"expected ROLE=TOPIC, such as image=/front/image_raw; got {pair!r}", param_hint="--topics"
+            )
+        topics[role] = topic
+    return topics

@@ -1,0 +1,151 @@
+"""The offline loop: causal, the same as the node's session, and a command that says what is wrong."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import typer
+from recorded_drive import DATUM, EPOCH, OracleLocalizer, RecordedDrive
+from typer.testing import CliRunner
+
+from cvloc_ros.cli.run import parse_datum, parse_topics, run
+from cvloc_ros.datasets.events import ImageEvent
+from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
+from cvloc_ros.evaluation.run import run_bag
+from cvloc_ros.evaluation.summary import summarize
+from cvloc_ros.geometry import SE2, LocalFrame
+from cvloc_ros.localization.session import LocalizationSession
+
+
+def test_drive_is_localized_through_an_outage():
+    drive = RecordedDrive(seconds=60, gnss=GnssModel(outage=(20.0, 42.0)))
+    shares, painted = [], []
+
+    def painter(frame, localization, truth):
+        painted.append(
+            (frame.stamp, np.hypot(truth.x - localization.T_map_base.x, truth.y - localization.T_map_base.y))
+        )
+        return np.zeros((4, 4, 3), np.uint8)
+
+    result = run_bag(drive, OracleLocalizer(drive), datum=DATUM, painter=painter, progress=shares.append)
+    summary = summarize(result)
+    assert summary["tracker"]["position_error_m"]["rmse"] < 0.4
+    assert summary["tracker"]["position_error_m"]["rmse"] < summary["gnss"]["position_error_m"]["rmse"] / 3
+    assert summary["localized"] / summary["frames"] > 0.8
+    assert summary["rejected"]["inconsistent_with_track"] > 10 and summary["rejected"]["low_quality"] > 10
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert 50 <= len(painted) == len(result.samples) <= 61  # one a second, with the truth of its own stamp
+    assert np.median([error for _, error in painted]) < 1.0
+
+
+def test_accepted_outliers_are_rare_and_rejections_have_reasons():
+    drive = RecordedDrive(seconds=40)
+    result = run_bag(drive, OracleLocalizer(drive, outliers=0.2), datum=DATUM)
+    for frame in result.frames:
+        assert frame.accepted == (frame.reason == "")
+        if frame.accepted:
+            assert np.hypot(frame.estimate.x - frame.truth.x, frame.estimate.y - frame.truth.y) < 5
+
+
+def test_loop_is_causal():
+    """What comes after a frame cannot change what is said about it."""
+    whole, half = RecordedDrive(seconds=20), RecordedDrive(seconds=20)
+    cut = EPOCH + 10 * SECOND
+    half.fixes = [fix for fix in half.fixes if fix.stamp <= cut]
+    half.odometry = [odometry for odometry in half.odometry if odometry.stamp <= cut]
+    first = run_bag(whole, OracleLocalizer(whole), datum=DATUM).frames
+    second = run_bag(half, OracleLocalizer(half), datum=DATUM).frames
+    for a, b in zip(first, second, strict=True):
+        if a.stamp < cut:
+            assert (a.estimate, a.fused, a.reason, a.state) == (b.estimate, b.fused, b.reason, b.state)
+
+
+def test_truth_follows_another_datum():
+    """The map's datum may differ from the bag's: truth, estimate and fixes then move together."""
+    north = LocalFrame(DATUM.latitude + 0.01, DATUM.longitude + 0.02)
+    drive = RecordedDrive(seconds=5)
+    moved = run_bag(drive, OracleLocalizer(drive), datum=north)
+    latitude, longitude = DATUM.to_wgs84(drive.trajectory.poses[0, :2])
+    np.testing.assert_allclose([moved.truth[0][1].x, moved.truth[0][1].y], north.to_enu(latitude, longitude), atol=1e-6)
+    convergence = np.radians(-0.02 * np.sin(np.radians(DATUM.latitude)))  # meridians meet at the pole
+    assert moved.truth[0][1].yaw - drive.trajectory.poses[0, 2] == pytest.approx(convergence, rel=0.02)
+
+
+def test_broken_images_are_counted_not_fatal():
+    drive = RecordedDrive(seconds=5)
+    broken = replace(next(e for e in drive if isinstance(e, ImageEvent)), data=np.zeros(10, np.uint8))
+
+    class Spoiled(RecordedDrive):
+        def __iter__(self):
+            yield broken
+            yield from super().__iter__()
+
+    drive = Spoiled(seconds=5)
+    result = run_bag(drive, OracleLocalizer(drive), datum=DATUM)
+    assert result.frames[0].reason == "bad_image" and len(result.frames) == 52
+
+
+def test_result_of_a_drive_before_a_reset_is_discarded():
+    drive = RecordedDrive(seconds=10)
+    oracle = OracleLocalizer(drive, outliers=0.0, rejected=0.0)
+
+    class Slow:
+        def localize(self, frame, prior):
+            answer = oracle.localize(frame, prior)
+            session.reset()  # as a looping bag would, while the network is at work
+            return answer
+
+    session = LocalizationSession(Slow())
+    frames = []
+    for event in drive:
+        if isinstance(event, ImageEvent):
+            frames.append(session.on_image(drive.frame(event)))
+            if frames[-1].localization is not None:
+                break
+        elif hasattr(event, "latitude"):
+            session.on_fix(event.stamp, DATUM.to_enu(event.latitude, event.longitude), event.covariance)
+        elif hasattr(event, "T_odom_base"):
+            session.on_odometry(event.stamp, event.T_odom_base)
+    assert frames[0].localization is None and frames[0].message.startswith("waiting for")
+    assert frames[-1].reason == "reset" and not frames[-1].localization.accepted
+    assert session.pose(frames[-1].localization.stamp) is None
+
+
+def test_session_starts_anew_when_time_jumps_back():
+    session = LocalizationSession(OracleLocalizer(RecordedDrive(seconds=1)))
+    session.on_odometry(EPOCH + 60 * SECOND, SE2(1.0, 0.0, 0.0))
+    session.set_pose(EPOCH + 60 * SECOND, SE2(), np.eye(3))
+    assert session.status().T_map_odom is not None
+    session.on_odometry(EPOCH, SE2(1.0, 0.0, 0.0))
+    assert session.status().T_map_odom is None
+
+
+def test_datum_and_topics_are_read():
+    assert parse_datum("49.0,8.4") == LocalFrame(49.0, 8.4) and parse_datum(None) is None
+    assert parse_topics(["image=/a/b", "fix:=/c", "ground_truth="]) == {
+        "image": "/a/b",
+        "fix": "/c",
+        "ground_truth": "",
+    }
+    for text in ("49", "north,8", "120,8", "1,2,3,4"):
+        with pytest.raises(typer.BadParameter, match="latitude,longitude"):
+            parse_datum(text)
+    with pytest.raises(typer.BadParameter, match="ROLE=TOPIC"):
+        parse_topics(["/camera/image"])
+
+
+@pytest.fixture
+def command():
+    app = typer.Typer()
+    app.command()(run)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_command_says_what_is_missing(command, tmp_path):
+    answer = command(tmp_path / "no.mcap", "--imagery", "sat.tif")
+    assert answer.exit_code == 2 and "there is no" in answer.output and "Traceback" not in answer.output
+    image = tmp_path / "plain.png"
+    cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
+    answer = command(tmp_path, "--imagery", image)
+    assert answer.exit_code == 2 and "metadata.yaml" in answer.output
