@@ -17,6 +17,7 @@ from cvloc_ros.datasets.town.textures import VARIANTS
 _ROOF_FAMILIES = ((168, 88, 66), (132, 84, 66), (98, 100, 106), (70, 70, 74), (186, 184, 178), (150, 146, 140))
 _FACADE_FAMILIES = ((214, 206, 190), (198, 176, 138), (150, 88, 70), (170, 168, 164), (226, 222, 214), (128, 112, 100))
 _TIMBER = ((138, 46, 38), (178, 132, 66), (120, 40, 36), (196, 154, 84), (206, 200, 190), (86, 64, 50))
+_CONIFER = (52, 78, 52)
 _CAR_COLOURS = (
     ((228, 228, 228), (36, 38, 42), (120, 122, 126), (180, 183, 186), (150, 36, 34), (44, 64, 120))
     + ((82, 86, 90), (200, 202, 204), (60, 92, 70), (170, 150, 110), (236, 236, 232), (24, 24, 28))
@@ -52,7 +53,7 @@ class Appearance:
         first, second: (256, 4) uint8: RGB, between which the medium texture mixes; the fourth columns are the fine
             texture's amplitude (255: 1.0), and the share covered by leaves, frost or snow.
         fine, medium: textures; shared stains of the town come with weight ``stain``.
-        cover: colour of the cover.
+        cover: colour of the cover; ``cover_texture`` says where it lies, ``cover_edge`` how gradually it ends (counts).
         paint: (2, 3) colours of edge and centre-line paint; ``paint_wear`` is how much this view lost of it.
         sun: direction to the sun, (azimuth, elevation), radians.
         shadow: strength, 0 none .. 1 black; ``softness`` of its edge in metres.
@@ -62,6 +63,7 @@ class Appearance:
         colour: (3, 3) channel mix (saturation, white balance); then ``gain``, ``gamma`` and ``lift``.
         vignette: darkening at the corners.
         blur: pixels. noise: counts. jpeg: quality, 100 is none.
+        dirt: how many blotches and drops are on the lens; ``wiper`` whether a wiper crosses the picture.
         lean: (2,) roof displacement per metre of height, east and north (aerial views).
         seed: of what is drawn while rendering (noise, blotches).
 
@@ -74,6 +76,8 @@ class Appearance:
     medium: Texture
     stain: float
     cover: np.ndarray
+    cover_texture: Texture
+    cover_edge: float
     paint: np.ndarray
     paint_wear: float
     sun: tuple[float, float]
@@ -91,6 +95,8 @@ class Appearance:
     blur: float
     noise: float
     jpeg: int
+    dirt: int
+    wiper: bool
     lean: np.ndarray
     seed: int
 
@@ -116,6 +122,8 @@ class Appearance:
             medium=Texture.draw(rng, ("fbm", "blotch") if style == "train" else ("fbm",), (0.06, 0.4)),
             stain=float(rng.uniform(0.0, 0.3)),
             cover=np.array(season.cover or (128, 128, 128), dtype=np.float32) + rng.normal(size=3) * 6,
+            cover_texture=Texture.draw(rng, ("fbm",), season.cover_texel),
+            cover_edge=float(rng.uniform(*season.cover_edge)),
             paint=np.array(season.paint[int(rng.integers(len(season.paint)))], np.float32) * rng.uniform(0.8, 1.05),
             paint_wear=float(rng.uniform(0.0, 0.45)),
             sun=(float(rng.uniform(0, 2 * np.pi)), float(np.radians(elevation))),
@@ -133,6 +141,8 @@ class Appearance:
             blur=float(rng.uniform(0.2, 1.1)) if rng.random() < 0.6 else 0.0,
             noise=float(rng.uniform(0, 9) if rng.random() < 0.7 else rng.uniform(0, 2)),
             jpeg=int(rng.integers(45, 97)) if rng.random() < 0.6 else 100,
+            dirt=int(rng.integers(1, 7)) if ground and rng.random() < 0.15 else 0,
+            wiper=bool(ground and rng.random() < 0.03),
             lean=lean * np.array([np.cos(lean_heading), np.sin(lean_heading)]),
             seed=int(rng.integers(2**31)),
         )
@@ -150,11 +160,12 @@ def _tables(rng: np.random.Generator, season: Season, view: str) -> tuple[np.nda
 
     def put(ids, colours, *, spread: float = 10.0, mix: float = 12.0, texture: float = 0.08, jitter: float = 4.0):
         """Give each id a colour near one of the anchors, and a second one near the first."""
-        for i in ids if np.iterable(ids) else (ids,):
-            anchor = np.asarray(colours[int(rng.integers(len(colours)))], dtype=float)
-            a[i] = anchor + rng.normal() * spread + rng.normal(size=3) * jitter
-            b[i] = a[i] + rng.normal() * mix
-            fine[i] = texture * rng.uniform(0.5, 1.6)
+        rows = np.atleast_1d(ids)
+        n = len(rows)
+        anchors = np.asarray(colours, dtype=float)[rng.integers(0, len(colours), n)]
+        a[rows] = anchors + rng.normal(size=(n, 1)) * spread + rng.normal(size=(n, 3)) * jitter
+        b[rows] = a[rows] + rng.normal(size=(n, 1)) * mix
+        fine[rows] = texture * rng.uniform(0.5, 1.6, n)
 
     grey = rng.uniform(*season.asphalt)
     tone = grey + np.array(season.asphalt_tint)
@@ -185,23 +196,29 @@ def _tables(rng: np.random.Generator, season: Season, view: str) -> tuple[np.nda
     put(m.GLASS, [(42, 50, 58), (70, 82, 92)])
     put((m.TYRE,), [(28, 28, 30)])
     put((m.POST,), [(120, 122, 124), (90, 92, 92), (150, 152, 152)])
-    for k, i in enumerate(m.CARS):
-        put(i, [_CAR_COLOURS[k]], spread=8, mix=3, texture=0.02)
-    for k, i in enumerate(m.ROOFS):
-        put(i, [_ROOF_FAMILIES[k % 6]], spread=12, mix=10, texture=0.12)
-        a[i + m.ROOF_SHADE], b[i + m.ROOF_SHADE], fine[i + m.ROOF_SHADE] = a[i] * 0.72, b[i] * 0.72, fine[i]
-    walls = _TIMBER if season.cover and season.road_paving[0] else _FACADE_FAMILIES
-    for k, i in enumerate(m.FACADES):
-        put(i, [walls[k * 7 % 6]], spread=14, mix=8, texture=0.08)
-    for hue in range(16):
-        shades = np.array(season.leaves[hue % len(season.leaves)] if hue < 12 else (52, 78, 52), dtype=float)
-        shades = shades + rng.normal() * 8 + rng.normal(size=3) * 5
-        for k, gain in enumerate((0.58, 0.85, 1.12)):
-            i = m.CROWNS[3 * hue + k]
-            a[i], b[i], fine[i] = shades * gain, shades * gain * 1.15, 0.35
+    # What follows has its colour by nature, not by chance: a red car is red from above, too.
+    roofs, shaded, walls = np.array(m.ROOFS), np.array(m.ROOFS) + m.ROOF_SHADE, np.array(m.FACADES)
+    put(m.CARS, [(0, 0, 0)], spread=8, mix=3, texture=0.02)
+    put(roofs, [(0, 0, 0)], spread=12, mix=10, texture=0.12)
+    put(walls, [(0, 0, 0)], spread=14, mix=8, texture=0.08)
+    crowns = np.array(m.CROWNS).reshape(16, 3)
+    put(crowns[:, 0], [(0, 0, 0)], spread=8, jitter=5, texture=0.35)
+    families = _TIMBER if season.road_paving[0] else _FACADE_FAMILIES
+    leaves = [season.leaves[k % len(season.leaves)] if k < 12 else _CONIFER for k in range(16)]
+    for rows, natural in (
+        (np.array(m.CARS), np.array(_CAR_COLOURS)),
+        (roofs, np.array(_ROOF_FAMILIES)[np.arange(len(roofs)) % 6]),
+        (walls, np.array(families)[np.arange(len(walls)) * 7 % 6]),
+        (crowns[:, 0], np.array(leaves)),
+    ):
+        a[rows] += natural
+        b[rows] += natural
+    a[shaded], b[shaded], fine[shaded] = a[roofs] * 0.72, b[roofs] * 0.72, fine[roofs]
+    leafy = a[crowns[:, 0]]
+    for rows, gain in zip(crowns.T, (0.58, 0.85, 1.12), strict=True):
+        a[rows], b[rows], fine[rows] = leafy * gain, leafy * gain * 1.15, 0.35
     shares = [rng.uniform(*bounds) for bounds in season.covered]
-    roofs = range(m.ROOFS[0], m.ROOFS[-1] + m.ROOF_SHADE + 1)
-    for ids, share in zip((m.GREEN, m.PAVED, roofs, m.ROADS), shares, strict=True):
+    for ids, share in zip((m.GREEN, m.PAVED, [*roofs, *shaded], m.ROADS), shares, strict=True):
         cover[list(ids)] = share
     cover[[m.SOIL, m.GRAVEL, m.HEDGE]] = shares[0] * 0.8
     pack = [np.column_stack([rgb, extra * 255]) for rgb, extra in ((a, fine), (b, cover))]

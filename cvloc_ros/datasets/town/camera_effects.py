@@ -11,6 +11,8 @@ from cvloc_ros.datasets.town.appearance import Appearance
 
 def develop(rgb: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.ndarray:
     """Turn scene colours (H, W, 3), uint8, into the picture that the view's camera would deliver, uint8."""
+    if look.dirt or look.wiper:
+        rgb = _soil(rgb, look, rng)
     picture = cv2.transform(rgb, look.colour)
     levels = np.arange(256) / 255 * look.gain
     levels = np.where(levels > 0.8, 0.8 + 0.2 * np.tanh((levels - 0.8) / 0.2), levels)  # highlights roll off
@@ -29,6 +31,22 @@ def develop(rgb: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.n
     if look.jpeg < 100:
         picture = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, look.jpeg])[1], 1)
     return picture
+
+
+def _soil(rgb: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.ndarray:
+    """Put blotches on the lens, out of focus, and a wiper before it."""
+    height, width = rgb.shape[:2]
+    cover = np.zeros((height, width), np.float32)
+    for _ in range(look.dirt):
+        centre = int(rng.integers(width)), int(rng.integers(height))
+        axes = tuple(int(a) for a in np.maximum(rng.uniform(0.02, 0.16, 2) * height, 1))
+        cv2.ellipse(cover, centre, axes, float(rng.uniform(0, 180)), 0, 360, float(rng.uniform(0.2, 0.8)), -1)
+    if look.wiper:
+        foot, tip = (int(c) for c in rng.uniform(-0.2, 1.2, 2) * width)
+        cv2.line(cover, (foot, height), (tip, int(0.1 * height)), 0.95, max(1, int(0.05 * height)))
+    cover = cv2.GaussianBlur(cover, (0, 0), 0.02 * height)[..., None]
+    shade = look.sky[1] * np.float32(rng.uniform(0.05, 0.7))
+    return (rgb + (shade - rgb) * cover).astype(np.uint8)
 
 
 def _add_noise(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

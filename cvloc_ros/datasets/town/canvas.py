@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-_SHIFT = 4  # OpenCV's fixed-point polygon coordinates: 1/16 pixel
+SHIFT = 4  # OpenCV's fixed-point polygon coordinates: 1/16 pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,14 @@ class Canvas:
 
 def fill_polygon(image: np.ndarray, pixels: np.ndarray, value, *, smooth: bool = False) -> None:
     """Fill a polygon given as fractional (column, row) of an image."""
-    fixed = np.rint(pixels * (1 << _SHIFT)).astype(np.int32)
-    cv2.fillPoly(image, [fixed], value, cv2.LINE_AA if smooth else cv2.LINE_8, _SHIFT)
+    cv2.fillPoly(image, [fixed_point(pixels)], value, cv2.LINE_AA if smooth else cv2.LINE_8, SHIFT)
 
 
-def fill_convex(image: np.ndarray, pixels: np.ndarray, value) -> None:
-    """Fill one convex polygon given as fractional (column, row) of an image."""
-    cv2.fillConvexPoly(image, np.rint(pixels * (1 << _SHIFT)).astype(np.int32), value, cv2.LINE_8, _SHIFT)
+def fixed_point(pixels: np.ndarray) -> np.ndarray:
+    """Turn fractional (column, row) into OpenCV's fixed-point coordinates, int32; do many polygons at once."""
+    return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
+
+
+def fill_convex(image: np.ndarray, fixed: np.ndarray, value: int) -> None:
+    """Fill one convex polygon (N, 2), given in `fixed_point` coordinates."""
+    cv2.fillConvexPoly(image, fixed, value, cv2.LINE_8, SHIFT)

@@ -21,7 +21,7 @@ def draw_cars(town_seed: int, network: RoadNetwork, slots: Slots, seed: int, siz
     parked = np.where(stays, fixed, varying)[:, taken]
 
     lengths = np.array([e.length for e in network.edges])
-    count = int(rng.poisson(lengths.sum() / rng.uniform(60, 250)))
+    count = int(rng.poisson(lengths.sum() / rng.uniform(80, 300)))
     moving = []
     for i in rng.choice(len(lengths), count, p=lengths / lengths.sum()):
         edge = network.edges[i]

@@ -58,10 +58,11 @@ def _sky(view: Panorama, look: Appearance) -> np.ndarray:
         cloud = sample_texture(texture, view.cos[:, None] * lift, view.sin[:, None] * lift)
         sky += (np.clip(cloud, 0, 1) * np.float32(look.clouds))[..., None] * (245 - sky)
     rng = np.random.default_rng([look.seed, 4])
-    knots = rng.uniform(-0.01, 0.055, 160)
-    line = np.interp(view.azimuth % (2 * np.pi), np.linspace(0, 2 * np.pi, 160), knots).astype(np.float32)
-    far = look.first[m.CROWNS[1], :3] * 0.55 + look.sky[1] * 0.45
-    sky[view.slope[None] < line[:, None]] = far
+    line = np.full(columns, -0.004)
+    for count, height in ((40, 0.025), (300, 0.012), (1500, 0.006)):
+        line += np.interp(view.azimuth % (2 * np.pi), np.linspace(0, 2 * np.pi, count), rng.uniform(0, height, count))
+    far = look.first[m.CROWNS[1], :3] * 0.5 + look.sky[1] * 0.5
+    sky[view.slope[None] < line[:, None].astype(np.float32)] = far
     return np.clip(sky, 0, 255).astype(np.uint8)
 
 
@@ -75,8 +76,12 @@ def _shade_ground(scene, view: Panorama, depth: np.ndarray, town: Town, look: Ap
     y = view.eye[1] + distance * view.sin[:, None]
     half, cell = np.float32(town.size / 2), np.float32(1 / town.surface.material.cell)
     map_x, map_y = (x + half) * cell - np.float32(0.5), (half - y) * cell - np.float32(0.5)
+    channels = town.surface.paint
+    paint = tuple(cv2.remap(c.data, map_x, map_y, cv2.INTER_LINEAR) for c in channels)
+    ragged = np.random.default_rng([look.seed, 5]).random((2, *distance.shape), np.float32) - np.float32(0.5)
+    map_x += ragged[0]  # edges between materials: ragged, as grass and kerbs are, rather than the raster's steps
+    map_y += ragged[1]
     material = cv2.remap(town.surface.material.data, map_x, map_y, cv2.INTER_NEAREST, borderValue=m.FIELD)
-    paint = tuple(cv2.remap(c.data, map_x, map_y, cv2.INTER_LINEAR) for c in town.surface.paint)
     fade = np.clip(12 / (distance + 1), 0.1, 1)
     first, second = look_up(look.first, material), look_up(look.second, material)
     rgb = surface_colour(look, first, second, paint, x, y, town.seed, fade)

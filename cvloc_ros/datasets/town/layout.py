@@ -30,7 +30,7 @@ class Plan:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Plan:
         """Draw a plan."""
-        layout = str(rng.choice(["grid", "curved", "suburb", "rural"], p=[0.3, 0.3, 0.28, 0.12]))
+        layout = str(rng.choice(["grid", "curved", "suburb", "rural"], p=[0.31, 0.31, 0.29, 0.09]))
         spacing = {"grid": (55, 105), "curved": (60, 110), "suburb": (48, 85), "rural": (85, 150)}[layout]
         warp = {"grid": 0.0, "curved": rng.uniform(8, 20), "suburb": rng.uniform(4, 14), "rural": rng.uniform(5, 18)}
         return cls(layout, spacing, float(warp[layout]), float(rng.uniform(0.08, 0.3)))

@@ -155,7 +155,7 @@ def _along(painted: list, edge: Edge, setbacks: list[float], style: MarkingStyle
         solid(-half + 0.25, EDGE)
     if edge.parking:
         _bays(painted, edge, begin + 6, end - 6, half, w, rng)
-    if rng.random() < 0.12 and end - begin > 40 and edge.kind != "rural":
+    if rng.random() < 0.2 and end - begin > 40 and edge.kind != "rural":
         s = float(rng.uniform(begin + 12, end - 12))
         _crossing(painted, polyline.piece(edge.line, s, s + 3.2), edge.half_width, style)
 

@@ -56,8 +56,12 @@ class Edge:
 
     def lane_line(self, forward: bool, lane: int) -> np.ndarray:
         """Return a lane's centre line (N, 2) in the direction of travel."""
-        line = self.line if forward else self.line[::-1]
-        return polyline.offset(line, -self.lane_offset(lane))
+        return self._lane_lines[forward, lane]
+
+    @cached_property
+    def _lane_lines(self) -> dict[tuple[bool, int], np.ndarray]:
+        ways = ((True, self.line), (False, self.line[::-1]))
+        return {(f, k): polyline.offset(line, -self.lane_offset(k)) for f, line in ways for k in range(self.lanes)}
 
 
 @dataclass(frozen=True, eq=False)

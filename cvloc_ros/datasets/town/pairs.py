@@ -46,7 +46,7 @@ def render_pair(town: Town, seed: int) -> TownPair:
     ground_look = Appearance.draw(rng, style=town.style, view="ground")
     satellite_look = Appearance.draw(rng, style=town.style, view="satellite")
     traffic = _out_of_the_way(town.cars(2 * seed), T_map_base)
-    if rng.random() < 0.25:
+    if rng.random() < 0.18:
         traffic = traffic.joined(cars.ahead_of(T_map_base, rng))
     ground = town.render_ground(T_map_base, camera, T_shaken @ T_base_camera, appearance=ground_look, cars=traffic)
     satellite = town.render_satellite(T_map_base, GRID, appearance=satellite_look, cars=2 * seed + 1)

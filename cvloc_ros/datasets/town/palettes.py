@@ -23,6 +23,8 @@ class Season:
         paving: anchors of pavements, kerbs and drives.
         cover: colour of what lies on things (leaves, frost, snow), or None.
         covered: ranges of the covered share of (green, paved, roofs, roads).
+        cover_texel: range of the size of its patches, metres per texel (patches are of 4 to 32 texels).
+        cover_edge: range of how gradually it ends, in counts of 256 of the texture: many is a light veil.
         sun: range of the sun's elevation, degrees.
         overcast: probability that there are no cast shadows.
         tint: RGB gain ranges of the light.
@@ -43,6 +45,8 @@ class Season:
     paving: tuple[Colour, ...] = ((165, 160, 152), (150, 148, 145), (178, 168, 150), (140, 140, 140), (168, 140, 122))
     cover: Colour | None = None
     covered: tuple[tuple[float, float], ...] = ((0, 0), (0, 0), (0, 0), (0, 0))
+    cover_texel: tuple[float, float] = (0.05, 0.3)
+    cover_edge: tuple[float, float] = (20, 60)
     sun: tuple[float, float] = (25, 65)
     overcast: float = 0.3
     tint: tuple[tuple[float, float], ...] = ((0.95, 1.08), (0.96, 1.04), (0.9, 1.08))
@@ -90,6 +94,7 @@ SEASONS = {
         asphalt=(68, 140),
         cover=(158, 104, 52),
         covered=((0, 0.3), (0, 0.2), (0, 0.05), (0, 0.05)),
+        cover_texel=(0.02, 0.1),
         sun=(14, 40),
         overcast=0.45,
         wet=0.3,
@@ -100,7 +105,8 @@ SEASONS = {
         soil=((148, 138, 126), (130, 118, 106)),
         asphalt=(95, 165),
         cover=(202, 206, 204),
-        covered=((0, 0.25), (0, 0.06), (0, 0.15), (0, 0)),
+        covered=((0, 0.5), (0, 0.1), (0, 0.3), (0, 0)),
+        cover_edge=(120, 255),
         sun=(10, 28),
         overcast=0.5,
         saturation=(0.35, 1.0),
@@ -113,7 +119,7 @@ SEASONS = {
         asphalt=(48, 92),
         asphalt_tint=(-2, 0, 4),
         overcast=0.95,
-        exposure=(0.55, 1.1),
+        exposure=(0.65, 1.2),
         saturation=(0.4, 1.2),
         sky=(((150, 155, 165), (190, 193, 198)), ((120, 126, 136), (168, 172, 178))),
         wet=0.95,
@@ -126,7 +132,7 @@ SEASONS = {
         sun=(6, 18),
         overcast=0.25,
         tint=((1.05, 1.35), (0.88, 1.02), (0.62, 0.98)),
-        exposure=(0.4, 0.85),
+        exposure=(0.55, 1.0),
         sky=(((110, 125, 175), (238, 190, 150)), ((120, 118, 150), (205, 170, 165))),
     ),
     "bleached": Season(
@@ -150,10 +156,11 @@ SEASONS = {
         paving=((128, 122, 124), (112, 108, 112), (140, 110, 100)),
         cover=(226, 233, 246),
         covered=((0.4, 0.85), (0.15, 0.6), (0.35, 0.9), (0.0, 0.08)),
+        cover_texel=(0.12, 0.5),
         sun=(4, 12),
         overcast=0.6,
         tint=((0.72, 0.88), (0.84, 0.95), (1.08, 1.3)),
-        exposure=(0.6, 1.0),
+        exposure=(0.65, 1.05),
         saturation=(0.6, 1.1),
         sky=(((70, 92, 150), (168, 178, 205)), ((120, 130, 158), (160, 168, 190))),
         wet=0.7,

@@ -63,11 +63,11 @@ class Panorama:
         """Cut the camera's picture out of a panorama (C, R, channels)."""
         return cv2.remap(panorama, self._rows, self._columns, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-    def row_of(self, slope: np.ndarray) -> np.ndarray:
+    def row_of(self, slope):
         """Return the fractional row of a tangent of elevation."""
         return (self.top - slope) / self.drop
 
-    def column_of(self, azimuth: np.ndarray) -> np.ndarray:
+    def column_of(self, azimuth):
         """Return the fractional column of a map azimuth, nearest to the picture's middle."""
         return (self.left - ((azimuth - self.middle + np.pi) % (2 * np.pi) - np.pi)) / self.step
 
@@ -169,7 +169,8 @@ def _outline(prisms: Prisms, i: int, start, stop, along, ahead) -> tuple[np.ndar
     kind, eave, ridge = prisms.kind[i], np.float32(prisms.eave[i]), np.float32(prisms.ridge[i])
     if kind in (CAR, VAN):
         knots, shares = _CAR_OUTLINE if kind == CAR else _VAN_OUTLINE
-        distances = np.stack([start + (stop - start) * np.float32(a) for a in (0, 0.08, 0.25, 0.4, 0.6, 0.75, 0.92)])
+        corners = (np.array(knots, np.float32)[:, None] * np.float32(prisms.hx[i]) - along) / ahead
+        distances = np.concatenate([start[None], np.sort(np.clip(corners, start, stop), axis=0), stop[None]])
         place = (along + ahead * distances) / np.float32(prisms.hx[i])
         return distances, eave * np.interp(place, knots, shares).astype(np.float32)
     if ridge <= 0:

@@ -10,7 +10,7 @@ import numpy as np
 from cvloc_ros.datasets.town import materials as m
 from cvloc_ros.datasets.town.appearance import Appearance
 from cvloc_ros.datasets.town.camera_effects import develop
-from cvloc_ros.datasets.town.canvas import fill_convex
+from cvloc_ros.datasets.town.canvas import SHIFT, fill_convex, fixed_point
 from cvloc_ros.datasets.town.scenery import BARRIER, BUILDING, Prisms, Trees
 from cvloc_ros.datasets.town.shading import apply_shadow, look_up, surface_colour
 from cvloc_ros.datasets.town.shadows import cast
@@ -97,14 +97,18 @@ def render_satellite(town: Town, T_map_patch: SE2, grid: GroundGrid, look: Appea
 
 
 def _draw_cars(material, hidden, fine: _Plane, plain: _Plane, cars: Prisms) -> None:
-    outlines = fine.to_pixels(cars.corners())
-    for outline, colour in zip(outlines, cars.material.astype(int), strict=True):
-        fill_convex(material, outline, int(colour))
-        fill_convex(hidden, (outline - 0.5) / _OVERSAMPLE, 255)
-        front, back = outline[:2], outline[[3, 2]]
-        for a, b in ((0.28, 0.40), (0.80, 0.90)):  # windscreen, rear window, as shares of the length
-            glass = np.concatenate([front + (back - front) * a, (front + (back - front) * b)[::-1]])
-            fill_convex(material, glass, m.GLASS)
+    corners = cars.corners()
+    front, back = corners[:, :2], corners[:, [3, 2]]
+    glazing = []
+    for a, b in ((0.28, 0.40), (0.80, 0.90)):  # windscreen, rear window, as shares of the length
+        panes = np.concatenate([front + (back - front) * a, (front + (back - front) * b)[:, ::-1]], axis=1)
+        glazing.append(fixed_point(fine.to_pixels(panes)))
+    bodies, masks = fixed_point(fine.to_pixels(corners)), fixed_point(plain.to_pixels(corners))
+    for k, colour in enumerate(cars.material.astype(int).tolist()):
+        fill_convex(material, bodies[k], colour)
+        fill_convex(hidden, masks[k], 255)
+        for panes in glazing:
+            fill_convex(material, panes[k], m.GLASS)
 
 
 def _draw_prisms(material, hidden, shadow, fine: _Plane, plain: _Plane, prisms: Prisms, look: Appearance) -> None:
@@ -114,43 +118,45 @@ def _draw_prisms(material, hidden, shadow, fine: _Plane, plain: _Plane, prisms: 
     roofs = corners + prisms.eave[:, None, None] * look.lean
     ends = np.stack([corners[:, :2].mean(axis=1), corners[:, 2:].mean(axis=1)], axis=1)
     ridges = ends + (prisms.eave + prisms.ridge)[:, None, None] * look.lean
-    base, roofs, ridges = fine.to_pixels(corners), fine.to_pixels(roofs), fine.to_pixels(ridges)
+    bodies = np.concatenate([corners, roofs], axis=1)
+    left = np.stack([ridges[:, 0], roofs[:, 1], roofs[:, 2], ridges[:, 1]], axis=1)
+    right = np.stack([ridges[:, 0], roofs[:, 0], roofs[:, 3], ridges[:, 1]], axis=1)
+    plain_bodies, plain_roofs = fixed_point(plain.to_pixels(bodies)), fixed_point(plain.to_pixels(roofs))
+    bodies, left, right = (fixed_point(fine.to_pixels(p)) for p in (bodies, left, right))
+    roofs = fixed_point(fine.to_pixels(roofs))
     sun = np.array([np.cos(look.sun[0]), np.sin(look.sun[0])])
     left_lit = np.stack([-np.sin(prisms.yaw), np.cos(prisms.yaw)], -1) @ sun > 0
     for k in range(len(prisms)):
         kind, top = prisms.kind[k], int(prisms.material[k])
         if kind == BARRIER:
             fill_convex(material, roofs[k], top)
-            fill_convex(hidden, (roofs[k] - 0.5) / _OVERSAMPLE, 255)
+            fill_convex(hidden, plain_roofs[k], 255)
             continue
         if kind != BUILDING:
             continue
-        body = cv2.convexHull(np.concatenate([base[k], roofs[k]]).astype(np.float32))[:, 0]
-        fill_convex(material, body, top - m.ROOFS[0] + m.FACADES[0])
-        fill_convex(hidden, (body - 0.5) / _OVERSAMPLE, 255)
-        fill_convex(shadow, (body - 0.5) / _OVERSAMPLE, 60)
-        fill_convex(shadow, (roofs[k] - 0.5) / _OVERSAMPLE, 0)
+        fill_convex(material, cv2.convexHull(bodies[k]), top - m.ROOFS[0] + m.FACADES[0])
+        body = cv2.convexHull(plain_bodies[k])
+        fill_convex(hidden, body, 255)
+        fill_convex(shadow, body, 60)  # the walls: in half light
+        fill_convex(shadow, plain_roofs[k], 0)
         if prisms.ridge[k] < 0.3:
             fill_convex(material, roofs[k], top)
             _roof_details(material, roofs[k], top, float(prisms.phase[k]))
         else:
-            front, back = ridges[k]  # corners: front right, front left, back left, back right of the local x axis
-            left = np.stack([front, roofs[k][1], roofs[k][2], back])
-            right = np.stack([front, roofs[k][0], roofs[k][3], back])
             shaded = top + m.ROOF_SHADE
-            fill_convex(material, left, top if left_lit[k] else shaded)
-            fill_convex(material, right, shaded if left_lit[k] else top)
+            fill_convex(material, left[k], top if left_lit[k] else shaded)
+            fill_convex(material, right[k], shaded if left_lit[k] else top)
 
 
 def _roof_details(material: np.ndarray, roof: np.ndarray, top: int, phase: float) -> None:
     """Draw the parapet and some boxes of a flat roof."""
-    cv2.polylines(material, [np.rint(roof * 16).astype(np.int32)], True, top + m.ROOF_SHADE, 1, cv2.LINE_8, 4)
+    cv2.polylines(material, [roof], True, top + m.ROOF_SHADE, 1, cv2.LINE_8, SHIFT)
     a, b = roof[1] - roof[0], roof[3] - roof[0]
     for k in range(int(phase * 5)):
         u, v = (phase * 7.3 + 0.37 * k) % 0.8 + 0.07, (phase * 3.1 + 0.53 * k) % 0.75 + 0.07
         corner = roof[0] + u * a + v * b
         box = np.stack([corner, corner + 0.06 * a, corner + 0.06 * a + 0.12 * b, corner + 0.12 * b])
-        fill_convex(material, box, m.ROOFS[(top + k) % 48] if k % 2 else top + m.ROOF_SHADE)
+        fill_convex(material, box.astype(np.int32), m.ROOFS[(top + k) % 48] if k % 2 else top + m.ROOF_SHADE)
 
 
 def _draw_crowns(material, hidden, shadow, fine: _Plane, plain: _Plane, trees: Trees, look: Appearance) -> None:
@@ -164,11 +170,10 @@ def _draw_crowns(material, hidden, shadow, fine: _Plane, plain: _Plane, trees: T
     shells = []
     for scale, shift in ((1.0, 0.0), (0.78, 0.22), (0.48, 0.48)):
         centre = middle + trees.radius[:, None] * shift * sun
-        shells.append(fine.to_pixels(centre[:, None] + scale * rim))
-    hues = trees.hue.astype(int)
-    for k in range(len(trees)):
+        shells.append(fixed_point(fine.to_pixels(centre[:, None] + scale * rim)))
+    outlines = fixed_point(plain.to_pixels(middle[:, None] + rim))
+    for k, hue in enumerate(trees.hue.astype(int).tolist()):
         for shade, shell in enumerate(shells):
-            fill_convex(material, shell[k], m.CROWNS[3 * int(hues[k]) + shade])
-        outline = (shells[0][k] - 0.5) / _OVERSAMPLE
-        fill_convex(hidden, outline, 255)
-        fill_convex(shadow, outline, 0)
+            fill_convex(material, shell[k], m.CROWNS[3 * hue + shade])
+        fill_convex(hidden, outlines[k], 255)
+        fill_convex(shadow, outlines[k], 0)

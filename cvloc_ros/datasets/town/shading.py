@@ -82,8 +82,8 @@ def surface_colour(
             a += (look.paint[k].astype(np.float32) - a) * alpha[..., None]
     share = second[..., 3]
     if share.any():
-        rank = sample_tile(textures.ranks(), look.medium, x, y, scale=1.0, shift=0.0)
-        alpha = np.clip((share - rank) * np.float32(1 / 24), 0, 1) * np.float32(0.92)
+        rank = sample_tile(textures.ranks(), look.cover_texture, x, y, scale=1.0, shift=0.0)
+        alpha = np.clip((share - rank) * np.float32(1 / look.cover_edge), 0, 1) * np.float32(0.92)
         a += (look.cover.astype(np.float32) - a) * alpha[..., None]
     return a
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from cvloc_ros.datasets.town.appearance import Appearance
-from cvloc_ros.datasets.town.canvas import fill_convex
+from cvloc_ros.datasets.town.canvas import SHIFT, fill_convex, fixed_point
 from cvloc_ros.datasets.town.scenery import Posts, Prisms, Trees
 
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 10, endpoint=False)) for f in (np.cos, np.sin)], axis=-1)
@@ -35,8 +35,8 @@ def cast(
     corners = prisms.corners()
     top = np.minimum(prisms.eave + 0.5 * prisms.ridge, _LONGEST / longest)
     moved = corners + top[:, None, None] * per_metre
-    for outline in to_pixels(np.concatenate([corners, moved], axis=1)).astype(np.float32):
-        fill_convex(mask, cv2.convexHull(outline)[:, 0], 255)
+    for outline in fixed_point(to_pixels(np.concatenate([corners, moved], axis=1))):
+        fill_convex(mask, cv2.convexHull(outline), 255)
     middle = np.minimum(0.5 * (trees.height + trees.clear), _LONGEST / longest)
     stretch = np.minimum(0.5 * (trees.height - trees.clear) * longest, 15.0)
     u = per_metre / longest
@@ -46,9 +46,9 @@ def cast(
     centre = np.stack([trees.x, trees.y], -1) + middle[:, None] * per_metre
     rim = centre[:, None] + trees.radius[:, None, None] * across
     rim = rim + np.hypot(trees.radius, stretch)[:, None, None] * along
-    for outline in to_pixels(rim):
+    for outline in fixed_point(to_pixels(rim)):
         fill_convex(mask, outline, 235)
     feet = np.concatenate([np.stack([trees.x, trees.y], -1), np.stack([posts.x, posts.y], -1)])
     reach = np.concatenate([middle, np.minimum(posts.height, _LONGEST / longest)])[:, None] * per_metre
-    for a, b in np.rint(to_pixels(np.stack([feet, feet + reach], axis=1)) * 16).astype(np.int64):
-        cv2.line(mask, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 200, 1, cv2.LINE_8, 4)
+    for a, b in fixed_point(to_pixels(np.stack([feet, feet + reach], axis=1))).tolist():
+        cv2.line(mask, a, b, 200, 1, cv2.LINE_8, SHIFT)

@@ -135,7 +135,7 @@ def _asphalt(site: Site, n: int) -> np.ndarray:
 def _repairs(site: Site, material: Canvas) -> None:
     """Patches, sealed cracks, manholes and gutters: what both views share of a road's skin."""
     rng = site.rng
-    density = float(rng.uniform(0.3, 1.6))
+    density = float(rng.uniform(0.5, 2.2))
     circle = np.stack([f(np.linspace(0, 2 * np.pi, 12, endpoint=False)) for f in (np.cos, np.sin)], axis=-1)
     for i, edge in enumerate(site.network.edges):
         length, half = edge.length, edge.half_width - 0.3
@@ -144,6 +144,11 @@ def _repairs(site: Site, material: Canvas) -> None:
             line = polyline.piece(edge.line, begin + 2, length - end - 2)
             for side in (-1, 1):
                 material.fill(polyline.strip(line, side * edge.half_width, side * (edge.half_width - 0.35)), m.GUTTER)
+        if rng.random() < 0.3:  # a stretch that was resurfaced, from kerb to kerb
+            s, resurfaced = rng.uniform(0, length), int(rng.choice(m.ASPHALT))
+            line = polyline.piece(edge.line, s, s + rng.uniform(10, 60))
+            if len(line) > 2:
+                material.fill(polyline.strip(line, edge.half_width - 0.05, -edge.half_width + 0.05), resurfaced)
         for s in rng.uniform(0, length, rng.poisson(density * length / 30)):
             line = polyline.piece(edge.line, s, s + rng.choice([1.2, 2.5, 6.0, 14.0]))
             a = rng.uniform(-half, half)
