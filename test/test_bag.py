@@ -12,8 +12,9 @@ from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag import Bag
-from cvloc_ros.datasets.bag_messages import camera_of
+from cvloc_ros.datasets.bag_messages import TransformTree, camera_of
 from cvloc_ros.datasets.bag_topics import BagError, choose_topics
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, RawLayout, TruthEvent
 from cvloc_ros.datasets.town.bag_writer import TOPICS, write_drive_bag
@@ -244,6 +245,25 @@ class TestWhatIsMissing:
 
         with pytest.raises(BagError, match="/camera/camera_info: expected a calibrated camera"):
             Bag.open(rewrite(recorded, tmp_path / "bag", edit={"/camera/camera_info": uncalibrated}))
+
+
+class TestTransformTree:
+    def transform(self, parent, child, pose):
+        message = build.transform(0, pose, parent=parent, child=child)
+        return STORE.types["tf2_msgs/msg/TFMessage"](transforms=[message])
+
+    def test_chains_compose_in_order(self):
+        a, b, c = (camera_extrinsics(height=h, x=1, y=2, yaw=yaw, roll=0.3) for h, yaw in ((1, 0.4), (-2, 2), (3, -1)))
+        links = [("base", "mast", a), ("mast", "head", b), ("mast", "arm", c)]
+        tree = TransformTree([self.transform(*link) for link in links])
+        np.testing.assert_allclose(tree.lookup("base", "head"), a @ b, atol=1e-9)
+        np.testing.assert_allclose(tree.lookup("head", "arm"), np.linalg.inv(b) @ c, atol=1e-9)
+        assert tree.lookup("base", "elsewhere") is None
+        assert tree.frames == ["arm", "base", "head", "mast"]
+
+    def test_a_loop_ends(self):
+        links = [("a", "b", np.eye(4)), ("b", "a", np.eye(4))]
+        assert TransformTree([self.transform(*link) for link in links]).lookup("a", "c") is None
 
 
 class TestDamage:

@@ -187,7 +187,7 @@ class TestTownDrive:
         assert np.median(gaps) < 6
 
     def test_nobody_stands_in_the_way(self, town):
-        d = simulate_drive(town, 4, duration=20.0)
+        d = simulate_drive(town, 4, duration=60.0)
         cars = np.stack([d.renderer.cars.x, d.renderer.cars.y], -1)
         gaps = np.hypot(*(cars[:, None] - d.trajectory.poses[::10, :2]).transpose(2, 0, 1))
         assert len(cars) > 3 and gaps.min() > 2.3
