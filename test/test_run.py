@@ -1,15 +1,15 @@
 """The offline loop: causal, the same as the node's session, and a command that says what is wrong."""
 
+import sys
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import typer
 from recorded_drive import DATUM, EPOCH, OracleLocalizer, RecordedDrive
-from typer.testing import CliRunner
 
-from cvloc_ros.cli.run import parse_datum, parse_topics, run
+from cvloc_ros.cli.main import main
+from cvloc_ros.cli.run import parse_datum, parse_topics
 from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
 from cvloc_ros.evaluation.run import run_bag
@@ -136,16 +136,20 @@ def test_datum_and_topics_are_read():
 
 
 @pytest.fixture
-def command():
-    app = typer.Typer()
-    app.command()(run)
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+def command(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cvloc", "run", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+        return exit_info.value.code, capsys.readouterr().err
+
+    return call
 
 
 def test_command_says_what_is_missing(command, tmp_path):
-    answer = command(tmp_path / "no.mcap", "--imagery", "sat.tif")
-    assert answer.exit_code == 2 and "there is no" in answer.output and "Traceback" not in answer.output
-    image = tmp_path / "plain.png"
-    cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
-    answer = command(tmp_path, "--imagery", image)
-    assert answer.exit_code == 2 and "metadata.yaml" in answer.output
+    code, error = command(tmp_path / "no.mcap", "--imagery", "sat.tif")
+    assert code == 1 and "there is no" in error and "Traceback" not in error
+    code, error = command(tmp_path, "--imagery", "sat.tif")
+    assert code == 1 and "metadata.yaml" in error
+    code, error = command(tmp_path, "--imagery", "sat.tif", "--datum", "north")
+    assert code == 2 and "latitude,longitude" in error

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from cvloc_ros import __version__
 
@@ -62,7 +63,7 @@ def main() -> None:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if "--traceback" in sys.argv:
             raise
-        Console(stderr=True, highlight=False).print(f"[bold red]cvloc:[/] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[bold red]cvloc:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
 
 

@@ -49,34 +49,27 @@ def run(
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from cvloc_ros.datasets.bag import BagError
     from cvloc_ros.evaluation.outputs import write_outputs
     from cvloc_ros.evaluation.run import localize_bag
     from cvloc_ros.evaluation.summary_table import print_summary
-    from cvloc_ros.imagery import ImageryError
-    from cvloc_ros.models.weights import WeightsError
 
     map_datum, by_role = parse_datum(datum), parse_topics(topics or [])
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("localizing", total=1.0)
-            result = localize_bag(
-                source,
-                imagery,
-                datum=map_datum,
-                topics=by_role,
-                method=method,
-                weights=str(weights) if weights else None,
-                device=device,
-                progress=lambda share: bar.update(task, completed=share),
-            )
-            bar.add_task("writing the report", total=None)
-            summary = write_outputs(result, out)
-    except (BagError, ImageryError, WeightsError) as error:
-        Console(stderr=True).print(f"[bold red]cvloc run:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(2) from None
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("localizing", total=1.0)
+        result = localize_bag(
+            source,
+            imagery,
+            datum=map_datum,
+            topics=by_role,
+            method=method,
+            weights=str(weights) if weights else None,
+            device=device,
+            progress=lambda share: bar.update(task, completed=share),
+        )
+        bar.add_task("writing the report", total=None)
+        summary = write_outputs(result, out)
     print_summary(summary, console=console)
     for note in result.notes:
         console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True, highlight=False)

@@ -11,8 +11,8 @@ from rich.table import Table
 from cvloc_ros.evaluation.metrics import chance
 from cvloc_ros.localization.gate import REASONS
 
-_LEFT = 22
-_COLUMNS = ("median\nm", "RMSE\nm", "max\nm", "lat.\nm", "long.\nm", "yaw\n°", "lat.\n≤1 m", "long.\n≤1 m")
+_LEFT = 20
+_COLUMNS = ("median\nm", "RMSE\nm", "max\nm", "lat.\nm", "long.\nm", "yaw\n°", "lat.\n≤1m", "long.\n≤1m")
 
 
 def print_summary(summary: dict[str, Any], *, console: Console | None = None) -> None:
@@ -45,16 +45,20 @@ def _errors(summary: dict[str, Any]) -> Table:
 
 def _cells(errors: dict[str, Any]) -> list[str]:
     position = errors["position_error_m"]
-    cells = [f"{position[key]:.2f}" for key in ("median", "rmse", "max")]
+    cells = [_metres(position[key]) for key in ("median", "rmse", "max")]
     if "yaw_error_deg" not in errors:
         return [*cells, *[""] * 5]
     names = ("lateral_error_m", "longitudinal_error_m", "yaw_error_deg")
     recall = errors["recall"]
     return [
         *cells,
-        *[f"{errors[name]['median']:.2f}" for name in names],
+        *[_metres(errors[name]["median"]) for name in names],
         *[f"{100 * recall[key]:.0f} %" for key in ("lateral_1m", "longitudinal_1m")],
     ]
+
+
+def _metres(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def _facts(summary: dict[str, Any]) -> Table:

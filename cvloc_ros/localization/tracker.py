@@ -46,7 +46,7 @@ class Tracker:
         self._lost = False  # they had, but too long ago
         self._from_fixes = False  # the pose comes from fixes alone, so that more of them may improve its heading
         self._last_fix: int | None = None  # that the filter has taken in
-        self._contradicted_since: int | None = None  # an unconfirmed pose, by fixes
+        self._contradicted_since: int | None = None  # by fixes
         self._accepted_stamp = 0
         self._accepted_travel = 0.0
         self.last_rejection = ""
@@ -71,8 +71,7 @@ class Tracker:
         elif self._filter is not None and newest is not None:
             self._filter.move(T_odom_base, self._noise(newest, stamp))
         if self._confirmed and self._too_long_alone():
-            self._confirmed, self._lost = False, True
-            self._sightings.clear()
+            self._lose()
 
     def is_time_jump(self, stamp: int) -> bool:
         """Whether an odometry stamp lies so far before the newest that time has started again (a bag that loops)."""
@@ -110,11 +109,14 @@ class Tracker:
         noise = noise * max(1.0, contradiction) * correlation_factor(gap, self.config.gnss_correlation_time)
         self._filter.correct(residual, H, noise)
         self._last_fix = stamp
-        if self._confirmed or contradiction <= 1:
+        far = float(np.linalg.norm(residual)) > self.config.gnss_veto if self._confirmed else contradiction > 1
+        if not far:
             self._contradicted_since = None
         elif self._contradicted_since is None:
             self._contradicted_since = stamp
         elif stamp - self._contradicted_since > self.config.gnss_takeover * 1e9:
+            if self._confirmed:
+                self._lose()
             self._start_from_fixes(stamp)
 
     def set_pose(self, stamp: int, T_map_base: SE2, covariance: np.ndarray) -> None:
@@ -258,6 +260,10 @@ class Tracker:
         self._start(stamp, pose, covariance, T_odom_base)
         self._from_fixes = True
         self._last_fix = stamp
+
+    def _lose(self) -> None:
+        self._confirmed, self._lost = False, True
+        self._sightings.clear()
 
     def _note_accepted(self, stamp: int) -> None:
         self._accepted_stamp, self._accepted_travel = stamp, self._odometry.travelled

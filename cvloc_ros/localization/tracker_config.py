@@ -61,7 +61,13 @@ class TrackerConfig:
         limits=(0.01, 50.0),
     )
     gnss_takeover: float = _setting(
-        5.0, "fixes that contradict an unconfirmed pose for this long replace it", unit="s", limits=(0.5, 120.0)
+        5.0, "fixes that contradict the pose for this long replace it", unit="s", limits=(0.5, 120.0)
+    )
+    gnss_veto: float = _setting(
+        50.0,
+        "fixes farther than this contradict even a confirmed pose: no bias is that large",
+        unit="m",
+        limits=(1.0, 1e4),
     )
     heading_distance: float = _setting(
         8.0, "travel from which the first heading is taken", unit="m", limits=(1.0, 200.0)
