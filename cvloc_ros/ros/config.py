@@ -82,6 +82,9 @@ class NodeConfig:
     odometry_wait: float = _setting(
         0.15, "how long an image waits for odometry of its own stamp", unit="s", range=(0.0, 5.0), live=True
     )
+    overlay_period: float = _setting(
+        0.5, "least time between two pictures on ~/debug/overlay", unit="s", range=(0.0, 60.0), live=True
+    )
     frames: FrameNames = FrameNames()
     camera: CameraInput = CameraInput()
     tf: TfOutput = TfOutput()

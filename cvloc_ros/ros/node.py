@@ -193,7 +193,7 @@ class CvlocNode(LifecycleNode):
             return Problem(WARN, f"not configured: run {command} configure`")
         if self._pipeline is None:
             return Problem(WARN, f"not active: run {command} activate`")
-        if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
+        if self._pipeline.without_clock_for > self.get_parameter("health.silence").value:
             return Problem(ERROR, "no time: use_sim_time is true, but nobody publishes /clock; play the bag with it")
         if not self._pipeline.enabled:
             return Problem(WARN, "disabled: images are ignored until the service ~/enable is called with true")
@@ -211,7 +211,10 @@ class CvlocNode(LifecycleNode):
     def _graph(self, topic: str, type_name: str) -> tuple[int, list[str]]:
         """Return the publishers of a topic, and other topics on which its type is published."""
         same_type = [name for name, types in self.get_topic_names_and_types() if type_name in types]
-        others = [name for name in same_type if name != topic and self.count_publishers(name)]
+        own = self.get_fully_qualified_name() + "/"
+        others = [
+            name for name in same_type if name != topic and not name.startswith(own) and self.count_publishers(name)
+        ]
         return self.count_publishers(topic), others
 
     def _log(self, level: bytes, line: str) -> None:

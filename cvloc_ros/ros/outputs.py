@@ -17,7 +17,7 @@ from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind
-from sensor_msgs.msg import Image, NavSatFix
+from sensor_msgs.msg import Image, NavSatFix, NavSatStatus
 
 from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
 from cvloc_ros.evaluation.records import FrameRecord
@@ -62,9 +62,10 @@ class Outputs:
         self._frame_status = self._advertise(DiagnosticArray, "~/frame_status")
         self._overlay = self._advertise(Image, "~/debug/overlay")
         self._travelled: deque[PoseStamped] = deque(maxlen=_PATH_LENGTH)
-        self._path_published = 0.0
+        self._path_published = self._painted = 0.0
         datum_message = NavSatFix(latitude=datum.latitude, longitude=datum.longitude, altitude=datum.altitude)
         datum_message.header = conversions.header(0, config.frames.map)
+        datum_message.status.status = NavSatStatus.STATUS_FIX
         self._advertise(NavSatFix, "~/datum", qos.LATCHED).publish(datum_message)
 
     def close(self) -> None:
@@ -98,7 +99,10 @@ class Outputs:
 
     def picture(self, frame: Frame, localization: Localization) -> None:
         """Publish the match picture, if anybody looks."""
-        if _wanted(self._overlay):
+        now = time.monotonic()
+        due = now - self._painted >= self._node.get_parameter("overlay_period").value
+        if due and _wanted(self._overlay):
+            self._painted = now
             patch = self._map.patch(localization.prior.T_map_base, OVERLAY_GRID)
             picture = conversions.to_image(
                 draw_overlay(frame, patch, localization), stamp=localization.stamp, frame_id=self._config.frames.map

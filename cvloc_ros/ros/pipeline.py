@@ -44,6 +44,7 @@ class Pipeline:
         """Subscribe and start the worker."""
         self._node, self._session, self._outputs = node, session, outputs
         self._transforms, self._health = transforms, health
+        self._began = time.monotonic()
         self.enabled = True
         """Whether images are localized; odometry and fixes are followed in any case."""
         self._worker: NewestWorker[Any] = NewestWorker(self._localize, on_drop=self._dropped, on_error=self._failed)
@@ -58,6 +59,13 @@ class Pipeline:
             on_odometry=self._odometry_came,
             on_jump=self.time_jumped,
         )
+
+    @property
+    def without_clock_for(self) -> float:
+        """Seconds of real time for which use_sim_time has been set and /clock has not come; 0 if all is well."""
+        simulated = self._node.get_parameter("use_sim_time").value
+        missing = simulated and self._node.get_clock().now().nanoseconds == 0
+        return time.monotonic() - self._began if missing else 0.0
 
     def close(self) -> None:
         """Unsubscribe, and wait for the image under way."""
