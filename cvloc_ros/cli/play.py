@@ -27,39 +27,29 @@ def play(
     Nodes that listen should have use_sim_time set. For images on one machine, set the shared-memory profile
     (README) here and there.
     """
-    import rclpy
-    from rclpy.node import Node
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from cvloc_ros.ros.player import BagPlayer
+    from cvloc_ros.ros.player import open_player
 
-    console = Console()
-    rclpy.init()
-    node = Node("bag_player")
+    console = Console(highlight=False, soft_wrap=True)
+    columns = TextColumn("{task.completed:6.1f} / {task.total:.1f} s"), BarColumn(), TimeRemainingColumn()
     try:
-        player = BagPlayer(node, bag, exclude=exclude or ())
-        for topic, why in player.skipped.items():
-            console.print(f"not played: {topic} ({why})", highlight=False)
-        console.print(f"{bag}: {player.duration:.1f} s on {', '.join(player.topics)}", highlight=False, soft_wrap=True)
-        player.wait_for_subscribers(wait_for or [], timeout=timeout)
-        columns = TextColumn("{task.completed:6.1f} / {task.total:.1f} s"), BarColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("play", total=player.duration)
+        with open_player(bag, exclude=exclude or ()) as player:
+            for topic, why in player.skipped.items():
+                console.print(f"not played: {topic} ({why})")
+            console.print(f"{bag}: {player.duration:.1f} s on {', '.join(player.topics)}")
+            player.wait_for_subscribers(wait_for or [], timeout=timeout)
+            with Progress(*columns, console=console, transient=True) as progress:
+                task = progress.add_task("play", total=player.duration)
 
-            def show(seconds: float, total: float) -> None:
-                progress.update(task, completed=seconds, total=total)
+                def show(seconds: float, total: float) -> None:
+                    progress.update(task, completed=seconds, total=total)
 
-            played = player.play(rate=rate, loop=loop, start=start, progress=show)
-        player.close()
-        passes = f" in {played.passes} passes" if played.passes > 1 else ""
-        console.print(
-            f"played {played.messages} messages{passes} in {played.seconds:.1f} s, at most "
-            f"{1e3 * played.latest:.0f} ms late",
-            highlight=False,
-        )
+                played = player.play(rate=rate, loop=loop, start=start, progress=show)
     except KeyboardInterrupt:
         console.print("stopped")
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+        return
+    passes = f" in {played.passes} passes" if played.passes > 1 else ""
+    lateness = f"at most {1e3 * played.latest:.0f} ms late"
+    console.print(f"played {played.messages} messages{passes} in {played.seconds:.1f} s, {lateness}")

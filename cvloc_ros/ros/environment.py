@@ -40,3 +40,14 @@ def local_environment(environment: Mapping[str, str], *, domain: int | None = No
     if domain is not None:
         result["ROS_DOMAIN_ID"] = str(domain)
     return result
+
+
+def middleware() -> str:
+    """Start and stop ROS, and return the name of its middleware."""
+    import rclpy
+    from rclpy.utilities import get_rmw_implementation_identifier
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    rclpy.shutdown(context=context)
+    return get_rmw_implementation_identifier()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -46,6 +48,22 @@ class Played:
     messages: int
     seconds: float
     latest: float
+
+
+@contextmanager
+def open_player(path: str | Path, *, exclude: Sequence[str] = ()) -> Iterator[BagPlayer]:
+    """Start ROS with one node that plays a bag; see `BagPlayer`."""
+    rclpy.init()
+    node = Node("bag_player")
+    try:
+        player = BagPlayer(node, path, exclude=exclude)
+        try:
+            yield player
+        finally:
+            player.close()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 class BagPlayer:
