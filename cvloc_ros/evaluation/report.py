@@ -149,8 +149,8 @@ def _notes(result: RunResult) -> str:
 
 
 def _error_table(summary: dict[str, Any]) -> str:
-    head = ["", "median m", "mean m", "RMSE m", "95 % m", "max m", "lateral m", "longitudinal m", "heading °",
-            "lat ≤ 1 m", "lon ≤ 1 m", "yaw ≤ 1°"]  # fmt: skip
+    head = ["", "median m", "mean m", "RMSE m", "95 % m", "max m", "lat. m", "long. m", "yaw °",
+            "lat. ≤ 1 m", "long. ≤ 1 m", "yaw ≤ 1°"]  # fmt: skip
     rows = []
     for name, errors in (
         ("per-frame localization", summary),
@@ -214,7 +214,7 @@ _ERRORS_CAPTION = (
 )
 _SIGMA_CAPTION = "There is no ground truth: these are the standard deviations that the estimates claim."
 _TABLE_CAPTION = (
-    "Lateral, longitudinal and heading are medians. The fused track is judged from the first pose that localizations "
+    "Lateral, longitudinal and yaw are medians. The fused track is judged from the first pose that localizations "
     "have confirmed. Chance is the centre of a ±20 m ±10° search box."
 )
 _HONESTY_CAPTION = (

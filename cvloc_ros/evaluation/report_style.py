@@ -29,9 +29,9 @@ figure + figure {{ margin-top: 22px; }}
 img {{ display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: 6px; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }}
+th, td {{ text-align: right; padding: 6px 8px; border-bottom: 1px solid var(--line); white-space: nowrap; }}
 th {{ font-weight: 600; color: var(--quiet); }}
-th:first-child, td:first-child, td:last-child:nth-child(-n+3) {{ text-align: left; }}
+th:first-child, td:first-child, th:last-child:nth-child(-n+3), td:last-child:nth-child(-n+3) {{ text-align: left; }}
 td:first-child {{ font-weight: 500; }}
 td:last-child:nth-child(-n+3) {{ white-space: normal; overflow-wrap: anywhere; color: var(--quiet); width: 75%; }}
 tbody tr:last-child td {{ border-bottom: 0; }}
