@@ -29,14 +29,15 @@ def develop(rgb: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.n
     if look.noise > 0.3:
         picture = _add_noise(picture, look.noise, rng)
     if look.jpeg < 100:
-        picture = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, look.jpeg])[1], 1)
+        packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, look.jpeg])[1]
+        picture = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return picture
 
 
 def _soil(rgb: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.ndarray:
     """Put blotches on the lens, out of focus, and a wiper before it."""
     height, width = rgb.shape[:2]
-    cover = np.zeros((height, width), np.float32)
+    cover: np.ndarray = np.zeros((height, width), np.float32)
     for _ in range(look.dirt):
         centre = int(rng.integers(width)), int(rng.integers(height))
         axes = tuple(int(a) for a in np.maximum(rng.uniform(0.02, 0.16, 2) * height, 1))

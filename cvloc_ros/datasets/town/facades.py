@@ -61,8 +61,10 @@ def wall_colour(look: Appearance, material, grammar, phase, u, v, width, eave, d
         material: (N,) of the building's roof; the wall's goes with it.
         grammar: (N,) index into `GRAMMARS`.
         phase: (N,) in [0, 1), of the building.
-        u, v: (N,) metres along the wall from its corner, and up from its foot.
-        width, eave: (N,) metres, of the wall.
+        u: (N,) metres along the wall from its corner.
+        v: (N,) metres up from its foot.
+        width: (N,) metres, of the wall.
+        eave: (N,) metres, its height.
         depth: (N,) metres from the camera: fine lines fade.
 
     Returns:
@@ -76,7 +78,9 @@ def wall_colour(look: Appearance, material, grammar, phase, u, v, width, eave, d
     lines = np.ones_like(u)
     for spacing, place in ((courses, v), (ribs, u)):
         share = (place / np.maximum(spacing, 0.05)) % 1
-        lines -= np.where((spacing > 0) & (share < np.maximum(0.12, 0.03 / np.maximum(spacing, 0.05))), relief * near, 0)
+        lines -= np.where(
+            (spacing > 0) & (share < np.maximum(0.12, 0.03 / np.maximum(spacing, 0.05))), relief * near, 0
+        )
     lines *= np.where(v < plinth, np.float32(0.72), 1)
     lines *= 0.94 + 0.12 * ((phase * 7 + np.floor(v / storey) * 0.31) % 1) * (relief > 0.12)
 
@@ -90,7 +94,7 @@ def wall_colour(look: Appearance, material, grammar, phase, u, v, width, eave, d
     half = np.where(shopping, 0.44 * pitch, np.minimum(wide / 2, 0.47 * pitch))
     low, high = np.where(shopping, 0.3, sill), np.where(shopping, storey - 1.0, high)
     fits = (floor_at >= 0) & ((floor_at + 1) * storey < eave + 0.9) & (np.abs(u - width / 2) < width / 2 - 0.25)
-    draw = np.sin((bay_at * 12.9898 + floor_at * 78.233 + phase * 39.42)) * 43758.547
+    draw = np.sin(bay_at * 12.9898 + floor_at * 78.233 + phase * 39.42) * 43758.547
     draw -= np.floor(draw)
     fits &= draw > 0.06
     door = ground & ~shopping & (bay_at == np.floor(phase * count)) & (eave > 2.4)

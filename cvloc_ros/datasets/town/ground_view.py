@@ -77,7 +77,7 @@ def _shade_ground(scene, view: Panorama, depth: np.ndarray, town: Town, look: Ap
     half, cell = np.float32(town.size / 2), np.float32(1 / town.surface.material.cell)
     map_x, map_y = (x + half) * cell - np.float32(0.5), (half - y) * cell - np.float32(0.5)
     channels = town.surface.paint
-    paint = tuple(cv2.remap(c.data, map_x, map_y, cv2.INTER_LINEAR) for c in channels)
+    paint = [cv2.remap(c.data, map_x, map_y, cv2.INTER_LINEAR) for c in channels]
     ragged = np.random.default_rng([look.seed, 5]).random((2, *distance.shape), np.float32) - np.float32(0.5)
     map_x += ragged[0]  # edges between materials: ragged, as grass and kerbs are, rather than the raster's steps
     map_y += ragged[1]
@@ -105,10 +105,16 @@ def _shadow_at(view: Panorama, x, y, town: Town, look: Appearance, prisms: Prism
     def to_pixels(points: np.ndarray) -> np.ndarray:
         return (points - centre) / _SHADOW_CELL + n / 2 - 0.5
 
-    near = [t.select(np.hypot(t.x - centre[0], t.y - centre[1]) < _SHADOW_REACH * 1.6)
-            for t in (prisms, town.trees, town.posts)]  # fmt: skip
-    mask = np.zeros((n, n), np.uint8)
-    cast(mask, look, to_pixels, *near)
+    reach = _SHADOW_REACH * 1.6
+    mask: np.ndarray = np.zeros((n, n), np.uint8)
+    cast(
+        mask,
+        look,
+        to_pixels,
+        prisms.near(centre, reach),
+        town.trees.near(centre, reach),
+        town.posts.near(centre, reach),
+    )
     if look.softness > 0.1:
         mask = cv2.GaussianBlur(mask, (0, 0), look.softness / _SHADOW_CELL)
     scale = np.float32(1 / _SHADOW_CELL)

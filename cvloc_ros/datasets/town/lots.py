@@ -132,7 +132,9 @@ def _garden(site: Site, front, u, n, length: float, depth: float) -> None:
     """Lawn, drive, path, hedge and trees of a house."""
     rng = site.rng
     width = length + rng.uniform(4, 9)
-    site.under.append((int(rng.choice([m.LAWN, m.LAWN_DRY, m.LAWN_LUSH, m.ROUGH])), _lot(front, u, n, width, depth + 8)))
+    site.under.append(
+        (int(rng.choice([m.LAWN, m.LAWN_DRY, m.LAWN_LUSH, m.ROUGH])), _lot(front, u, n, width, depth + 8))
+    )
     kerb, wall = front
     drive_side = float(rng.choice([-1, 1]))
     if rng.random() < 0.75:
@@ -221,7 +223,9 @@ def _furniture(site: Site, edge: Edge, side: int, begin: float, end: float, *, s
             site.posts.append((*(p + n * (edge.half_width + 0.6)), rng.uniform(5, 8.5), 0.08, 0))
     for s in rng.uniform(begin, max(end, begin + 0.1), int(rng.integers(0, 4))):
         p, _, n = _frame(edge, side, s)
-        site.posts.append((*(p + n * (edge.half_width + 0.5)), rng.uniform(2.2, 3.0), 0.04, int(rng.choice([1, 1, 2, 3]))))
+        site.posts.append(
+            (*(p + n * (edge.half_width + 0.5)), rng.uniform(2.2, 3.0), 0.04, int(rng.choice([1, 1, 2, 3])))
+        )
     if edge.parking:
         for s in np.arange(begin + 3.0, end - 6, 6.0):
             p, u, n = _frame(edge, side, s + 3.0)

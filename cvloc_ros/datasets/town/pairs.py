@@ -8,6 +8,7 @@ import numpy as np
 
 from cvloc_ros.datasets.town import cars, polyline
 from cvloc_ros.datasets.town.appearance import Appearance
+from cvloc_ros.datasets.town.scenery import Prisms
 from cvloc_ros.datasets.town.town import Town
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 
@@ -42,7 +43,9 @@ def render_pair(town: Town, seed: int) -> TownPair:
     T_map_base = draw_pose(town, rng)
     camera, T_base_camera = draw_camera(rng)
     shake = np.radians(rng.normal(size=2) * 0.25).clip(-0.007, 0.007)  # pitch and roll that nobody reports
-    T_shaken = camera_extrinsics(height=0.0, pitch=shake[0], roll=shake[1]) @ np.linalg.inv(camera_extrinsics(height=0.0))
+    T_shaken = camera_extrinsics(height=0.0, pitch=shake[0], roll=shake[1]) @ np.linalg.inv(
+        camera_extrinsics(height=0.0)
+    )
     ground_look = Appearance.draw(rng, style=town.style, view="ground")
     satellite_look = Appearance.draw(rng, style=town.style, view="satellite")
     traffic = _out_of_the_way(town.cars(2 * seed), T_map_base)
@@ -67,7 +70,7 @@ def draw_pose(town: Town, rng: np.random.Generator) -> SE2:
         yaw = np.arctan2(*(after - before)[::-1]) + np.radians(rng.normal() * rng.choice([4.0, 15.0], p=[0.85, 0.15]))
         if rng.random() < 0.03:
             yaw += rng.uniform(-np.pi, np.pi)
-        return SE2(*map(float, p), float(yaw)) @ SE2(0.0, float(rng.uniform(-1.5, 1.5)), 0.0)
+        return SE2(float(p[0]), float(p[1]), float(yaw)) @ SE2(0.0, float(rng.uniform(-1.5, 1.5)), 0.0)
     raise ValueError(
         f"expected roads more than {_MARGIN:.0f} m inside the town, found none in {town.size:.0f} m: use a larger town"
     )
@@ -87,7 +90,7 @@ def draw_camera(rng: np.random.Generator) -> tuple[PinholeCamera, np.ndarray]:
     return camera, T_base_camera
 
 
-def _out_of_the_way(traffic, T_map_base: SE2):
+def _out_of_the_way(traffic: Prisms, T_map_base: SE2) -> Prisms:
     """Leave out the cars that the vehicle would stand in."""
     local = T_map_base.inverse().apply(np.stack([traffic.x, traffic.y], axis=-1))
     return traffic.select((np.abs(local[:, 0] - 1.5) > 6.0) | (np.abs(local[:, 1]) > 2.3))

@@ -96,7 +96,9 @@ class Panorama:
         """Draw prisms whose ground heights are ``base`` (N,); their rows become the index raster's values."""
         away = np.hypot(prisms.x - self.eye[0], prisms.y - self.eye[1])
         reach = np.hypot(prisms.hx, prisms.hy)
-        turned = np.abs(self.column_of(np.arctan2(prisms.y - self.eye[1], prisms.x - self.eye[0])) - len(self.azimuth) / 2)
+        turned = np.abs(
+            self.column_of(np.arctan2(prisms.y - self.eye[1], prisms.x - self.eye[0])) - len(self.azimuth) / 2
+        )
         wide = np.arcsin(np.clip(reach / np.maximum(away, 1e-3), 0, 1)) / self.step + len(self.azimuth) / 2
         chosen = np.flatnonzero((away - reach < _PRISMS_TO) & ((turned < wide) | (away < reach)))
         if not len(chosen):
@@ -125,7 +127,10 @@ class Panorama:
     def _intersect(self, prisms: Prisms):
         """Return distances (N, C) at which the columns' rays enter and leave, and the eye and ray along local y."""
         c, s = (f(prisms.yaw).astype(np.float32)[:, None] for f in (np.cos, np.sin))
-        dx, dy = (self.eye[0] - prisms.x).astype(np.float32)[:, None], (self.eye[1] - prisms.y).astype(np.float32)[:, None]
+        dx, dy = (
+            (self.eye[0] - prisms.x).astype(np.float32)[:, None],
+            (self.eye[1] - prisms.y).astype(np.float32)[:, None],
+        )
         ox, oy = dx * c + dy * s, dy * c - dx * s
         ux, uy = self.cos * c + self.sin * s, self.sin * c - self.cos * s
         ux, uy = (np.where(np.abs(u) < 1e-6, np.float32(1e-6), u) for u in (ux, uy))

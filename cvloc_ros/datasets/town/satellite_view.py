@@ -24,7 +24,7 @@ _REACH = 45.0  # metres around the patch from which shadows and leaning roofs ma
 
 
 class _Plane:
-    """Pixels of a grid over the ground: metres in the map to (column, row) at ``factor`` times the grid's resolution."""
+    """A grid's pixels at ``factor`` times its resolution: metres in the map to (column, row) and back."""
 
     def __init__(self, T_map_patch: SE2, grid: GroundGrid, factor: int) -> None:
         self.T_patch_map = T_map_patch.inverse()
@@ -63,19 +63,23 @@ def render_satellite(town: Town, T_map_patch: SE2, grid: GroundGrid, look: Appea
     size = fine.shape[::-1]
     inverse = cv2.WARP_INVERSE_MAP
     M = fine.affine_to(town.surface.material.to_pixels)
-    material = cv2.warpAffine(town.surface.material.data, M, size, flags=cv2.INTER_NEAREST | inverse, borderValue=m.FIELD)
-    paint = []
-    for channel in town.surface.paint_at(plain.cell):
-        M = plain.affine_to(channel.to_pixels)
-        paint.append(cv2.warpAffine(channel.data, M, plain.shape[::-1], flags=cv2.INTER_LINEAR | inverse))
+    material = cv2.warpAffine(
+        town.surface.material.data, M, size, flags=cv2.INTER_NEAREST | inverse, borderValue=m.FIELD
+    )
+    channels = town.surface.paint_at(plain.cell)
+    M = plain.affine_to(channels[0].to_pixels)
+    paint = [cv2.warpAffine(c.data, M, plain.shape[::-1], flags=cv2.INTER_LINEAR | inverse) for c in channels]
 
     centre = T_map_patch.apply(np.array([grid.x_max - grid.rows * grid.cell / 2, 0.0]))
     reach = 0.5 * float(np.hypot(*plain.shape)) * grid.cell + _REACH
-    near = [t.select(np.hypot(t.x - centre[0], t.y - centre[1]) < reach) for t in (town.prisms, town.trees, town.posts)]
-    prisms, trees, posts = near
-    cars = cars.select(np.hypot(cars.x - centre[0], cars.y - centre[1]) < reach - _REACH + 4)
+    prisms, trees, posts = (
+        town.prisms.near(centre, reach),
+        town.trees.near(centre, reach),
+        town.posts.near(centre, reach),
+    )
+    cars = cars.near(centre, reach - _REACH + 4)
 
-    shadow = np.zeros(plain.shape, np.uint8)
+    shadow: np.ndarray = np.zeros(plain.shape, np.uint8)
     if look.shadow > 0:
         cast(shadow, look, plain.to_pixels, prisms.joined(cars), trees, posts)
     hidden = np.zeros(plain.shape, np.uint8)  # where something stands on the ground: no paint there
@@ -86,11 +90,12 @@ def render_satellite(town: Town, T_map_patch: SE2, grid: GroundGrid, look: Appea
         shadow = cv2.GaussianBlur(shadow, (0, 0), look.softness / grid.cell)
 
     first, second = (
-        cv2.resize(look_up(t, material), plain.shape[::-1], interpolation=cv2.INTER_AREA) for t in (look.first, look.second)
+        cv2.resize(look_up(t, material), plain.shape[::-1], interpolation=cv2.INTER_AREA)
+        for t in (look.first, look.second)
     )
     visible = cv2.bitwise_not(hidden)
     x, y = plain.coordinates()
-    rgb = surface_colour(look, first, second, tuple(cv2.bitwise_and(p, visible) for p in paint), x, y, town.seed)
+    rgb = surface_colour(look, first, second, [cv2.bitwise_and(p, visible) for p in paint], x, y, town.seed)
     apply_shadow(rgb, shadow, look)
     scene = np.clip(rgb, 0, 255).astype(np.uint8)
     return develop(scene, look, np.random.default_rng([look.seed, 1]))

@@ -14,7 +14,10 @@ _Table = TypeVar("_Table", bound="_Columns")
 
 
 class _Columns:
-    """Equal-length arrays that are selected and joined together."""
+    """Equal-length arrays that are selected and joined together; all have a position, metres."""
+
+    x: np.ndarray
+    y: np.ndarray
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
@@ -22,6 +25,10 @@ class _Columns:
     def select(self: _Table, index: np.ndarray) -> _Table:
         """Return the rows of an index or mask."""
         return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore
+
+    def near(self: _Table, centre: np.ndarray, reach: float) -> _Table:
+        """Return the rows within ``reach`` metres of a point (2,)."""
+        return self.select(np.hypot(self.x - centre[0], self.y - centre[1]) < reach)
 
     def joined(self: _Table, other: _Table) -> _Table:
         """Return these rows and then the other's."""

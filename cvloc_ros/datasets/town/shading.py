@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -39,7 +41,7 @@ def surface_colour(
     look: Appearance,
     first: np.ndarray,
     second: np.ndarray,
-    paint: tuple[np.ndarray, np.ndarray],
+    paint: Sequence[np.ndarray],
     x: np.ndarray,
     y: np.ndarray,
     town_seed: int,
@@ -49,9 +51,11 @@ def surface_colour(
 
     Args:
         look: the view's appearance.
-        first, second: (H, W, 4) uint8, its tables looked up (and perhaps averaged over a pixel).
+        first: (H, W, 4) uint8, its first table looked up (and perhaps averaged over a pixel).
+        second: likewise of its second table.
         paint: edge and centre-line coverage, each (H, W) uint8.
-        x, y: (H, W) float32 world coordinates, metres.
+        x: (H, W) float32 world coordinate, metres east.
+        y: likewise north.
         town_seed: the shared stains lie by it.
         fade: (H, W) in [0, 1], how much of the fine texture is left at a distance.
 

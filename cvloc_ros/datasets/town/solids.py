@@ -16,9 +16,13 @@ def solid_colour(look: Appearance, prisms: Prisms, base, index, x, y, z, depth) 
 
     Args:
         look: the view's appearance.
-        prisms: the table that ``index`` (N,) points into; ``base`` are their ground heights.
+        prisms: the table that ``index`` points into.
+        base: ground height of each of its rows, metres.
         index: (N,) rows of the table.
-        x, y, z: (N,) float32 where the point is, metres; ``depth`` from the camera.
+        x: (N,) float32 where the point is in the map, metres east.
+        y: likewise north.
+        z: likewise up.
+        depth: (N,) metres from the camera.
 
     Returns:
         (N, 3) float32 RGB, lit.
@@ -51,7 +55,9 @@ def solid_colour(look: Appearance, prisms: Prisms, base, index, x, y, z, depth) 
         w = is_wall
         along = np.where(end, ly * np.sign(lx) + hy, hx - lx * np.sign(ly))[w]
         width = np.where(end, 2 * hy, 2 * hx)[w]
-        rgb[w] = wall_colour(look, material[w], grammar[w].astype(int), phase[w], along, up[w], width, eave[w], depth[w])
+        rgb[w] = wall_colour(
+            look, material[w], grammar[w].astype(int), phase[w], along, up[w], width, eave[w], depth[w]
+        )
     is_roof = (kind == BUILDING) & top
     rgb[is_roof] = look.first[material[is_roof], :3]
     courses = 1 - 0.12 * ((ly[is_roof] / 0.35) % 1 < 0.25) * np.clip(1 - depth[is_roof] / 30, 0, 1)
@@ -81,8 +87,8 @@ def _car_colour(look: Appearance, colour, hx, along, across, up, share, end, top
     cabin = np.where(van, (along > 0.35) & (along < 0.8), (along > -0.72) & (along < 0.42))
     pillar = (np.abs(along + 0.15) < 0.03) | (np.abs(along - 0.28) < 0.02)
     side_glass = ~top & ~end & cabin & (share > 0.62) & (share < 0.92) & ~pillar
-    screen = top & np.where(van, (along > 0.62) & (along < 0.82), ((along > 0.14) & (along < 0.5)) | ((along > -0.75)
-                                                                                                 & (along < -0.52)))  # fmt: skip
+    slanted = np.where(van, (along > 0.62) & (along < 0.82), np.abs(np.abs(along + 0.16) - 0.48) < 0.17)
+    screen = top & slanted  # windscreen, and a car's rear window
     screen |= end & ~top & (share > 0.6) & (share < 0.92) & (np.abs(across) < 0.85)
     rgb = np.where((side_glass | screen)[:, None], glass, rgb)
     wheel = ~end & ~top & (((np.abs(along) - 0.62) * hx) ** 2 + (up - 0.3) ** 2 < 0.1)

@@ -59,7 +59,7 @@ def draw_surface(site: Site, painted: list[tuple[int, np.ndarray]], corner: floa
         material.fill(polygon, value)
     distance = _distance_to_road(site.network, size, corner)
     n = material.data.shape[0]
-    counts = np.clip(distance / _UNIT + _ZERO, 0, 255).astype(np.uint8)
+    counts: np.ndarray = np.clip(distance / _UNIT + _ZERO, 0, 255).astype(np.uint8)
     counts = cv2.resize(counts, (n, n), interpolation=cv2.INTER_LINEAR)
     bands = _corridor(site.network, site.profiles, counts, size)
     np.copyto(material.data, bands, where=bands != _CLEAR)

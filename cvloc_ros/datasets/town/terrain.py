@@ -34,7 +34,9 @@ class Terrain:
         height = np.zeros(points.shape[:-1], points.dtype)
         for (kx, ky), amplitude, phase in zip(self.waves, self.amplitudes, self.phases, strict=True):
             height += points.dtype.type(amplitude) * np.sin(
-                points[..., 0] * points.dtype.type(kx) + points[..., 1] * points.dtype.type(ky) + points.dtype.type(phase)
+                points[..., 0] * points.dtype.type(kx)
+                + points[..., 1] * points.dtype.type(ky)
+                + points.dtype.type(phase)
             )
         return height
 

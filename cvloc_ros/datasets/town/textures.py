@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ VARIANTS = 3
 KINDS = ("grain", "fbm", "blotch", "streak", "speckle", "cobble", "crackle")
 
 
-@lru_cache(maxsize=None)
+@cache
 def tile(kind: str, variant: int) -> np.ndarray:
     """Return a tile (512, 512) uint8 with mean near 128 and a standard deviation near 45."""
     rng = np.random.default_rng([KINDS.index(kind), variant, 7])
