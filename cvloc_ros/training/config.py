@@ -25,7 +25,7 @@ class TrainConfig:
 
     """
 
-    samples: int = 60_000
+    samples: int = 48_000
     batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
@@ -36,4 +36,4 @@ class TrainConfig:
     threads: int = 2
     reuse: int = 4
     validation_pairs: int = 120
-    validate_every: int = 8_000
+    validate_every: int = 4_000

@@ -46,7 +46,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
-    network = VoteFlow().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: VoteFlow = VoteFlow().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = math.ceil(config.samples / config.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

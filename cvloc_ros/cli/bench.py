@@ -1,0 +1,51 @@
+"""`cvloc bench`: where the time goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    frames: Annotated[int, typer.Option(min=5, help="Frames to time.")] = 60,
+    method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network.")] = 2,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
+) -> None:
+    """Time every stage from the encoded image to the pose, and the rendering of training pairs.
+
+    Variants are measured in turn, frame by frame, in one process; the ratio is to the eager fp32 variant.
+    """
+    import json
+
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from cvloc_ros.evaluation.bench import bench_localizer, bench_rendering
+    from cvloc_ros.localization.localizer import load_localizer
+    from cvloc_ros.models.weights import WeightsError
+
+    torch.set_num_threads(threads)
+    try:
+        localizer = load_localizer(None, method=method, device=device)
+    except WeightsError as error:
+        raise typer.BadParameter(str(error)) from None
+    console = Console()
+    with Progress(console=console) as bar:
+        task = bar.add_task("timing", total=frames + 3)
+        rows = bench_localizer(localizer, frames=frames, progress=lambda: bar.advance(task))
+        bar.add_task("rendering training pairs", total=None)
+        rows.append(bench_rendering(pairs=96))
+    columns = list(rows[0])
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(str(row[c]) for c in columns), style="bold" if row["stage"] == "total" else None)
+    console.print(table)
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(rows, indent=1) + "\n")
