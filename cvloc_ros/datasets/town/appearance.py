@@ -132,7 +132,7 @@ class Appearance:
             sky=np.clip(sky, 0, 255).astype(np.float32),
             clouds=float(rng.uniform(0, 0.8)),
             wet=float(rng.uniform(0.4, 1.0) if rng.random() < season.wet else rng.uniform(0, 0.1)),
-            haze=float(rng.choice([rng.uniform(0, 0.002), rng.uniform(0.002, 0.015)], p=[0.7, 0.3])),
+            haze=float(rng.choice([0.0, rng.uniform(0, 0.002), rng.uniform(0.002, 0.015)], p=[0.3, 0.4, 0.3])),
             colour=_channel_mix(rng.uniform(*season.saturation), tint).astype(np.float32),
             gain=float(rng.uniform(*season.exposure)),
             gamma=float(np.exp(rng.normal() * 0.2)),

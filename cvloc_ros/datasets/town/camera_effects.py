@@ -53,10 +53,9 @@ def _soil(rgb: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.nda
 def _add_noise(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     height, width = picture.shape[:2]
     bank = textures.sensor_noise()
-    r, c = (int(k) for k in rng.integers(0, bank.shape[0], 2))
-    rows = (np.arange(height) + r) % bank.shape[0]
-    cols = (np.arange(width) + c) % bank.shape[1]
-    noise = bank[rows[0] : rows[0] + height, cols[0] : cols[0] + width]
-    if noise.shape[:2] != (height, width):
-        noise = bank[rows[:, None], cols]
-    return cv2.addWeighted(picture.astype(np.int16), 1.0, noise, strength / 64, 0.0).clip(0, 255).astype(np.uint8)
+    spare = np.maximum(np.array(bank.shape[:2]) - (height, width), 0)
+    r, c = (int(k) for k in rng.integers(0, spare + 1))
+    noise = bank[r : r + height, c : c + width]
+    if noise.shape[:2] != (height, width):  # a picture larger than the bank repeats it
+        noise = np.resize(bank, (height, *bank.shape[1:]))[:, np.arange(width) % bank.shape[1]]
+    return cv2.addWeighted(picture, 1.0, np.ascontiguousarray(noise), strength / 64, 0.0, dtype=cv2.CV_8U)

@@ -25,14 +25,15 @@ def at(line: np.ndarray, distance: np.ndarray, lengths: np.ndarray | None = None
 
 def tangents(line: np.ndarray) -> np.ndarray:
     """Return the unit direction (N, 2) at each point."""
-    d = np.gradient(line, axis=0)
+    d = np.empty_like(line)
+    d[1:-1] = line[2:] - line[:-2]
+    d[0], d[-1] = line[1] - line[0], line[-1] - line[-2]
     return d / np.maximum(np.hypot(d[:, 0], d[:, 1]), 1e-9)[:, None]
 
 
 def offset(line: np.ndarray, left: float | np.ndarray) -> np.ndarray:
     """Return the line moved ``left`` metres to its left (negative: right)."""
-    t = tangents(line)
-    return line + np.stack([-t[:, 1], t[:, 0]], axis=-1) * np.broadcast_to(left, len(line))[:, None]
+    return line + _normals(line) * (left[:, None] if isinstance(left, np.ndarray) else left)
 
 
 def piece(line: np.ndarray, start: float, end: float) -> np.ndarray:
@@ -46,7 +47,12 @@ def piece(line: np.ndarray, start: float, end: float) -> np.ndarray:
 
 def strip(line: np.ndarray, left: float, right: float) -> np.ndarray:
     """Return the polygon between two offsets of a line."""
-    return np.concatenate([offset(line, left), offset(line, right)[::-1]])
+    normals = _normals(line)
+    return np.concatenate([line + normals * left, (line + normals * right)[::-1]])
+
+
+def _normals(line: np.ndarray) -> np.ndarray:
+    return tangents(line)[:, ::-1] * (-1.0, 1.0)
 
 
 def rectangle(centre: np.ndarray, direction: np.ndarray, half_length: float, half_width: float) -> np.ndarray:

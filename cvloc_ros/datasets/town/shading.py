@@ -68,11 +68,7 @@ def surface_colour(
     fine *= amplitude if fade is None else amplitude * fade
     medium = sample_texture(look.medium, x, y)
     mix = np.clip(medium * np.float32(0.45) + np.float32(0.5), 0, 1)
-    a = cv2.cvtColor(first, cv2.COLOR_RGBA2RGB).astype(np.float32)
-    b = cv2.cvtColor(second, cv2.COLOR_RGBA2RGB).astype(np.float32)
-    b -= a
-    b *= mix[..., None]
-    a += b
+    a = cv2.cvtColor(cv2.blendLinear(first, second, 1 - mix, mix), cv2.COLOR_RGBA2RGB).astype(np.float32)
     if look.stain > 0.01:
         offset = (float(town_seed * 37 % 512), float(town_seed * 91 % 512))
         stain = Texture(_STAIN.kind, _STAIN.variant, _STAIN.texel, _STAIN.heading, offset)

@@ -43,9 +43,9 @@ def ranks() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def sensor_noise() -> np.ndarray:
-    """Return unit Gaussian noise (640, 640, 3) as int16 scaled by 64."""
+    """Return unit Gaussian noise (1024, 1024, 3) as int16 scaled by 64."""
     rng = np.random.default_rng(1234)
-    return np.rint(64 * rng.normal(size=(640, 640, 3))).astype(np.int16)
+    return np.rint(64 * rng.standard_normal((1024, 1024, 3), np.float32)).astype(np.int16)
 
 
 @lru_cache(maxsize=1)
