@@ -28,13 +28,9 @@ def bench(
 
     from cvloc_ros.evaluation.bench import bench_localizer, bench_rendering
     from cvloc_ros.localization.localizer import load_localizer
-    from cvloc_ros.models.weights import WeightsError
 
     torch.set_num_threads(threads)
-    try:
-        localizer = load_localizer(None, method=method, device=device)
-    except WeightsError as error:
-        raise typer.BadParameter(str(error)) from None
+    localizer = load_localizer(None, method=method, device=device)
     console = Console()
     with Progress(console=console) as bar:
         task = bar.add_task("timing", total=frames + 3)

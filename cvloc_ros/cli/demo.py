@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +32,6 @@ def demo(
 
     from cvloc_ros.evaluation.outputs import write_outputs
     from cvloc_ros.evaluation.summary_table import print_summary
-    from cvloc_ros.geometry import LocalFrame
-    from cvloc_ros.imagery import SatelliteMap
     from cvloc_ros.ros.live_run import Heard, run_live
 
     console = Console()
@@ -40,7 +39,7 @@ def demo(
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("making the town and its drive", total=1.0, note="")
-        imagery, bag, datum = make_world(world, lambda share: bar.update(task, completed=share))
+        imagery, bag = make_world(world, lambda share: bar.update(task, completed=share))
         task = bar.add_task("playing the drive into the node", total=1.0, note="the node loads its network")
 
         def listen(share: float, heard: Heard) -> None:
@@ -53,7 +52,7 @@ def demo(
         result = run_live(bag, str(imagery), parameters=parameters, rate=rate, log=out / "node.log", progress=listen)
         bar.update(task, completed=1.0)
         task = bar.add_task("writing the report", total=None, note="")
-        summary = write_outputs(result, out, background=SatelliteMap.open(str(imagery), LocalFrame(*datum)))
+        summary = write_outputs(result, out)
         bar.update(task, total=1.0, completed=1.0)
     print_summary(summary, console=console)
     console.print(f"look at  {out / 'report.html'}", soft_wrap=True, highlight=False)
@@ -62,8 +61,8 @@ def demo(
         raise typer.Exit(1)
 
 
-def make_world(folder: Path, progress) -> tuple[Path, Path, tuple[float, float, float]]:
-    """Return imagery, bag and datum of the demo's world, which is made unless it is there."""
+def make_world(folder: Path, progress: Callable[[float], None]) -> tuple[Path, Path]:
+    """Return imagery and bag of the demo's world, which is made unless it is there."""
     import json
 
     from cvloc_ros import __version__
@@ -73,20 +72,17 @@ def make_world(folder: Path, progress) -> tuple[Path, Path, tuple[float, float, 
 
     imagery, bag, manifest = folder / "map.tif", folder / "drive", folder / "world.json"
     recipe = {"version": __version__, "seed": SEED, "duration": DURATION, "size": TOWN_SIZE}
-    if manifest.exists():
-        found = json.loads(manifest.read_text())
-        if found["recipe"] == recipe:
-            progress(1.0)
-            return imagery, bag, tuple(found["datum"])
+    if manifest.exists() and json.loads(manifest.read_text()) == recipe:
+        progress(1.0)
+        return imagery, bag
     _remove(folder)
     folder.mkdir(parents=True)
     town = Town.generate(SEED, size=TOWN_SIZE)
     write_orthophoto(town, imagery)
     drive = simulate_drive(town, SEED, duration=DURATION)
     write_drive_bag(bag, drive, progress=lambda done, total: progress(done / total))
-    datum = (town.datum.latitude, town.datum.longitude, town.datum.altitude)
-    manifest.write_text(json.dumps({"recipe": recipe, "datum": datum}) + "\n")  # last: it says that all is there
-    return imagery, bag, datum
+    manifest.write_text(json.dumps(recipe) + "\n")  # last: it says that all is there
+    return imagery, bag
 
 
 def _remove(folder: Path) -> None:

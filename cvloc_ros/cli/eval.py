@@ -29,14 +29,10 @@ def evaluate(
 
     from cvloc_ros.evaluation.town import ROW, evaluate_towns, table_rows, write_tables
     from cvloc_ros.localization.localizer import load_localizer
-    from cvloc_ros.models.weights import WeightsError
 
     if dataset != "town":
         raise typer.BadParameter(f"expected one of: town; got {dataset!r}", param_hint="DATASET")
-    try:
-        localizer = load_localizer(None, method=method, weights=str(weights) if weights else None, device=device)
-    except WeightsError as error:
-        raise typer.BadParameter(str(error)) from None
+    localizer = load_localizer(None, method=method, weights=str(weights) if weights else None, device=device)
     console = Console()
     with Progress(console=console) as bar:
         task = bar.add_task("rendering and localizing", total=6 * pairs)

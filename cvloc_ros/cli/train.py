@@ -37,7 +37,10 @@ def train(
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Table
 
+    from cvloc_ros.evaluation.town import ROW, table_rows
+    from cvloc_ros.training.finish import finish
     from cvloc_ros.training.train import train as run
 
     config = TrainConfig(
@@ -52,7 +55,7 @@ def train(
     console = Console()
     if resume and (out / "config.json").exists():
         config = TrainConfig(**json.loads((out / "config.json").read_text()))
-        config = dataclasses.replace(config, workers=workers, threads=threads)
+        config = dataclasses.replace(config, samples=samples, workers=workers, threads=threads)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("rendering the validation towns", total=config.samples)
@@ -67,7 +70,10 @@ def train(
                     f"held-out style {row['heldout_median_m']:.2f} m (mean {row['heldout_mean_m']:.2f} m)"
                 )
 
-        try:
-            run(config, out, resume=resume, report=report)
-        except FileNotFoundError as error:
-            raise typer.BadParameter(str(error)) from None
+        network = run(config, out, resume=resume, report=report)
+        tables = finish(network, config, out, progress=lambda what: progress.update(task, description=what))
+    table = Table("set", "model", *ROW)
+    for cells in table_rows(tables):
+        table.add_row(*cells)
+    console.print(table)
+    console.print(f"weights and card: {out / 'vote_flow.safetensors'}, .json, .md", soft_wrap=True, highlight=False)

@@ -44,9 +44,9 @@ def bench_localizer(localizer: Localizer, *, frames: int, progress: Callable[[],
         pair = pairs[index % len(pairs)]
         prior = draw_prior(rng, localizer)
         for name, dtype in VARIANTS.items():
-            times = _one_frame(localizer, pair, prior, dtype)
+            one = _one_frame(localizer, pair, prior, dtype)
             if index >= warm_up:
-                for stage, milliseconds in times.items():
+                for stage, milliseconds in one.items():
                     spent[name][stage].append(milliseconds)
         progress()
     device = localizer.matcher.device.type  # type: ignore[attr-defined]
@@ -111,7 +111,7 @@ def _one_frame(localizer: Localizer, pair: TownPair, prior, dtype: torch.dtype |
     source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
     with _timed_submodules(localizer.matcher.network) as inside:  # type: ignore[attr-defined]
         began = time.perf_counter()
-        image = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+        image = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])  # type: ignore[index]
         decoded = time.perf_counter()
         patch = crop_patch(pair.satellite, source, prior.T_map_base, grid)
         cut = time.perf_counter()

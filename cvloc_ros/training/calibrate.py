@@ -34,7 +34,8 @@ class _Recorder:
     """A matcher that keeps the evidence of everything it matched."""
 
     def __init__(self, matcher: Matcher):
-        self.matcher, self.evidence = matcher, []
+        self.matcher = matcher
+        self.evidence: list[Evidence] = []
         self.name, self.patch_grid, self.search_box = matcher.name, matcher.patch_grid, matcher.search_box
 
     def match(self, *inputs, **keywords) -> Match:

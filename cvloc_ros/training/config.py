@@ -10,9 +10,12 @@ class TrainConfig:
     """Settings of `cvloc train`; saved beside the weights, and enough to remake them.
 
     Attributes:
-        samples: training samples in all; the learning rate falls to zero at the last.
+        samples: training samples in all.
         batch: samples a step.
-        learning_rate: peak of the one-cycle schedule of AdamW.
+        learning_rate: of AdamW, between warm-up and decay.
+        warm_up: samples over which the learning rate rises from zero.
+        decay: share of the samples, at the end, over which it falls to zero; until then a run does not depend on
+            ``samples``, so that a resumed run can be made longer or shorter.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights that are validated and shipped.
@@ -28,6 +31,8 @@ class TrainConfig:
     samples: int = 48_000
     batch: int = 16
     learning_rate: float = 2e-3
+    warm_up: int = 2_400
+    decay: float = 0.35
     weight_decay: float = 1e-4
     clip: float = 1.0
     ema: float = 0.998

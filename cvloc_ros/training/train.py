@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,23 +49,15 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
     fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
     network: VoteFlow = VoteFlow().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = math.ceil(config.samples / config.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.05, cycle_momentum=False
-    )
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+    shipped = cast(VoteFlow, averaged.module)
     checkpoint = out / "checkpoint.pt"
     seen = 0
     if resume:
         if not checkpoint.exists():
             raise FileNotFoundError(f"expected a checkpoint to resume from at {checkpoint}: start without --resume")
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        for part, name in (
-            (network, "network"),
-            (averaged, "averaged"),
-            (optimizer, "optimizer"),
-            (schedule, "schedule"),
-        ):
+        for part, name in ((network, "network"), (averaged, "averaged"), (optimizer, "optimizer")):
             part.load_state_dict(state[name])
         seen = state["seen"]
     else:
@@ -86,20 +79,29 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(losses["total"])
         fabric.clip_gradients(model, optimizer, max_norm=config.clip)
+        rate = learning_rate(config, seen)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         optimizer.step()
-        schedule.step()
         averaged.update_parameters(network)
         seen += config.batch
 
-        row = {k: float(v.detach()) for k, v in losses.items()} | {"rate": schedule.get_last_lr()[0]}
+        row = {k: float(v.detach()) for k, v in losses.items()} | {"rate": rate}
         if seen % config.validate_every < config.batch or seen >= config.samples:
             for style in STYLES:
-                scores = validate(averaged.module, validation[style], fabric.device)
+                scores = validate(shipped, validation[style], fabric.device)
                 row |= {f"{style}_{k}": v for k, v in scores.items()}
-            save(checkpoint, network, averaged, optimizer, schedule, seen)
+            save(checkpoint, network, averaged, optimizer, seen)
         append_row(out / "log.csv", {"seen": seen} | row)
         report(seen, row)
-    return averaged.module.eval()
+    return shipped.eval()
+
+
+def learning_rate(config: TrainConfig, seen: int) -> float:
+    """Return the learning rate after so many samples: a ramp up, a plateau, a ramp down."""
+    rising = seen / max(1, config.warm_up)
+    falling = (config.samples - seen) / max(1.0, config.decay * config.samples)
+    return config.learning_rate * max(0.0, min(1.0, rising, falling))
 
 
 def loader(config: TrainConfig, network: VoteFlow, *, first_town: int) -> DataLoader:
@@ -157,13 +159,12 @@ def validate(network: VoteFlow, samples: list[dict[str, np.ndarray]], device: to
     }
 
 
-def save(path: Path, network, averaged, optimizer, schedule, seen: int) -> None:
+def save(path: Path, network, averaged, optimizer, seen: int) -> None:
     """Replace the checkpoint whole: an interruption leaves the old one."""
     state = {
         "network": network.state_dict(),
         "averaged": averaged.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
         "seen": seen,
     }
     temporary = path.with_suffix(".tmp")

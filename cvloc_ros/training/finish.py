@@ -1,0 +1,134 @@
+"""From a trained network to weights that can be shipped: calibration, accuracy, card and curve."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from cvloc_ros.evaluation.town import evaluate_towns, markdown, write_tables
+from cvloc_ros.localization.covariance import EVIDENCE
+from cvloc_ros.localization.localizer import Localizer
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
+from cvloc_ros.models.weights import choose_device, save_weights
+from cvloc_ros.training.calibrate import calibrate
+from cvloc_ros.training.config import TrainConfig
+
+CALIBRATION_PAIRS = 800
+TEST_PAIRS = 300
+
+
+def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Callable[[str], None]) -> dict:
+    """Calibrate and evaluate a network, and write it with its card.
+
+    Writes into ``out``: vote_flow.safetensors, vote_flow.json (the card that the program reads), vote_flow.md (the
+    card for people), vote_flow.png (the training curve) and the accuracy tables.
+
+    Args:
+        network: trained.
+        config: what it was trained with.
+        out: folder of the run; its log.csv becomes the curve.
+        progress: told what is being done.
+
+    Returns:
+        The accuracy tables of `evaluate_towns`.
+
+    """
+    matcher = VoteFlowMatcher(network, device=choose_device("auto"))
+    progress("calibrating")
+    calibration = calibrate(matcher, pairs=CALIBRATION_PAIRS)
+    progress("evaluating")
+    tables = evaluate_towns(Localizer(matcher, calibration, None), count=TEST_PAIRS)
+    card = {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "licence": "Apache-2.0",
+        "data": "synthetic towns only (cvloc_ros.datasets.town, training styles)",
+        "command": "make train",
+        "training": asdict(config),
+        "calibration": calibration.to_card() | {"pairs": CALIBRATION_PAIRS, "evidence": list(EVIDENCE)},
+        "accuracy": {
+            name: {model: _short(scores) for model, scores in models.items() if scores}
+            for name, models in tables.items()
+        },
+    }
+    save_weights(network, out / "vote_flow.safetensors", card)
+    write_tables(tables, out)
+    draw_curve(out / "log.csv", out / "vote_flow.png")
+    parameters = sum(p.numel() for p in network.parameters())
+    (out / "vote_flow.md").write_text(_card_text(config, card, tables, parameters))
+    return tables
+
+
+def _short(scores: dict) -> dict:
+    """Return the numbers of a row that belong on a card."""
+    short = {
+        "median_m": round(scores["position_error_m"]["median"], 3),
+        "mean_m": round(scores["position_error_m"]["mean"], 3),
+        "yaw_median_deg": round(scores["yaw_error_deg"]["median"], 3),
+        "lateral_1m": round(scores["recall"]["lateral_1m"], 4),
+        "longitudinal_1m": round(scores["recall"]["longitudinal_1m"], 4),
+    }
+    if "nees" in scores:
+        short["nees"] = round(scores["nees"]["mean"], 2)
+    return short
+
+
+def _card_text(config: TrainConfig, card: dict, tables: dict, parameters: int) -> str:
+    return f"""# Weights of vote_flow
+
+| | |
+|---|---|
+| method | `vote_flow`: vote over the search box, second vote around its peak, two flow iterations |
+| parameters | {parameters / 1e6:.2f} million, stored in half precision |
+| trained on | {card["data"]}: {config.samples} samples, each pair rendered once and used {config.reuse} times |
+| never trained on | any real image; the towns of the tables below; the held-out style |
+| calibrated on | {CALIBRATION_PAIRS} pairs of other towns in the training's styles |
+| made by | `{card["command"]}` |
+| date | {card["date"]} |
+| licence | {card["licence"]} |
+
+{TEST_PAIRS} pairs of each set, one each frame alone, priors uniform in ±20 m and ±10°. "Accepted" are the frames that
+the gate lets through. "Blind" is the same network with the camera's image blanked, which it also saw in training:
+what the map alone gives away. Chance answers with the centre of the search box.
+
+{markdown(tables)}
+
+![training curve](vote_flow.png)
+"""
+
+
+def draw_curve(log: Path, path: Path) -> None:
+    """Draw losses and validation of a run's log.csv."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    with log.open() as file:
+        rows = list(csv.DictReader(file))
+    seen = np.array([float(r["seen"]) for r in rows])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for name in ("coarse", "fine", "flow", "pose"):
+        values = np.array([float(r[name]) for r in rows])
+        width = max(1, len(values) // 100)
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        left.plot(seen[width - 1 :] / 1e3, smooth, label=name)
+    left.set(xlabel="thousand samples", ylabel="loss", title="training")
+    left.legend(frameon=False)
+    checked = [r for r in rows if r["train_median_m"]]
+    for style, label in (("train", "unseen towns"), ("heldout", "held-out style")):
+        for statistic, line in (("median_m", "-"), ("mean_m", ":")):
+            errors = [float(r[f"{style}_{statistic}"]) for r in checked]
+            color = "tab:blue" if style == "train" else "tab:orange"
+            name = f"{label}, {statistic.removesuffix('_m')}"
+            right.plot([float(r["seen"]) / 1e3 for r in checked], errors, line, marker="o", ms=3, c=color, label=name)
+    right.set(xlabel="thousand samples", ylabel="position error, m", yscale="log", title="validation")
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
