@@ -140,6 +140,8 @@ class Pipeline:
         self._outputs.frame_status(record)
 
     def _failed(self, error: Exception) -> None:
+        if not self._node.context.ok():  # ROS has been shut down under the last image
+            return
         if isinstance(error, ImageryError):
             self._health.problem("imagery", str(error))
             return
