@@ -12,6 +12,9 @@ from cvloc_ros.geometry import SE2, wrap_angle
 from cvloc_ros.localization.pose_filter import transport
 
 _CHI2_3DOF_99 = 11.345
+_SIGHTINGS = 120  # localizations that are kept
+_SPACING = 0.25  # metres between them: at walking pace they still reach far enough back
+_MAJORITY = 2 / 3
 
 
 _FIX_AGE = 60_000_000_000  # ns for which fixes are kept
@@ -105,13 +108,17 @@ class Sighting:
 class Sightings:
     """The last localizations, and which of them agree with the newest under odometry."""
 
-    def __init__(self, keep: int, noise: Callable[[int, int], np.ndarray]) -> None:
-        """Remember the last ``keep``; ``noise(first, last)`` is odometry's 3x3 error between two stamps."""
-        self._kept: deque[Sighting] = deque(maxlen=keep)
+    def __init__(self, noise: Callable[[int, int], np.ndarray]) -> None:
+        """``noise(first, last)`` is odometry's 3x3 error between two stamps."""
+        self._kept: deque[Sighting] = deque(maxlen=_SIGHTINGS)
         self._noise = noise
 
     def add(self, sighting: Sighting) -> None:
-        """Remember one more."""
+        """Remember one more; of one place, only the first and the newest."""
+        if len(self._kept) > 1:
+            step = self._kept[-2].T_odom_base.inverse() @ self._kept[-1].T_odom_base
+            if np.hypot(step.x, step.y) < _SPACING:
+                self._kept.pop()
         self._kept.append(sighting)
 
     def clear(self) -> None:
@@ -119,26 +126,29 @@ class Sightings:
         self._kept.clear()
 
     def agreed(self, count: int, *, distance: float) -> tuple[SE2, np.ndarray] | None:
-        """Return the pose on which ``count`` of the last localizations agree, carried to the newest.
+        """Return the pose on which the last localizations agree, carried to the newest; None if they do not.
 
-        They have to lie ``distance`` metres apart in all: images of one place prove nothing. The covariance is not
-        divided by their number, because neighbouring frames share their errors. None if too few agree.
+        At least ``count``, and two thirds, of those over the last ``distance`` metres must agree with the newest:
+        images of one place prove nothing, and neither does a short run of frames with one and the same error. The
+        covariance is not divided by their number, because neighbouring frames share their errors.
         """
         newest = self._kept[-1]
-        window = list(self._kept)[-(count + count // 2) :]
-        residuals, covariances, apart = [], [], 0.0
-        for sighting in window:
+        residuals, covariances, seen, apart = [], [], 0, 0.0
+        for sighting in reversed(self._kept):
             step = sighting.T_odom_base.inverse() @ newest.T_odom_base
             carried = sighting.T_map_base @ step
             A = transport(np.array([carried.x - sighting.T_map_base.x, carried.y - sighting.T_map_base.y]))
             covariance = A @ sighting.covariance @ A.T + self._noise(sighting.stamp, newest.stamp)
             residual = carried.vector() - newest.T_map_base.vector()
             residual[2] = wrap_angle(residual[2])
+            seen += 1
             if residual @ np.linalg.solve(covariance + newest.covariance, residual) < _CHI2_3DOF_99:
                 residuals.append(residual)
                 covariances.append(covariance)
                 apart = max(apart, float(np.hypot(step.x, step.y)))
-        if len(residuals) < count or apart < distance:
+            if apart >= distance and seen >= count:
+                break
+        if apart < distance or len(residuals) < max(count, _MAJORITY * seen):
             return None
         weights = [np.linalg.inv(covariance) for covariance in covariances]
         mean = np.linalg.solve(sum(weights), sum(W @ r for W, r in zip(weights, residuals, strict=True)))

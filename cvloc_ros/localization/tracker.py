@@ -41,7 +41,7 @@ class Tracker:
         self._filter: PoseFilter | None = None
         self._given: tuple[SE2, np.ndarray] | None = None  # by set_pose before there was odometry
         self._fixes = FixTrack(_FIX_REACH * config.heading_distance)
-        self._sightings = Sightings(2 * config.recovery_confirmations, self._noise)
+        self._sightings = Sightings(self._noise)
         self._confirmed = False  # localizations have confirmed the pose
         self._lost = False  # they had, but too long ago
         self._from_fixes = False  # the pose comes from fixes alone, so that more of them may improve its heading
@@ -158,8 +158,10 @@ class Tracker:
                 self._filter.correct(residual, H, noise)
                 self._note_accepted(stamp)
                 return True
-        count = self.config.recovery_confirmations if self._confirmed else self.config.confirmations
-        agreed = self._sightings.agreed(count, distance=self.config.confirmation_distance)
+        config = self.config
+        count = config.recovery_confirmations if self._confirmed else config.confirmations
+        distance = config.recovery_distance if self._confirmed else config.confirmation_distance
+        agreed = self._sightings.agreed(count, distance=distance)
         if agreed is None:
             self.last_rejection = "inconsistent_with_track" if self._confirmed else "unconfirmed"
             return False

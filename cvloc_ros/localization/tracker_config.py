@@ -79,13 +79,16 @@ class TrackerConfig:
         2.0, "travel over which the errors of neighbouring localizations stay the same", unit="m", limits=(0.0, 100.0)
     )
     confirmations: int = _count(
-        3, "localizations that must agree with one another before the track starts from them", limits=(1, 50)
+        4, "localizations that must agree with one another before the track starts from them", limits=(1, 50)
     )
     confirmation_distance: float = _setting(
-        2.0, "travel over which they must agree: images of one place prove nothing", unit="m", limits=(0.0, 50.0)
+        3.0, "travel over which they must agree: images of one place prove nothing", unit="m", limits=(0.0, 50.0)
     )
     recovery_confirmations: int = _count(
-        8, "localizations that must agree with one another to overrule the track", limits=(2, 100)
+        8, "localizations that must agree with one another to overrule the track", limits=(2, 90)
+    )
+    recovery_distance: float = _setting(
+        20.0, "travel over which they must agree to overrule the track", unit="m", limits=(0.0, 200.0)
     )
     degraded_distance: float = _setting(
         20.0,
