@@ -50,7 +50,7 @@ def flat_paint(town: Town) -> Town:
 
 def cleared(town: Town, paint: tuple[np.ndarray, np.ndarray], prisms: Prisms = NO_CARS) -> Town:
     """The town with other paint and other buildings, without trees and posts."""
-    surface = Surface(town.surface.material, tuple(Canvas(p, town.size) for p in paint))
+    surface = Surface(town.surface.material, tuple(Canvas(p, town.size) for p in paint), m.FIELD)
     nothing = {name: getattr(town, name).select(slice(0)) for name in ("trees", "posts")}
     return replace(town, surface=surface, prisms=prisms, **nothing)
 

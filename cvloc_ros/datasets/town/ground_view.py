@@ -81,7 +81,7 @@ def _shade_ground(scene, view: Panorama, depth: np.ndarray, town: Town, look: Ap
     ragged = np.random.default_rng([look.seed, 5]).random((2, *distance.shape), np.float32) - np.float32(0.5)
     map_x += ragged[0]  # edges between materials: ragged, as grass and kerbs are, rather than the raster's steps
     map_y += ragged[1]
-    material = cv2.remap(town.surface.material.data, map_x, map_y, cv2.INTER_NEAREST, borderValue=m.FIELD)
+    material = cv2.remap(town.surface.material.data, map_x, map_y, cv2.INTER_NEAREST, borderValue=town.surface.beyond)
     fade = np.clip(12 / (distance + 1), 0.1, 1)
     first, second = look_up(look.first, material), look_up(look.second, material)
     rgb = surface_colour(look, first, second, paint, x, y, town.seed, fade)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvloc_ros.datasets.town import blocks, polyline
 from cvloc_ros.datasets.town import materials as m
-from cvloc_ros.datasets.town import polyline
 from cvloc_ros.datasets.town.network import Edge
-from cvloc_ros.datasets.town.scenery import BUILDING
 from cvloc_ros.datasets.town.site import Site
 
 
@@ -54,6 +53,7 @@ _MIXES = {  # layout: zones and how often; "green" and "fields" have no building
 def build(site: Site, layout: str) -> None:
     """Fill both sides of every street, then what is left of the blocks."""
     rng = site.rng
+    blocks.lay_out_yards(site, layout)
     names, weights = zip(*_MIXES[layout], strict=True)
     for i, edge in enumerate(site.network.edges):
         inside = (np.abs(edge.line) < site.size / 2 + 20).all(axis=1).any()
@@ -68,7 +68,7 @@ def build(site: Site, layout: str) -> None:
             elif zone != "green":
                 _build_side(site, edge, side, (begin, end), zone)
             _furniture(site, edge, side, begin, end, sparse=zone in ("fields", "farm"))
-    _fill_blocks(site, layout)
+    blocks.fill(site, layout)
 
 
 def _frame(edge: Edge, side: int, s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -99,7 +99,7 @@ def _build_side(site: Site, edge: Edge, side: int, span: tuple[float, float], zo
             roof, grammar = int(rng.integers(len(m.ROOFS))), int(rng.choice(site.grammars))
         eave, ridge = rng.uniform(*zone.eave), rng.uniform(*zone.ridge)
         flat = zone_name == "row" and rng.random() < 0.4
-        _add_building(site, centre, u, (length, depth), (eave, 0.0 if flat else ridge), (m.ROOFS[roof], grammar))
+        site.add_building(centre, u, (length, depth), (eave, 0.0 if flat else ridge), (m.ROOFS[roof], grammar))
         front = p + n * kerb, p + n * (corridor + max(own, 0.2))
         if zone_name in ("houses", "farm"):
             _garden(site, front, u, n, length, depth)
@@ -111,15 +111,6 @@ def _build_side(site: Site, edge: Edge, side: int, span: tuple[float, float], zo
             yard = int(rng.choice([m.CONCRETE, m.PARKING, m.GRAVEL]))
             site.under.append((yard, _lot(front, u, n, length + 8, depth + 6)))
         s += length + rng.uniform(*zone.gap)
-
-
-def _add_building(site: Site, centre, u, footprint, heights, look) -> None:
-    (length, depth), (eave, ridge) = footprint, heights
-    yaw = float(np.arctan2(u[1], u[0]))
-    if ridge > 0 and (depth > 1.2 * length or site.rng.random() < 0.2):
-        length, depth, yaw = depth, length, yaw + np.pi / 2  # the ridge runs away from the street
-    ridge = min(ridge, 0.5 * depth)
-    site.prisms.append((*centre, yaw, length / 2, depth / 2, eave, ridge, BUILDING, *look, site.rng.random()))
 
 
 def _lot(front: tuple[np.ndarray, np.ndarray], u, n, width: float, depth: float) -> np.ndarray:
@@ -150,12 +141,11 @@ def _garden(site: Site, front, u, n, length: float, depth: float) -> None:
         a = -u * drive_side * rng.uniform(0, length / 3)
         site.over.append((int(rng.choice([m.CONCRETE, m.PAVER])), polyline.strip(
             np.stack([kerb + a, wall + a]), 0.6, -0.6)))  # fmt: skip
-    corridor = kerb + n * float((wall - kerb) @ n) * 0.0
     inner = wall - n * max(float((wall - kerb) @ n) * 0.3, 0.6)
     if rng.random() < 0.4 and (wall - inner) @ n > 0.8:
         kind, height, thick = [(m.HEDGE, 1.4, 0.8), (m.WALL, 1.0, 0.3), (m.FENCE, 1.1, 0.15)][int(rng.integers(3))]
         gap = u * -drive_side
-        site.add_barrier(inner + gap * (width / 2), inner + gap * 0.9 * -0.1, height=height * rng.uniform(0.7, 1.4),
+        site.add_barrier(inner + gap * (width / 2), inner - gap * 0.09, height=height * rng.uniform(0.7, 1.4),
                          width=thick, material=kind)  # fmt: skip
     if rng.random() < 0.35:
         edge = u * width / 2
@@ -163,7 +153,7 @@ def _garden(site: Site, front, u, n, length: float, depth: float) -> None:
         site.add_barrier(inner + edge, inner + edge + n * (depth + 5), height=rng.uniform(1.1, 2.0), width=thick,
                          material=kind)  # fmt: skip
     for _ in range(int(rng.integers(0, 4))):
-        point = corridor + u * rng.uniform(-0.5, 0.5) * width + n * rng.uniform(4, depth + 22)
+        point = kerb + u * rng.uniform(-0.5, 0.5) * width + n * rng.uniform(4, depth + 22)
         if site.is_free(point):
             site.add_tree(point, scale=0.75)
     if rng.random() < 0.3:
@@ -232,27 +222,3 @@ def _furniture(site: Site, edge: Edge, side: int, begin: float, end: float, *, s
             facing = 0.0 if (side < 0) != (rng.random() < 0.1) else np.pi
             slot = p + n * (edge.half_width - edge.parking / 2)
             site.slots.append((*slot, np.arctan2(u[1], u[0]) + facing))
-
-
-def _fill_blocks(site: Site, layout: str) -> None:
-    """Trees, sheds and back buildings on what is still free."""
-    rng = site.rng
-    half = site.size / 2
-    area = (site.size / 100) ** 2
-    for point in rng.uniform(-half, half, (int(area * (3 if layout == "rural" else 9)), 2)):
-        yaw = rng.uniform(0, np.pi)
-        u = np.array([np.cos(yaw), np.sin(yaw)])
-        big = layout == "grid" and rng.random() < 0.4
-        length, depth = (rng.uniform(12, 26), rng.uniform(9, 16)) if big else (rng.uniform(3, 7), rng.uniform(2.5, 5))
-        if site.claim(polyline.rectangle(point, u, length / 2, depth / 2), 1.5):
-            eave = rng.uniform(3, 9) if big else rng.uniform(2.1, 2.8)
-            look = (int(rng.choice(m.ROOFS)), int(rng.choice(site.grammars)))
-            _add_building(site, point, u, (length, depth), (eave, rng.choice([0.0, 1.2])), look)
-    for _ in range(int(area * (0.6 if layout != "rural" else 1.2))):
-        centre, spread = rng.uniform(-half, half, 2), rng.uniform(4, 16)
-        for point in centre + rng.normal(size=(int(rng.integers(4, 22)), 2)) * spread:
-            if site.is_free(point):
-                site.add_tree(point)
-    for point in rng.uniform(-half, half, (int(area * 7), 2)):
-        if site.is_free(point):
-            site.add_tree(point)

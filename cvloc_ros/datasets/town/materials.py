@@ -6,7 +6,7 @@ are indexed by these values. That is what lets the two views of a pair differ in
 
 from __future__ import annotations
 
-FIELD = 0  # also what lies beyond the town's edge
+FIELD = 0
 ASPHALT = (1, 2, 3, 4)
 PATCH_DARK, PATCH_LIGHT, MANHOLE, SEAL = 5, 6, 7, 8
 KERB, GUTTER = 9, 10

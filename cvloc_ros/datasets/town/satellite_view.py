@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cvloc_ros.datasets.town.town import Town
 
 _OVERSAMPLE = 2
+_CLUSTERS = 14  # of leaves in a crown
 _REACH = 45.0  # metres around the patch from which shadows and leaning roofs may come
 
 
@@ -64,7 +65,7 @@ def render_satellite(town: Town, T_map_patch: SE2, grid: GroundGrid, look: Appea
     inverse = cv2.WARP_INVERSE_MAP
     M = fine.affine_to(town.surface.material.to_pixels)
     material = cv2.warpAffine(
-        town.surface.material.data, M, size, flags=cv2.INTER_NEAREST | inverse, borderValue=m.FIELD
+        town.surface.material.data, M, size, flags=cv2.INTER_NEAREST | inverse, borderValue=town.surface.beyond
     )
     channels = town.surface.paint_at(plain.cell)
     M = plain.affine_to(channels[0].to_pixels)
@@ -165,20 +166,31 @@ def _roof_details(material: np.ndarray, roof: np.ndarray, top: int, phase: float
 
 
 def _draw_crowns(material, hidden, shadow, fine: _Plane, plain: _Plane, trees: Trees, look: Appearance) -> None:
+    """Draw each crown as a dark outline filled with clusters of leaves, lighter towards the sun."""
     trees = trees.select(np.argsort(trees.height, kind="stable"))
-    sun = np.array([np.cos(look.sun[0]), np.sin(look.sun[0])]) * (0.6 if look.shadow > 0.15 else 0.15)
-    foot = np.stack([trees.x, trees.y], -1)
+    n = len(trees)
+    rng = np.random.default_rng([look.seed, 2])
+    sun = np.array([np.cos(look.sun[0]), np.sin(look.sun[0])])
+    middle = np.stack([trees.x, trees.y], -1) + (0.5 * (trees.height + trees.clear))[:, None] * look.lean
     angles = np.linspace(0, 2 * np.pi, 13, endpoint=False)
-    wobble = np.random.default_rng([look.seed, 2]).uniform(0.72, 1.18, (len(trees), 13))
-    rim = np.stack([np.cos(angles), np.sin(angles)], -1) * wobble[..., None] * trees.radius[:, None, None]
-    middle = foot + (0.5 * (trees.height + trees.clear))[:, None] * look.lean
-    shells = []
-    for scale, shift in ((1.0, 0.0), (0.78, 0.22), (0.48, 0.48)):
-        centre = middle + trees.radius[:, None] * shift * sun
-        shells.append(fixed_point(fine.to_pixels(centre[:, None] + scale * rim)))
-    outlines = fixed_point(plain.to_pixels(middle[:, None] + rim))
-    for k, hue in enumerate(trees.hue.astype(int).tolist()):
-        for shade, shell in enumerate(shells):
-            fill_convex(material, shell[k], m.CROWNS[3 * hue + shade])
-        fill_convex(hidden, outlines[k], 255)
-        fill_convex(shadow, outlines[k], 0)
+    rim = np.stack([np.cos(angles), np.sin(angles)], -1) * rng.uniform(0.78, 1.1, (n, 13, 1))
+    rim = middle[:, None] + rim * trees.radius[:, None, None]
+    shape, outline = fixed_point(fine.to_pixels(rim)), fixed_point(plain.to_pixels(rim))
+
+    turn, out = rng.uniform(0, 2 * np.pi, (2, n, _CLUSTERS))
+    out = np.sqrt(out / (2 * np.pi)) * 0.82
+    place = np.stack([np.cos(turn), np.sin(turn)], -1) * out[..., None]
+    bright = place @ sun * (1.3 if look.shadow > 0.15 else 0.5) + rng.normal(size=(n, _CLUSTERS)) * 0.45
+    order = np.argsort(bright, axis=1)
+    shades = np.clip(np.rint(np.take_along_axis(bright, order, 1) + 1), 0, 2).astype(int)
+    shades += np.array(m.CROWNS)[3 * trees.hue.astype(int)][:, None]
+    place = np.take_along_axis(place, order[..., None], 1) * trees.radius[:, None, None]
+    sizes = rng.uniform(0.16, 0.34, (n, _CLUSTERS)) * trees.radius[:, None] / fine.cell
+    centres = fixed_point(fine.to_pixels(middle[:, None] + place)).tolist()
+    sizes, shades = np.maximum(fixed_point(sizes), 1).tolist(), shades.tolist()
+    for k, dark in enumerate(np.array(m.CROWNS)[3 * trees.hue.astype(int)].tolist()):
+        fill_convex(material, shape[k], dark)
+        fill_convex(hidden, outline[k], 255)
+        fill_convex(shadow, outline[k], 0)
+        for centre, size, shade in zip(centres[k], sizes[k], shades[k], strict=True):
+            cv2.circle(material, centre, size, shade, -1, cv2.LINE_8, SHIFT)

@@ -30,6 +30,10 @@ class _Columns:
         """Return the rows within ``reach`` metres of a point (2,)."""
         return self.select(np.hypot(self.x - centre[0], self.y - centre[1]) < reach)
 
+    def within(self: _Table, half: float) -> _Table:
+        """Return the rows in a square of twice ``half`` metres about the origin."""
+        return self.select((np.abs(self.x) < half) & (np.abs(self.y) < half))
+
     def joined(self: _Table, other: _Table) -> _Table:
         """Return these rows and then the other's."""
         columns = {f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}  # type: ignore

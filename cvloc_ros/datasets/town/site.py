@@ -11,6 +11,7 @@ from cvloc_ros.datasets.town import materials as m
 from cvloc_ros.datasets.town import polyline
 from cvloc_ros.datasets.town.canvas import Canvas
 from cvloc_ros.datasets.town.network import RoadNetwork
+from cvloc_ros.datasets.town.scenery import BARRIER, BUILDING
 
 FREE, TAKEN, ROAD = 0, 1, 2
 
@@ -95,6 +96,25 @@ class Site:
         """Whether nothing stands at a point (2,) inside the town."""
         return bool(np.abs(point).max() < self.size / 2 - 1 and self.occupied.sample(point) == FREE)
 
+    def add_building(
+        self,
+        centre: np.ndarray,
+        u: np.ndarray,
+        footprint: tuple[float, float],
+        heights: tuple[float, float],
+        look: tuple[int, int],
+    ) -> None:
+        """Put a building whose ``footprint`` is (length along ``u``, depth), ``heights`` (eave, ridge over it).
+
+        ``look`` is the roof's material and the facade's grammar.
+        """
+        (length, depth), (eave, ridge) = footprint, heights
+        yaw = float(np.arctan2(u[1], u[0]))
+        if ridge > 0 and (depth > 1.2 * length or self.rng.random() < 0.2):
+            length, depth, yaw = depth, length, yaw + np.pi / 2  # the ridge runs away from the street
+        ridge = min(ridge, 0.5 * depth)
+        self.prisms.append((*centre, yaw, length / 2, depth / 2, eave, ridge, BUILDING, *look, self.rng.random()))
+
     def add_tree(self, point: np.ndarray, *, scale: float = 1.0, hue: int | None = None) -> None:
         """Plant a tree; its crown is up to ~5 m in radius at scale 1."""
         rng = self.rng
@@ -114,5 +134,5 @@ class Site:
             return
         centre = (start + end) / 2
         yaw = float(np.arctan2(d[1], d[0]))
-        row = (*centre, yaw, length / 2, width / 2, height, 0.0, 1, material, 0, self.rng.random())
+        row = (*centre, yaw, length / 2, width / 2, height, 0.0, BARRIER, material, 0, self.rng.random())
         self.prisms.append(row)

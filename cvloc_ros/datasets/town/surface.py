@@ -28,11 +28,13 @@ class Surface:
     Attributes:
         material: values of `materials`.
         paint: two uint8 coverage rasters: edge paint and centre-line paint.
+        beyond: the material beyond the town's edge.
 
     """
 
     material: Canvas
     paint: tuple[Canvas, Canvas]
+    beyond: int
 
     def paint_at(self, cell: float) -> tuple[Canvas, Canvas]:
         """Return the paint rasters, averaged so that their cells are not much smaller than ``cell`` metres."""
@@ -54,7 +56,8 @@ class Surface:
 def draw_surface(site: Site, painted: list[tuple[int, np.ndarray]], corner: float, wear: float) -> Surface:
     """Draw everything flat; ``corner`` is the kerb's radius at junctions, ``wear`` the mean wear of the paint."""
     rng, size = site.rng, site.size
-    material = Canvas.blank(size, CELL, int(rng.choice([m.LAWN, m.ROUGH, m.FIELD, m.LAWN_DRY])))
+    land = int(rng.choice([m.LAWN, m.ROUGH, m.FIELD, m.LAWN_DRY]))
+    material = Canvas.blank(size, CELL, land)
     for value, polygon in site.under:
         material.fill(polygon, value)
     distance = _distance_to_road(site.network, size, corner)
@@ -73,7 +76,7 @@ def draw_surface(site: Site, painted: list[tuple[int, np.ndarray]], corner: floa
     for channel, polygon in painted + site.paint:
         channels[channel].fill(polygon, 255, smooth=True)
     _wear(rng, channels, wear)
-    return Surface(material, channels)
+    return Surface(material, channels, land)
 
 
 def _distance_to_road(network: RoadNetwork, size: float, corner: float) -> np.ndarray:

@@ -68,7 +68,7 @@ def _octave(rng: np.random.Generator, cell: int) -> np.ndarray:
 
 def _streak(rng: np.random.Generator) -> np.ndarray:
     grid = np.pad(rng.normal(size=(TILE, TILE)).astype(np.float32), 64, mode="wrap")
-    smeared = cv2.blur(grid, (61, 3))[64:-64, 64:-64]
+    smeared = cv2.blur(grid, (25, 3))[64:-64, 64:-64]
     return smeared / smeared.std() + 0.4 * _octave(rng, 1)
 
 

@@ -70,10 +70,10 @@ class Town:
             roads=network,
             terrain=Terrain.draw(rng),
             surface=surface,
-            prisms=Prisms.from_rows(site.prisms),
-            trees=Trees.from_rows(site.trees),
-            posts=Posts.from_rows(site.posts),
-            slots=Slots.from_rows(site.slots),
+            prisms=Prisms.from_rows(site.prisms).within(size / 2),
+            trees=Trees.from_rows(site.trees).within(size / 2),
+            posts=Posts.from_rows(site.posts).within(size / 2),
+            slots=Slots.from_rows(site.slots).within(size / 2),
         )
 
     @cached_property
