@@ -86,14 +86,13 @@ def honesty_figure(result: RunResult) -> Figure | None:
 
 
 def _position(axis: Axes, result: RunResult) -> None:
-    start = _start(result)
-    fixes = [fix for fix in result.fixes if pose_track(result.truth).at(fix.stamp) is not None]
+    start, track = _start(result), pose_track(result.truth)
+    fixes = [fix for fix in result.fixes if track.at(fix.stamp) is not None]
     accepted = _with(result.frames, accepted=True)
     if fixes:
         axis.plot(_seconds(fixes, start), gnss_errors(result), ".", color=GNSS, markersize=3, label="GNSS")
     odometry = odometry_errors(result)
     if len(odometry):
-        track = pose_track(result.truth)
         stamps = [stamp for stamp, _ in result.dead_reckoning() if track.at(stamp) is not None]
         axis.plot((np.array(stamps) - start) * 1e-9, odometry, color=ODOMETRY, linewidth=1.2, label="odometry alone")
     axis.plot(
@@ -139,6 +138,8 @@ def _sigmas(axes: Sequence[Axes], result: RunResult) -> None:
         fused = [scale * _deviation(frame.fused_covariance, name) for frame in known]
         axis.plot(_seconds(accepted, start), per_frame, ".", color=FRAME, markersize=3, label="per frame")
         axis.plot(_seconds(known, start), fused, color=FUSED, linewidth=1.5, label="fused")
+        axis.set_xlim(0, None)
+        axis.set_ylim(0, None)
     axes[0].set_ylabel("position σ, m")
     axes[1].set_ylabel("heading σ, °")
     axes[0].legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
