@@ -176,12 +176,13 @@ def localize_bag(
         WeightsError: the method, weights or device are not to be had.
 
     """
-    from cvloc_ros.localization.localizer import load_localizer  # brings torch, which the loop itself does not need
-    from cvloc_ros.models.weights import choose_device
-
     bag = Bag.open(source, topics=topics)
     frame = datum or bag.datum or raster_datum(imagery)
     satellite_map = SatelliteMap.open(imagery, frame)
+
+    from cvloc_ros.localization.localizer import load_localizer  # brings torch: what can be wrong is checked before
+    from cvloc_ros.models.weights import choose_device
+
     device = choose_device(device)
     localizer = load_localizer(satellite_map, method=method, weights=weights, device=device)
     painter = match_painter(satellite_map)
