@@ -93,7 +93,7 @@ def pose_matrix(pose: Any) -> np.ndarray:
 def to_pose(T: SE2) -> Pose:
     """Return a planar pose as a message; z, roll and pitch are 0."""
     pose = Pose(orientation=_quaternion(T.yaw))
-    pose.position.x, pose.position.y = T.x, T.y
+    pose.position.x, pose.position.y = float(T.x), float(T.y)  # an integer would be serialized as garbage
     return pose
 
 
@@ -133,7 +133,7 @@ def to_pose_stamped(T: SE2, *, stamp: int, frame_id: str) -> PoseStamped:
 def to_transform(T: SE2, *, stamp: int, parent: str, child: str) -> TransformStamped:
     """Return a planar transform that maps the child's coordinates into the parent's."""
     message = TransformStamped(header=header(stamp, parent), child_frame_id=child)
-    message.transform.translation.x, message.transform.translation.y = T.x, T.y
+    message.transform.translation.x, message.transform.translation.y = float(T.x), float(T.y)
     message.transform.rotation = _quaternion(T.yaw)
     return message
 
@@ -181,7 +181,7 @@ def from_fix(message: Any) -> Fix:
 def to_fix(T: SE2, covariance: np.ndarray, *, datum: LocalFrame, stamp: int, frame_id: str) -> NavSatFix:
     """Return a pose in the map of ``datum`` as latitude and longitude; the altitude is the datum's."""
     latitude, longitude = datum.to_wgs84(np.array([T.x, T.y]))
-    message = NavSatFix(header=header(stamp, frame_id), altitude=datum.altitude)
+    message = NavSatFix(header=header(stamp, frame_id), altitude=float(datum.altitude))
     message.latitude, message.longitude = float(latitude), float(longitude)
     message.status.status = NavSatStatus.STATUS_FIX
     message.status.service = NavSatStatus.SERVICE_GPS

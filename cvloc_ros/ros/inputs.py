@@ -178,18 +178,22 @@ class Inputs:
         self._session.on_fix(fix.stamp, position, fix.covariance, antenna[:2, 3])
 
     def _initial_pose(self, message: PoseWithCovarianceStamped) -> None:
-        frames = self._config.frames
-        if message.header.frame_id.lstrip("/") != frames.map:
-            self._node.get_logger().warning(
-                f"initialpose ignored: expected it in '{frames.map}', got '{message.header.frame_id}'; "
-                f"set RViz's fixed frame to '{frames.map}'"
+        map_frame, log = self._config.frames.map, self._node.get_logger()
+        if message.header.frame_id.lstrip("/") != map_frame:
+            log.warning(
+                f"initialpose ignored: expected it in '{map_frame}', got '{message.header.frame_id}'; "
+                f"set RViz's fixed frame to '{map_frame}'"
             )
+            return
+        try:
+            pose = SE2.from_matrix(conversions.pose_matrix(message.pose.pose))
+        except ConversionError as error:
+            log.warning(f"initialpose ignored: {error}")
             return
         covariance = conversions.planar_covariance(message.pose.covariance)
         covariance = _SIGMA_OF_A_CLICK**2 if covariance is None else covariance
-        pose = SE2.from_matrix(conversions.pose_matrix(message.pose.pose))
         self._session.set_pose(to_nanoseconds(message.header.stamp), pose, covariance)
-        self._node.get_logger().info(f"starting from the given pose {pose.x:.1f}, {pose.y:.1f}")
+        log.info(f"starting from the given pose {pose.x:.1f}, {pose.y:.1f}")
 
     # Inner workings
 

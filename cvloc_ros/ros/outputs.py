@@ -17,7 +17,7 @@ from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind
-from sensor_msgs.msg import Image, NavSatFix, NavSatStatus
+from sensor_msgs.msg import Image, NavSatFix
 
 from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
 from cvloc_ros.evaluation.records import FrameRecord
@@ -63,10 +63,8 @@ class Outputs:
         self._overlay = self._advertise(Image, "~/debug/overlay")
         self._travelled: deque[PoseStamped] = deque(maxlen=_PATH_LENGTH)
         self._path_published = self._painted = 0.0
-        datum_message = NavSatFix(latitude=datum.latitude, longitude=datum.longitude, altitude=datum.altitude)
-        datum_message.header = conversions.header(0, config.frames.map)
-        datum_message.status.status = NavSatStatus.STATUS_FIX
-        self._advertise(NavSatFix, "~/datum", qos.LATCHED).publish(datum_message)
+        origin = conversions.to_fix(SE2(), np.zeros((2, 2)), datum=datum, stamp=0, frame_id=config.frames.map)
+        self._advertise(NavSatFix, "~/datum", qos.LATCHED).publish(origin)
 
     def close(self) -> None:
         """Withdraw all publishers."""

@@ -41,7 +41,7 @@ class Pipeline:
         transforms: Transforms,
         health: Health,
     ) -> None:
-        """Subscribe and start the worker."""
+        """Subscribe and start the worker; what was known when the node was last active is forgotten."""
         self._node, self._session, self._outputs = node, session, outputs
         self._transforms, self._health = transforms, health
         self._began = time.monotonic()
@@ -59,6 +59,7 @@ class Pipeline:
             on_odometry=self._odometry_came,
             on_jump=self.time_jumped,
         )
+        self.reset()
 
     @property
     def without_clock_for(self) -> float:

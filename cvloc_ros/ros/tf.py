@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from cvloc_ros.ros import qos
-from cvloc_ros.ros.conversions import matrix
+from cvloc_ros.ros.conversions import ConversionError, matrix
 
 
 class MissingTransform(LookupError):
@@ -94,7 +94,7 @@ class DirectTransforms:
         """Subscribe to /tf and /tf_static, and open /tf for publishing."""
         from tf2_msgs.msg import TFMessage
 
-        self._message = TFMessage
+        self._message, self._log = TFMessage, node.get_logger()
         self._tree = TransformTree()
         node.create_subscription(TFMessage, "/tf_static", lambda m: self._update(m, static=True), qos.STATIC_TF)
         node.create_subscription(TFMessage, "/tf", lambda m: self._update(m, static=False), qos.MOVING_TF)
@@ -114,7 +114,11 @@ class DirectTransforms:
 
     def _update(self, message: Any, *, static: bool) -> None:
         for transform in message.transforms:
-            self._tree.update(transform, static=static)
+            try:
+                self._tree.update(transform, static=static)
+            except ConversionError as error:
+                edge = f"{transform.header.frame_id} -> {transform.child_frame_id}"
+                self._log.warning(f"the transform {edge} is not used: {error}", throttle_duration_sec=60.0)
 
 
 class Tf2RosTransforms:

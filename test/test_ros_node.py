@@ -1,0 +1,290 @@
+"""The node over real DDS: what it says when something is missing, and what comes out when nothing is."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="the node needs ROS 2: make setup, or a sourced ROS installation")
+
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Odometry, Path
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from ros_world import DATUM, NodeProcess, Vehicle, free_domain, write_confident_weights, write_imagery
+from sensor_msgs.msg import Image, NavSatFix
+from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
+
+from cvloc_ros.geometry import SE2
+from cvloc_ros.ros import qos
+from cvloc_ros.ros.conversions import to_nanoseconds, to_pose_with_covariance
+
+OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """One node for all tests of this module: it takes seconds to start, and milliseconds to activate again."""
+    folder = tmp_path_factory.mktemp("node")
+    write_imagery(folder / "imagery.tif")
+    write_confident_weights(folder / "weights.safetensors")
+    domain = free_domain()
+    parameters = {
+        "imagery": folder / "imagery.tif",
+        "datum": f"[{DATUM.latitude}, {DATUM.longitude}]",
+        "weights": folder / "weights.safetensors",
+        "camera.transport": "compressed",
+        "health.silence": 0.8,
+        "gate.max_position_sigma": 50.0,
+        "gate.max_heading_sigma": 90.0,
+        "gate.max_edge_mass": 1.0,
+        "gate.min_coverage": 0.1,
+        "overlay_period": 0.0,
+    }
+    arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+    process, vehicle = NodeProcess(domain, folder, "--ros-args", *arguments), Vehicle(domain)
+    vehicle.until(lambda: "node" in vehicle.statuses, timeout=40, drive=False)
+    yield vehicle, process
+    vehicle.close()
+    process.stop()
+    assert "Traceback" not in process.text()
+
+
+@pytest.fixture
+def vehicle(world):
+    """A vehicle, and a node that has just been activated and knows nothing but static transforms."""
+    vehicle, _ = world
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        change(vehicle, transition)
+    vehicle.renew()
+    return vehicle
+
+
+def change(vehicle, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    assert vehicle.call(ChangeState, "/cvloc/change_state", request).success
+
+
+def set_parameter(vehicle, name, value):
+    kind = ParameterType.PARAMETER_STRING if isinstance(value, str) else ParameterType.PARAMETER_DOUBLE
+    field = "string_value" if isinstance(value, str) else "double_value"
+    parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
+    return vehicle.call(SetParameters, "/cvloc/set_parameters", SetParameters.Request(parameters=[parameter])).results[
+        0
+    ]
+
+
+def test_silent_inputs_are_named_with_their_topics(vehicle):
+    vehicle.odometry = vehicle.camera_info = vehicle.images = vehicle.fixes = False
+    assert "no image on /image/compressed for" in vehicle.status("image", level=ERROR)
+    assert "no CameraInfo on /camera_info for" in vehicle.status("camera_info", level=ERROR)
+    assert "no odometry on /odom for" in vehicle.status("odometry", level=ERROR)
+    assert "no GNSS fix on /fix for" in vehicle.status("gnss", level=WARN)
+    assert "odometry" in vehicle.status("tracker", level=WARN)
+
+
+def test_missing_camera_info_is_the_reason_that_is_given(vehicle, world):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.camera_info = False
+    assert "/camera_info" in vehicle.status("camera_info", level=ERROR)
+    vehicle.until(lambda: any(frame.reason == "no_camera_info" for frame in vehicle.frames))
+    assert "no CameraInfo on /camera_info" in world[1].text()
+    vehicle.camera_info = True
+    vehicle.status("camera_info", level=OK)
+
+
+def test_uncalibrated_camera_is_refused(vehicle):
+    vehicle.calibrated = False
+    assert "calibrate" in vehicle.status("camera_info", level=ERROR, containing="K = 0")
+
+
+def test_odometry_that_ends_is_reported_and_forgiven(vehicle, world):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.status("odometry", level=OK)
+    vehicle.odometry = False
+    vehicle.status("odometry", level=ERROR, containing="no odometry on /odom for")
+    assert "no odometry on /odom" in world[1].text()
+    vehicle.odometry = True
+    vehicle.status("odometry", level=OK)
+
+
+def test_no_pose_is_localized_without_odometry(vehicle):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.odometry = False
+    vehicle.until(lambda: len(vehicle.frames) > 3)
+    assert {frame.reason for frame in vehicle.frames} == {"waiting"}
+
+
+def test_pose_and_everything_beside_it(vehicle):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    poses = vehicle.listen(PoseWithCovarianceStamped, "/cvloc/pose")
+    odometry = vehicle.listen(Odometry, "/cvloc/odometry")
+    path = vehicle.listen(Path, "/cvloc/path")
+    fixes = vehicle.listen(NavSatFix, "/cvloc/fix")
+    datum = vehicle.listen(NavSatFix, "/cvloc/datum", qos.LATCHED)
+    transforms = vehicle.listen(TFMessage, "/tf")
+    pictures = vehicle.listen(Image, "/cvloc/debug/overlay")
+    topics = (poses, odometry, path, fixes, datum, transforms, pictures)
+    vehicle.until(lambda: all(topics) and len(poses) > 1 and len(vehicle.frames) > 5, timeout=25)
+
+    assert to_nanoseconds(poses[0].header.stamp) in vehicle.image_stamps
+    assert poses[0].header.frame_id == "map"
+    covariance = np.array(poses[0].pose.covariance).reshape(6, 6)
+    assert (np.linalg.eigvalsh(covariance[np.ix_([0, 1, 5], [0, 1, 5])]) > 0).all()
+    assert covariance[2, 2] == covariance[3, 3] == covariance[4, 4] == 0.0
+
+    accepted = {frame.stamp: frame for frame in vehicle.frames if frame.accepted}
+    for pose in poses:
+        frame = accepted.get(to_nanoseconds(pose.header.stamp))
+        if frame is not None:
+            assert (pose.pose.pose.position.x, pose.pose.pose.position.y) == (frame.estimate.x, frame.estimate.y)
+
+    assert (odometry[0].header.frame_id, odometry[0].child_frame_id) == ("map", "base_link")
+    assert odometry[0].twist.twist.linear.x == 8.0
+    edge = transforms[-1].transforms[0]
+    assert (edge.header.frame_id, edge.child_frame_id) == ("map", "odom")
+    east, north = DATUM.to_enu(fixes[-1].latitude, fixes[-1].longitude)
+    near = min(odometry, key=lambda m: abs(to_nanoseconds(m.header.stamp) - to_nanoseconds(fixes[-1].header.stamp)))
+    assert np.hypot(east - near.pose.pose.position.x, north - near.pose.pose.position.y) < 1.0
+    assert (datum[0].latitude, datum[0].longitude) == (DATUM.latitude, DATUM.longitude)
+    assert pictures[0].encoding == "rgb8" and pictures[0].width > 1000
+
+
+def test_transform_is_stamped_ahead_of_the_odometry(vehicle):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    transforms, odometry = vehicle.listen(TFMessage, "/tf"), vehicle.listen(Odometry, "/cvloc/odometry")
+    vehicle.until(lambda: len(transforms) > 3 and len(odometry) > 3, timeout=25)
+    stamps = {to_nanoseconds(message.header.stamp) for message in odometry}
+    ahead = {to_nanoseconds(message.transforms[0].header.stamp) - 100_000_000 for message in transforms}
+    assert stamps & ahead
+
+
+def test_initial_pose_starts_the_track_without_gnss(vehicle):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.fixes = False
+    vehicle.status("tracker", level=WARN, containing="no GNSS fix and no initial pose")
+    pose = to_pose_with_covariance(SE2(-50, 0, 0), np.diag([4.0, 4.0, 0.1]), stamp=vehicle.start, frame_id="map")
+    vehicle.initial_pose.publish(pose)
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
+    prior = next(frame.prior for frame in vehicle.frames if frame.prior is not None)
+    assert abs(prior.T_map_base.yaw) < 0.1
+
+
+def test_useless_initial_poses_are_refused(vehicle, world):
+    vehicle.until(lambda: vehicle.initial_pose.get_subscription_count())
+    elsewhere = to_pose_with_covariance(SE2(), np.eye(3), stamp=vehicle.start, frame_id="odom")
+    vehicle.initial_pose.publish(elsewhere)
+    vehicle.until(lambda: "initialpose ignored: expected it in 'map', got 'odom'" in world[1].text())
+    nowhere = to_pose_with_covariance(SE2(np.nan, 0, 0), np.eye(3), stamp=vehicle.start, frame_id="map")
+    vehicle.initial_pose.publish(nowhere)
+    vehicle.until(lambda: "initialpose ignored: expected a finite position" in world[1].text())
+
+
+def test_time_that_jumps_back_resets_once(vehicle, world):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    before = world[1].text().count("time jumped back")
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames), timeout=25)
+    vehicle.restart()
+    vehicle.frames.clear()
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames), timeout=25)
+    first = next(frame for frame in vehicle.frames if frame.reason != "reset")  # that one was under way
+    assert first.prior is None, "nothing may be known right after the jump"
+    assert world[1].text().count("time jumped back") == before + 1
+
+
+def test_services(vehicle):
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames), timeout=25)
+    assert vehicle.call(SetBool, "/cvloc/enable", SetBool.Request(data=False)).success
+    vehicle.status("node", level=WARN, containing="disabled")
+    vehicle.frames.clear()
+    assert vehicle.call(Trigger, "/cvloc/relocalize", Trigger.Request()).success
+    assert vehicle.call(Trigger, "/cvloc/reset", Trigger.Request()).success
+    assert vehicle.call(SetBool, "/cvloc/enable", SetBool.Request(data=True)).success
+    vehicle.until(lambda: vehicle.frames)
+    assert vehicle.frames[0].reason == "waiting"
+    vehicle.status("node", level=OK)
+
+
+def test_raw_images_after_a_change_of_parameters(vehicle):
+    refused = set_parameter(vehicle, "camera.transport", "raw")
+    assert not refused.successful and "clean it up first" in refused.reason
+    assert set_parameter(vehicle, "odometry_wait", 0.1).successful
+    assert not set_parameter(vehicle, "odometry_wait", 99.0).successful
+
+    def use(transport):
+        change(vehicle, Transition.TRANSITION_DEACTIVATE)
+        change(vehicle, Transition.TRANSITION_CLEANUP)
+        assert not set_parameter(vehicle, "camera.transport", "telepathy").successful
+        assert set_parameter(vehicle, "camera.transport", transport).successful
+        change(vehicle, Transition.TRANSITION_CONFIGURE)
+        change(vehicle, Transition.TRANSITION_ACTIVATE)
+
+    try:
+        use("raw")
+        vehicle.compressed = False
+        vehicle.publish_transforms("camera_optical", "gnss")
+        vehicle.restart()
+        vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames), timeout=25)
+        vehicle.status("image", level=OK)
+    finally:
+        use("compressed")
+
+
+def test_subscriber_that_asks_for_too_much_is_named(vehicle):
+    vehicle.listen(PoseWithCovarianceStamped, "/cvloc/pose", qos.LATCHED)
+    assert "DURABILITY" in vehicle.status("outputs", level=WARN, containing="/cvloc/pose")
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Start nodes of one test; returns a function (arguments) -> (process, vehicle)."""
+    running = []
+
+    def start(*arguments):
+        domain = free_domain()
+        process, vehicle = NodeProcess(domain, tmp_path, "--ros-args", *arguments), Vehicle(domain)
+        running.append((process, vehicle))
+        return process, vehicle
+
+    yield start
+    for process, vehicle in running:
+        vehicle.close()
+        process.stop()
+
+
+def test_missing_transform_is_named(started, tmp_path):
+    write_imagery(tmp_path / "imagery.tif")
+    write_confident_weights(tmp_path / "weights.safetensors")
+    imagery, weights = f"imagery:={tmp_path}/imagery.tif", f"weights:={tmp_path}/weights.safetensors"
+    process, vehicle = started("-p", imagery, "-p", weights, "-p", "camera.transport:=compressed")
+    vehicle.publish_transforms("gnss")
+    text = vehicle.status("transforms", level=ERROR, containing="known frames: base_link, gnss", timeout=40)
+    assert "'camera_optical' and 'base_link'" in text and "static_transform_publisher" in text
+    assert {frame.reason for frame in vehicle.frames} <= {"no_camera_info", "no_transform", "waiting"}
+    vehicle.publish_transforms("gnss", "camera_optical")
+    vehicle.status("transforms", level=OK)
+    assert "Traceback" not in process.text()
+
+
+def test_missing_imagery_file_is_named(started, tmp_path):
+    process, vehicle = started("-p", f"imagery:={tmp_path}/nowhere.tif")
+    assert f"there is no file '{tmp_path}/nowhere.tif'" in vehicle.status("imagery", level=ERROR, timeout=40)
+    assert "not configured" in vehicle.status("node", level=ERROR)
+    assert "nowhere.tif" in process.text() and "Traceback" not in process.text()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "complaint"),
+    [
+        ("imagry:=x.tif", "did you mean imagery?"),
+        ("gate.min_quality:=3.0", "expects 0.0 to 1.0, got 3.0"),
+        ("gate.min_quality:=high", "expects a double, e.g. 1.0, got 'high'"),
+        ("tf.publish:=everything", "expects one of none, map_odom, map_base"),
+    ],
+)
+def test_wrong_parameters_end_the_node_with_one_line(started, parameter, complaint):
+    process, _ = started("-p", parameter)
+    assert process.process.wait(timeout=40) == 2
+    assert complaint in process.text() and "Traceback" not in process.text()
