@@ -61,8 +61,10 @@ class Trajectory:
         return np.stack([np.interp(since, known, column) for column in values.T], axis=-1)
 
 
-def follow(route: np.ndarray, *, duration: float, cruise: float) -> Trajectory:
+def follow(route: np.ndarray, *, duration: float | None, cruise: float) -> Trajectory:
     """Return the motion of a vehicle along a route (N, 2) that slows down for turns, from `EPOCH` on.
+
+    Without a duration (seconds) it drives the whole route.
 
     Raises:
         ValueError: the route ends before the duration.
@@ -80,7 +82,9 @@ def follow(route: np.ndarray, *, duration: float, cruise: float) -> Trajectory:
     for i in range(len(speed) - 2, -1, -1):
         speed[i] = min(speed[i], np.sqrt(speed[i + 1] ** 2 + 2 * _BRAKING * step[i]))
     passed = np.concatenate([[0.0], np.cumsum(2 * step / (speed[1:] + speed[:-1]))])
-    if passed[-1] < duration:
+    if duration is None:
+        duration = float(passed[-1])
+    elif passed[-1] < duration:
         raise ValueError(
             f"expected a route for {duration:.0f} s of driving, got {along[-1]:.0f} m that are driven in "
             f"{passed[-1]:.0f} s: give a longer route or a shorter duration"
