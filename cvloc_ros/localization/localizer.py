@@ -74,7 +74,7 @@ class Localizer:
             covered=patch.covered,
             quality=quality,
             covariance=covariance,
-            edge_mass=evidence.edge_mass if box[0] >= self.matcher.search_box[0] else 0.0,
+            edge_mass=evidence.edge_mass,
             solved=match.solved,
         )
         spent = {**(milliseconds or {}), **match.milliseconds, "weigh": 1e3 * (time.perf_counter() - began)}

@@ -35,7 +35,7 @@ class TrainConfig:
     decay: float = 0.35
     weight_decay: float = 1e-4
     clip: float = 1.0
-    ema: float = 0.998
+    ema: float = 0.995
     seed: int = 0
     workers: int = 1
     threads: int = 2

@@ -25,8 +25,9 @@ DEMO_TOWNS = 2_000_000
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How a rendered pair becomes a sample."""
+    """How towns are coloured for training, and how a rendered pair becomes a sample; all are probabilities."""
 
+    scatter: float = 0.5
     mirrored: float = 0.5
     blank_ground: float = 0.03
     partial_coverage: float = 0.1
@@ -133,7 +134,7 @@ class TownSamples(IterableDataset):
         while True:
             town = Town.generate(town_seed % VALIDATION_TOWNS)
             for i in range(self.pairs_per_town):
-                yield render_pair(town, i)
+                yield render_pair(town, i, scatter=self.augment.scatter)
             town_seed += workers
 
 

@@ -50,6 +50,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
     network: VoteFlow = VoteFlow().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+    average_from = config.warm_up  # an average that remembers the random start would lag behind for long
     shipped = cast(VoteFlow, averaged.module)
     checkpoint = out / "checkpoint.pt"
     seen = 0
@@ -83,6 +84,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
+        if seen < average_from:
+            averaged.n_averaged.zero_()  # the next update copies the network
         averaged.update_parameters(network)
         seen += config.batch
 

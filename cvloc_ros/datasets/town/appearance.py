@@ -101,12 +101,26 @@ class Appearance:
     seed: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, *, style: str, view: str) -> Appearance:
-        """Draw a look for a ``view`` ("ground" or "satellite") of a town of a style."""
+    def draw(cls, rng: np.random.Generator, *, style: str, view: str, scatter: float = 0.0) -> Appearance:
+        """Draw a look for a ``view`` ("ground" or "satellite") of a town of a style.
+
+        Args:
+            rng: decides everything.
+            style: a key of `styles.STYLES`.
+            view: "ground" or "satellite".
+            scatter: probability that each of colours and cover is drawn far from any season: see `_scatter`.
+
+        """
         family = STYLES[style]
         name = str(rng.choice(family.seasons))
         season = SEASONS[name]
         first, second = _tables(rng, season, view)
+        cover = np.array(season.cover or (128, 128, 128), dtype=np.float32)
+        cover_texel, cover_edge = season.cover_texel, season.cover_edge
+        if rng.random() < scatter:
+            _scatter(rng, first, second)
+        if rng.random() < scatter:
+            cover, cover_texel, cover_edge = _scatter_cover(rng, second), (0.03, 0.5), (20, 255)
         ground = view == "ground"
         overcast = rng.random() < season.overcast
         elevation = rng.uniform(*season.sun) + (0 if ground else 8)
@@ -121,9 +135,9 @@ class Appearance:
             fine=Texture.draw(rng, family.textures, (0.015, 0.06) if ground else (0.12, 0.4)),
             medium=Texture.draw(rng, ("fbm", "blotch") if style == "train" else ("fbm",), (0.06, 0.4)),
             stain=float(rng.uniform(0.0, 0.3)),
-            cover=np.array(season.cover or (128, 128, 128), dtype=np.float32) + rng.normal(size=3) * 6,
-            cover_texture=Texture.draw(rng, ("fbm",), season.cover_texel),
-            cover_edge=float(rng.uniform(*season.cover_edge)),
+            cover=cover + rng.normal(size=3).astype(np.float32) * 6,
+            cover_texture=Texture.draw(rng, ("fbm",), cover_texel),
+            cover_edge=float(rng.uniform(*cover_edge)),
             paint=np.array(season.paint[int(rng.integers(len(season.paint)))], np.float32) * rng.uniform(0.8, 1.05),
             paint_wear=float(rng.uniform(0.0, 0.45)),
             sun=(float(rng.uniform(0, 2 * np.pi)), float(np.radians(elevation))),
@@ -146,6 +160,34 @@ class Appearance:
             lean=lean * np.array([np.cos(lean_heading), np.sin(lean_heading)]),
             seed=int(rng.integers(2**31)),
         )
+
+
+def _scatter(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> None:
+    """Give each kind of surface but the roads colours that no season has, in place.
+
+    Training needs them: a network that has only seen green lawns and red roofs does not know that a town's shapes
+    matter and its colours do not. Roads only become lighter, and paint stays: dark and red roads and yellow paint
+    belong to the held-out style.
+    """
+    roofs = [*m.ROOFS, *(roof + m.ROOF_SHADE for roof in m.ROOFS)]
+    kinds = (m.GREEN, m.PAVED, roofs, m.FACADES, m.CROWNS, (m.SOIL, m.GRAVEL, m.HEDGE, m.WATER))
+    for ids in kinds:
+        order, gain = rng.permutation(3), np.exp(rng.normal() * 0.45 + rng.normal(size=3) * 0.3)
+        lift = rng.normal() * 25 + rng.normal(size=3) * 10
+        for table in (first, second):
+            table[list(ids), :3] = np.clip(table[list(ids)][:, order] * gain + lift, 0, 255)
+    lighter = np.exp(rng.uniform(0.0, 0.2) + np.abs(rng.normal(size=3)) * [0.0, 0.06, 0.06])
+    for table in (first, second):
+        table[list(m.ROADS), :3] = np.clip(table[list(m.ROADS), :3] * lighter, 0, 255)
+
+
+def _scatter_cover(rng: np.random.Generator, second: np.ndarray) -> np.ndarray:
+    """Let something of a random colour, never as bright as snow, lie in patches; return its colour."""
+    roofs = [*m.ROOFS, *(roof + m.ROOF_SHADE for roof in m.ROOFS)]
+    for ids, most in ((m.GREEN, 0.8), (m.PAVED, 0.6), (roofs, 0.8), (m.ROADS, 0.1)):
+        second[list(ids), 3] = round(255 * rng.uniform(0, most))
+    grey = rng.uniform(30, 195)
+    return np.clip(grey + rng.normal(size=3) * 30, 10, 205).astype(np.float32)
 
 
 def _channel_mix(saturation: float, tint: np.ndarray) -> np.ndarray:

@@ -37,8 +37,15 @@ class TownPair:
     T_map_base: SE2
 
 
-def render_pair(town: Town, seed: int) -> TownPair:
-    """Render a pair at a pose on the town's roads; the same town and seed give the same bytes."""
+def render_pair(town: Town, seed: int, *, scatter: float = 0.0) -> TownPair:
+    """Render a pair at a pose on the town's roads; the same town and seed give the same bytes.
+
+    Args:
+        town: where.
+        seed: decides the pose, the camera, the cars and both looks.
+        scatter: share of unnatural colours, for training: see `Appearance.draw`.
+
+    """
     rng = np.random.default_rng([town.seed, seed, 21])
     T_map_base = draw_pose(town, rng)
     camera, T_base_camera = draw_camera(rng)
@@ -46,8 +53,8 @@ def render_pair(town: Town, seed: int) -> TownPair:
     T_shaken = camera_extrinsics(height=0.0, pitch=shake[0], roll=shake[1]) @ np.linalg.inv(
         camera_extrinsics(height=0.0)
     )
-    ground_look = Appearance.draw(rng, style=town.style, view="ground")
-    satellite_look = Appearance.draw(rng, style=town.style, view="satellite")
+    ground_look = Appearance.draw(rng, style=town.style, view="ground", scatter=scatter)
+    satellite_look = Appearance.draw(rng, style=town.style, view="satellite", scatter=scatter)
     traffic = _out_of_the_way(town.cars(2 * seed), T_map_base)
     if rng.random() < 0.18:
         traffic = traffic.joined(cars.ahead_of(T_map_base, rng))

@@ -1,0 +1,142 @@
+"""The localizer around a matcher whose answer is known: placing, box, gate. The network has tests of its own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
+from cvloc_ros.imagery import Patch
+from cvloc_ros.localization.covariance import EVIDENCE, weigh_evidence
+from cvloc_ros.localization.localizer import Localizer, search_box
+from cvloc_ros.localization.types import Frame, Prior
+from cvloc_ros.models.matcher import Match
+from cvloc_ros.training.calibrate import UNCALIBRATED
+
+SHIFTS = -1.6 * np.arange(-13, 14)
+HEADINGS = np.radians(2.0) * np.arange(-5, 6)
+FINE, FINE_YAW = -0.8 * np.arange(-5, 6), np.radians(1.0) * np.arange(-2, 3)
+
+
+def gaussian(x, y, yaw, mean, sigma):
+    square = (
+        ((yaw - mean[2]) / sigma[2])[:, None, None] ** 2
+        + ((x - mean[0]) / sigma[0])[None, :, None] ** 2
+        + ((y - mean[1]) / sigma[1])[None, None, :] ** 2
+    )
+    p = np.exp(-0.5 * square)
+    return p / p.sum()
+
+
+class KnownMatcher:
+    """Answers with a given pose, as sure of it as it is told."""
+
+    name = "known"
+    patch_grid = GroundGrid.centred(256, 0.4)
+    search_box = (20.0, np.radians(10.0))
+
+    def __init__(self, pose, *, sigma=(0.5, 0.3, 0.01), solved=True):
+        self.pose, self.sigma, self.solved = np.array(pose), sigma, solved
+        self.box = None
+
+    def match(self, image, camera, T_base_camera, patch, coverage, *, box):
+        self.box = box
+        base = GroundGrid(24, 24, 1.6, 40.0).centres().reshape(-1, 2)
+        return Match(
+            pose=self.pose,
+            solved=self.solved,
+            base=base,
+            patch=SE2(*self.pose).apply(base),
+            weights=np.full(len(base), 0.1),
+            scales=np.full(len(base), 0.5),
+            probability=gaussian(SHIFTS, SHIFTS, HEADINGS, self.pose, np.maximum(self.sigma, [0.5, 0.5, 0.01])),
+            x=SHIFTS,
+            y=SHIFTS,
+            yaw=HEADINGS,
+            local=gaussian(FINE, FINE, FINE_YAW, (0, 0, 0), self.sigma),
+            local_shift=FINE,
+            local_yaw=FINE_YAW,
+            similarity=(0.5, 0.5),
+            milliseconds={"match": 1.0},
+        )
+
+
+def calibration(*log_sigma):
+    """A calibration that always answers with the same deviations (m, m, rad) and a quality of one half."""
+    rows = tuple((value, *[0.0] * len(EVIDENCE)) for value in log_sigma)
+    return replace(UNCALIBRATED, log_sigma=rows)
+
+
+def frame():
+    camera = PinholeCamera.from_focal(416, 128, 240.0)
+    return Frame(5, np.zeros((128, 416, 3), np.uint8), camera, camera_extrinsics(height=1.6))
+
+
+def localize(matcher, prior, covered=1.0):
+    coverage = np.zeros((256, 256), bool)
+    coverage[: round(256 * covered)] = True
+    patch = Patch(np.zeros((256, 256, 3), np.uint8), coverage, matcher.patch_grid, prior.T_map_base)
+    return Localizer(matcher, calibration(-0.7, -0.7, -4.0), None).match(frame(), prior, patch)
+
+
+WIDE = np.diag([49.0, 49.0, np.radians(4) ** 2])
+
+
+def test_the_pose_is_placed_in_the_map():
+    """A vehicle 3 m ahead and 1 m left of a prior that faces north is 3 m further north and 1 m further west."""
+    prior = Prior(SE2(100.0, 50.0, np.pi / 2), WIDE)
+    found = localize(KnownMatcher([3.0, 1.0, 0.1]), prior)
+    np.testing.assert_allclose(found.T_map_base.vector(), [99.0, 53.0, np.pi / 2 + 0.1], atol=1e-9)
+    assert found.stamp == 5
+    assert found.posterior.entropy() > 0
+
+
+def test_covariance_turns_with_the_vehicle():
+    """A matcher that is weaker forward than sideways is weak along north when the vehicle faces north."""
+    matcher = KnownMatcher([0.0, 0.0, 0.0])
+    patch = Patch(
+        np.zeros((256, 256, 3), np.uint8), np.ones((256, 256), bool), matcher.patch_grid, SE2(0, 0, np.pi / 2)
+    )
+    found = Localizer(matcher, calibration(0.5, -1.0, -4.0), None).match(
+        frame(), Prior(SE2(0, 0, np.pi / 2), WIDE), patch
+    )
+    assert found.covariance[1, 1] == pytest.approx(np.exp(1.0), rel=1e-6)
+    assert found.covariance[0, 0] == pytest.approx(np.exp(-2.0), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("matcher", "covered", "reason"),
+    [
+        (KnownMatcher([2.0, 1.0, 0.0]), 0.3, "low_coverage"),
+        (KnownMatcher([2.0, 1.0, 0.0], solved=False), 1.0, "degenerate_matches"),
+        (KnownMatcher([20.8, 0.0, 0.0]), 1.0, "at_search_edge"),
+        (KnownMatcher([2.0, 1.0, 0.0]), 1.0, ""),
+    ],
+)
+def test_rejections_have_reasons(matcher, covered, reason):
+    found = localize(matcher, Prior(SE2(), WIDE), covered)
+    assert found.reason == reason
+    assert found.accepted == (reason == "")
+
+
+def test_the_search_box_follows_the_prior_in_the_vehicles_axes():
+    along_north = Prior(SE2(0, 0, np.pi / 2), np.diag([4.0, 25.0, np.radians(2) ** 2]))
+    x, y, yaw = search_box(along_north, (20.0, np.radians(10)))
+    assert (x, y, np.degrees(yaw)) == pytest.approx((15.0, 6.0, 6.0))
+    sure = Prior(SE2(), np.eye(3) * 1e-6)
+    assert search_box(sure, (20.0, np.radians(10))) == pytest.approx((4.0, 4.0, np.radians(4)))
+    lost = Prior(SE2(), np.eye(3) * 1e4)
+    assert search_box(lost, (20.0, np.radians(10))) == pytest.approx((20.0, 20.0, np.radians(10)))
+
+
+def test_evidence_is_finite_without_matches():
+    match = KnownMatcher([0.0, 0.0, 0.0]).match(None, None, None, None, None, box=(20, 20, 0.17))
+    empty = Match(**{**match.__dict__, "base": match.base[:0], "patch": match.patch[:0], "weights": match.weights[:0]})
+    assert np.isfinite(weigh_evidence(empty).values).all()
+
+
+def test_evidence_of_a_sharp_vote_is_sharper():
+    sharp = KnownMatcher([0, 0, 0], sigma=(0.3, 0.3, 0.005)).match(None, None, None, None, None, box=(20, 20, 0.17))
+    broad = KnownMatcher([0, 0, 0], sigma=(2.0, 1.0, 0.03)).match(None, None, None, None, None, box=(20, 20, 0.17))
+    assert (weigh_evidence(sharp).values[:3] < weigh_evidence(broad).values[:3]).all()
+    assert weigh_evidence(sharp).values[7] < weigh_evidence(broad).values[7]  # entropy
