@@ -25,9 +25,20 @@ DEMO_TOWNS = 2_000_000
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How towns are coloured for training, and how a rendered pair becomes a sample; all are probabilities."""
+    """How towns are coloured for training, and how a rendered pair becomes a sample; probabilities, but the first.
 
-    scatter: float = 0.5
+    Attributes:
+        natural_towns: the stream's first towns keep to the seasons' colours: matching is learned sooner in them.
+        scatter: of colours and covers far from any season, in the later towns: see `Appearance.draw`.
+        mirrored: swap left and right.
+        blank_ground: no camera image.
+        partial_coverage: imagery missing beyond an edge.
+        recoloured: of each image: gamma, gain and offset by channel, grey, swapped channels.
+
+    """
+
+    natural_towns: int = 20
+    scatter: float = 0.4
     mirrored: float = 0.5
     blank_ground: float = 0.03
     partial_coverage: float = 0.1
@@ -133,8 +144,9 @@ class TownSamples(IterableDataset):
         town_seed = self.first_town + worker
         while True:
             town = Town.generate(town_seed % VALIDATION_TOWNS)
+            scatter = self.augment.scatter if town_seed >= self.augment.natural_towns else 0.0
             for i in range(self.pairs_per_town):
-                yield render_pair(town, i, scatter=self.augment.scatter)
+                yield render_pair(town, i, scatter=scatter)
             town_seed += workers
 
 
