@@ -6,6 +6,7 @@
 #   make lint     ruff and mypy
 #   make train    make the shipped weights again
 #   make bench    time every stage
+#   make figures  bring the README's tables and pictures up to date
 #
 # PyPI's torch for x86-64 carries CUDA (several GB). On a machine without a GPU ask for the small one:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
@@ -26,7 +27,7 @@ export ROS_DOMAIN_ID ?= 87
 export ROS_LOG_DIR ?= $(CURDIR)/log
 export FASTRTPS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds_shared_memory.xml
 
-.PHONY: setup demo test lint train bench clean
+.PHONY: setup demo test lint train bench figures clean
 
 setup: $(READY)
 	@:
@@ -57,10 +58,14 @@ lint: setup
 	$(BIN)/mypy
 
 train: setup
-	$(BIN)/cvloc train
+	$(BIN)/cvloc train --out runs/vote_flow
+	cp runs/vote_flow/vote_flow.* cvloc_ros/models/weights/
 
 bench: setup
-	$(BIN)/cvloc bench
+	$(BIN)/cvloc bench --json out/bench.json
+
+figures: demo bench
+	$(BIN)/python tools/update_readme.py
 
 clean:
 	rm -rf build install log out

@@ -27,7 +27,7 @@ _MATCH_WIDTH = 1100  # pixels of a match picture on the page
 
 
 def write_report(result: RunResult, summary: dict[str, Any], folder: Path) -> None:
-    """Write report.html, and pictures/map.png, errors.png, calibration.png, matches.png as far as there is data."""
+    """Write report.html, and pictures/map.png, errors.png, calibration.png, match_*.jpg as far as there is data."""
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     sections = [
@@ -46,7 +46,8 @@ def write_report(result: RunResult, summary: dict[str, Any], folder: Path) -> No
     chosen = choose_samples(result)
     if chosen:
         images = [np.asarray(cv2.imdecode(np.frombuffer(s.jpeg, np.uint8), cv2.IMREAD_COLOR)) for _, s in chosen]
-        cv2.imwrite(str(pictures / "matches.png"), np.concatenate(images))
+        for caption, sample in chosen:
+            (pictures / f"match_{caption.split(':')[0].lower()}.jpg").write_bytes(sample.jpeg)
         sections.append(_matches(chosen, images))
     sections += [_frames(summary), _settings(result, summary)]
     title = f"{Path(result.source).name} · {result.method or 'run'}"

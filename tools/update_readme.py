@@ -1,0 +1,88 @@
+"""Bring the README's tables and pictures up to date: `make figures` runs what they show, then this.
+
+Reads out/demo (`cvloc demo`), out/bench.json (`cvloc bench --json`) and the card of the shipped weights. Rewrites what
+stands between the markers <!-- begin NAME --> and <!-- end NAME --> in README.md, and the pictures in doc/pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DEMO, BENCH = ROOT / "out/demo", ROOT / "out/bench.json"
+CARD = ROOT / "cvloc_ros/models/weights/vote_flow.md"
+PICTURES = {"map.png": "map.png", "errors.png": "errors.png", "match_median.jpg": "match.jpg"}
+
+
+def demo_table() -> str:
+    """Return the demo's errors as a table."""
+    summary = json.loads((DEMO / "summary.json").read_text())
+    rows = [
+        ("one frame alone", summary),
+        ("fused track", summary["tracker"]),
+        ("GNSS", summary["gnss"]),
+        ("odometry alone", summary["odometry"]),
+    ]
+    lines = ["| | median m | RMSE m | max m | yaw median ° |", "|---|---|---|---|---|"]
+    for name, scores in rows:
+        error = scores["position_error_m"]
+        yaw = f"{scores['yaw_error_deg']['median']:.2f}" if "yaw_error_deg" in scores else ""
+        lines.append(f"| {name} | {error['median']:.2f} | {error['rmse']:.2f} | {error['max']:.1f} | {yaw} |")
+    share = 100 * summary["localized"] / summary["frames"]
+    rejected = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in summary["rejected"].items())
+    lines += [
+        "",
+        f"{summary['localized']} of {summary['frames']} frames ({share:.0f} %) were localized"
+        + (f"; rejected: {rejected}" if rejected else "")
+        + f". Image to pose: {summary['latency_ms']['median']:.0f} ms median, "
+        f"{summary['latency_ms']['p95']:.0f} ms at the 95th percentile.",
+    ]
+    return "\n".join(lines)
+
+
+def accuracy_table() -> str:
+    """Return the table of the weights' card."""
+    return "\n".join(
+        line for line in CARD.read_text().splitlines() if re.match(r"\| (set|unseen|held)|\|---\|---\|-", line)
+    )
+
+
+def bench_table() -> str:
+    """Return the time of every stage."""
+    rows = [row for row in json.loads(BENCH.read_text()) if row["method"] != "town"]
+    device = rows[0]["device"]
+    lines = [
+        f"| stage ({device}) | fp32 median ms | p95 ms | bf16 median ms | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    bf16 = {row["stage"]: row for row in rows if row["variant"] == "bf16"}
+    for row in rows:
+        if row["variant"] == "eager":
+            other = bf16[row["stage"]]
+            lines.append(
+                f"| {row['stage']} | {row['median_ms']:.1f} | {row['p95_ms']:.1f} | {other['median_ms']:.1f} "
+                f"| {other['ratio']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Rewrite README.md."""
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    for name, table in (("demo", demo_table()), ("accuracy", accuracy_table()), ("bench", bench_table())):
+        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        text, count = pattern.subn(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+        if count != 1:
+            raise SystemExit(f"expected the markers of '{name}' once in {readme}, found them {count} times")
+    readme.write_text(text)
+    (ROOT / "doc/pictures").mkdir(parents=True, exist_ok=True)
+    for source, target in PICTURES.items():
+        shutil.copy(DEMO / "pictures" / source, ROOT / "doc/pictures" / target)
+
+
+if __name__ == "__main__":
+    main()
