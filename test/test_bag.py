@@ -16,7 +16,8 @@ from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag import Bag
 from cvloc_ros.datasets.bag_messages import TransformTree, camera_of
 from cvloc_ros.datasets.bag_topics import BagError, choose_topics
-from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, RawLayout, TruthEvent
+from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
+from cvloc_ros.datasets.image_decoding import RawLayout
 from cvloc_ros.datasets.town.bag_writer import TOPICS, write_drive_bag
 from cvloc_ros.datasets.town.drive import record
 from cvloc_ros.datasets.town.motion import follow
@@ -298,6 +299,7 @@ class TestImages:
             ("bgr8", COLOURS[..., ::-1]),
             ("rgba8", np.concatenate([COLOURS, COLOURS[..., :1]], -1)),
             ("bgra8", np.concatenate([COLOURS[..., ::-1], COLOURS[..., :1]], -1)),
+            ("8UC3", COLOURS[..., ::-1]),
         ],
     )
     def test_raw_colours_with_padded_rows(self, encoding, pixels):
@@ -310,6 +312,9 @@ class TestImages:
         grey = self.COLOURS[..., 0]
         image = ImageEvent(0, "c", grey.ravel(), RawLayout(5, 7, 7, "mono8")).image()
         np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, -1))
+        wide = (grey.astype(">u2") * 256 + 9).view(np.uint8).ravel()
+        image = ImageEvent(0, "c", wide, RawLayout(5, 7, 14, "mono16", is_bigendian=True)).image()
+        np.testing.assert_array_equal(image[..., 1], grey)
         png = cv2.imencode(".png", np.ascontiguousarray(self.COLOURS[..., ::-1]))[1]
         np.testing.assert_array_equal(ImageEvent(0, "c", png.ravel()).image(), self.COLOURS)
 
@@ -319,7 +324,8 @@ class TestImages:
             (ImageEvent(0, "c", np.zeros(99, np.uint8)), "got 99 bytes that do not decode"),
             (ImageEvent(0, "c", np.zeros(0, np.uint8)), "got 0 bytes"),
             (ImageEvent(0, "c", np.zeros(99, np.uint8), RawLayout(5, 7, 21, "rgb8")), "cut off"),
-            (ImageEvent(0, "c", np.zeros(105, np.uint8), RawLayout(5, 7, 21, "32FC1")), "got '32FC1'"),
+            (ImageEvent(0, "c", np.zeros(70, np.uint8), RawLayout(5, 7, 14, "yuyv")), "7 x 5 pixels of yuyv are no"),
+            (ImageEvent(0, "c", np.zeros(105, np.uint8), RawLayout(5, 7, 21, "32FC1")), "got encoding '32FC1'"),
         ],
     )
     def test_what_is_no_image(self, event, message):

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, RawLayout, TruthEvent
+from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
+from cvloc_ros.datasets.image_decoding import RawLayout
 from cvloc_ros.geometry import SE2, PinholeCamera
 
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of (x, y, z, roll, pitch, yaw)
@@ -22,9 +23,7 @@ def stamp_of(message: Any, received: int) -> int:
 
 def image_event(message: Any, received: int) -> ImageEvent:
     """Wrap an Image or CompressedImage without decoding it."""
-    raw = None
-    if hasattr(message, "encoding"):
-        raw = RawLayout(message.height, message.width, message.step, message.encoding)
+    raw = RawLayout.of(message) if hasattr(message, "encoding") else None
     data = np.frombuffer(message.data, np.uint8)
     return ImageEvent(stamp_of(message, received), frame_name(message.header.frame_id), data, raw)
 

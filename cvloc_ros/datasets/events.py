@@ -4,29 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from cvloc_ros.datasets.image_decoding import RawLayout, decode_file, decode_raw
 from cvloc_ros.geometry import SE2
-
-# Raw encoding: bytes a pixel, and OpenCV's conversion to RGB.
-_RAW_ENCODINGS = {
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "mono8": (1, cv2.COLOR_GRAY2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class RawLayout:
-    """How the bytes of a raw image are to be read: pixels, bytes a row, and the encoding's ROS name."""
-
-    height: int
-    width: int
-    step: int
-    encoding: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +31,10 @@ class ImageEvent:
         """Decode to RGB uint8, (H, W, 3).
 
         Raises:
-            ValueError: the bytes are no image of a known kind.
+            ConversionError: the bytes are no image of a known kind.
 
         """
-        return _decode_file(self.data) if self.raw is None else _decode_raw(self.data, self.raw)
+        return decode_file(self.data) if self.raw is None else decode_raw(self.data, self.raw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,33 +79,3 @@ class TruthEvent:
 
 
 Event = ImageEvent | FixEvent | OdometryEvent | TruthEvent
-
-
-def _decode_file(data: np.ndarray) -> np.ndarray:
-    # The camera info belongs to the pixels as they are stored: an orientation tag must not turn them.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
-        raise ValueError(
-            f"expected a JPEG or PNG image, got {data.size} bytes that do not decode: the message is cut off, "
-            "or the topic carries no camera images"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _decode_raw(data: np.ndarray, layout: RawLayout) -> np.ndarray:
-    if layout.encoding not in _RAW_ENCODINGS:
-        raise ValueError(
-            f"expected a raw image encoded as {', '.join(_RAW_ENCODINGS)}, got '{layout.encoding}': record the "
-            "compressed topic, or convert the images"
-        )
-    channels, conversion = _RAW_ENCODINGS[layout.encoding]
-    height, width, step = layout.height, layout.width, layout.step
-    if height * width == 0 or step < width * channels or data.size < height * step:
-        raise ValueError(
-            f"expected {height} rows of {width} pixels of {channels} bytes, got {data.size} bytes with {step} bytes "
-            "a row: the message is cut off"
-        )
-    pixels = data[: height * step].reshape(height, step)[:, : width * channels].reshape(height, width, channels)
-    pixels = np.ascontiguousarray(pixels)
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)

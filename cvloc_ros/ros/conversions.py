@@ -23,14 +23,11 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image, NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
+from cvloc_ros.datasets.image_decoding import ConversionError
 from cvloc_ros.geometry import SE2, LocalFrame, PinholeCamera
 
 _SECOND = 1_000_000_000
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of ROS's (x, y, z, roll, pitch, yaw)
-
-
-class ConversionError(ValueError):
-    """A message that cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
