@@ -312,7 +312,7 @@ class TestImages:
         grey = self.COLOURS[..., 0]
         image = ImageEvent(0, "c", grey.ravel(), RawLayout(5, 7, 7, "mono8")).image()
         np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, -1))
-        wide = (grey.astype(">u2") * 256 + 9).view(np.uint8).ravel()
+        wide = (grey.astype(np.uint16) * 256 + 9).astype(">u2").view(np.uint8).ravel()
         image = ImageEvent(0, "c", wide, RawLayout(5, 7, 14, "mono16", is_bigendian=True)).image()
         np.testing.assert_array_equal(image[..., 1], grey)
         png = cv2.imencode(".png", np.ascontiguousarray(self.COLOURS[..., ::-1]))[1]
