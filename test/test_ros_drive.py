@@ -1,0 +1,55 @@
+"""The main job in small: a drive through an unseen town, played over DDS into the node, which finds its way."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: make setup, or a sourced ROS installation")
+
+from ros_world import free_domain
+
+from cvloc_ros.datasets.town import Town, write_orthophoto
+from cvloc_ros.datasets.town.bag_writer import write_drive_bag
+from cvloc_ros.datasets.town.drive import simulate_drive
+from cvloc_ros.evaluation.summary import summarize
+from cvloc_ros.models.weights import SHIPPED
+from cvloc_ros.ros.live_run import LiveRunError, run_live
+
+SEED = 3_000_003  # training never gets here
+SECONDS = 14.0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("town")
+    town = Town.generate(SEED, size=400.0)
+    write_orthophoto(town, folder / "map.tif")
+    write_drive_bag(folder / "drive", simulate_drive(town, SEED, duration=SECONDS, image_rate=5.0))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain()))
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.skipif(not (SHIPPED / "vote_flow.safetensors").exists(), reason="no shipped weights: cvloc train")
+def test_unseen_town_is_driven_and_localized(world, tmp_path):
+    result = run_live(world / "drive", str(world / "map.tif"), log=tmp_path / "node.log")
+    summary = summarize(result)
+    said = f"{summary['rejected']}, {(tmp_path / 'node.log').read_text()}"
+    assert summary["frames"] + summary["dropped"] >= 5 * SECONDS - 3
+    assert summary["localized"] >= 15, said
+    assert summary["position_error_m"]["median"] < 1.5 and summary["yaw_error_deg"]["median"] < 2.0
+    assert summary["tracker"]["position_error_m"]["rmse"] < 0.7 * summary["gnss"]["position_error_m"]["rmse"]
+    assert len(result.samples) > 3
+    stamps = [frame.stamp for frame in result.frames]
+    assert (np.diff(stamps) > 0).all()
+
+
+def test_run_that_cannot_begin_says_why(world, tmp_path):
+    with pytest.raises(LiveRunError, match=r"there is no file '.*nowhere\.tif'"):
+        run_live(world / "drive", str(tmp_path / "nowhere.tif"), log=tmp_path / "node.log")
+    with pytest.raises(LiveRunError, match="no parameter 'wieghts': did you mean weights"):
+        run_live(world / "drive", str(world / "map.tif"), parameters={"wieghts": "x"}, log=tmp_path / "node.log")
