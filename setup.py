@@ -17,7 +17,7 @@ REQUIRES = [
     "rich>=12,<16",
     "rosbags>=0.10,<0.12",  # bags without ROS
     "safetensors>=0.4,<1",
-    "torch>=2.2,<3",
+    "torch>=2.4,<3",
     "typer>=0.12,<1",
 ]
 

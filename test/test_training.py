@@ -7,7 +7,8 @@ import pytest
 from cvloc_ros.datasets.town import Town, TownPair
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.localization.covariance import EVIDENCE, Evidence
-from cvloc_ros.models.vote_flow import VoteFlow, VoteFlowConfig
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.training.calibrate import fit
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.samples import AugmentConfig, TownSamples, crop_patch, make_sample

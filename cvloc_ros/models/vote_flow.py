@@ -15,53 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import FlowUpdate, local_correlation
 from cvloc_ros.models.solver import solve_pose
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
-
-
-@dataclass(frozen=True)
-class VoteFlowConfig:
-    """Sizes of the network and of its search box; part of the weights' card."""
-
-    image_width: int = 416
-    image_height: int = 128
-    patch_size: int = 256
-    patch_cell: float = 0.4
-    bev_size: int = 24
-    bev_cell: float = 1.6
-    bev_x_max: float = 40.0
-    box_metres: float = 20.0
-    box_degrees: float = 10.0
-    heading_step_degrees: float = 2.0
-    fine_shifts: int = 5
-    fine_headings: int = 2
-    fine_heading_step_degrees: float = 1.0
-    window: int = 5
-    iterations: int = 2
-    coarse_channels: int = 16
-    fine_channels: int = 24
-    bev_hidden: int = 64
-    flow_hidden: int = 32
-    encoder_widths: tuple[int, int, int, int] = (16, 32, 64, 96)
-
-    @property
-    def bev(self) -> GroundGrid:
-        """The grid of the matched ground cells."""
-        return GroundGrid(self.bev_size, self.bev_size, self.bev_cell, self.bev_x_max)
-
-    @property
-    def bev_samples(self) -> GroundGrid:
-        """The grid at which image features are sampled: half the BEV's cell."""
-        return GroundGrid(2 * self.bev_size, 2 * self.bev_size, self.bev_cell / 2, self.bev_x_max)
-
-    @property
-    def patch(self) -> GroundGrid:
-        """The satellite patch."""
-        return GroundGrid.centred(self.patch_size, self.patch_cell)
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 
 @dataclass

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cvloc_ros.models.matcher import Matcher
-from cvloc_ros.models.vote_flow import VoteFlow, VoteFlowConfig
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 
 SHIPPED = Path(__file__).parent / "weights"

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cvloc_ros.datasets.town import Town, TownPair, render_pair
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
-from cvloc_ros.models.vote_flow import VoteFlowConfig
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 # Seeds of towns by purpose; training counts up from zero and never reaches the others.
 VALIDATION_TOWNS = 900_000

@@ -1,0 +1,72 @@
+"""Sizes of vote_flow and of its search box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cvloc_ros.geometry import GroundGrid
+
+
+@dataclass(frozen=True)
+class VoteFlowConfig:
+    """Part of the weights' card.
+
+    Attributes:
+        image_width: of the camera image as the network sees it, pixels; `preprocess.fit_image` makes it so.
+        image_height: likewise.
+        patch_size: pixels of the satellite patch's side.
+        patch_cell: metres a pixel.
+        bev_size: cells of the BEV's side.
+        bev_cell: metres a cell.
+        bev_x_max: forward edge of the BEV, metres.
+        box_metres: half-width of the search box, forward and left.
+        box_degrees: half-width in heading.
+        heading_step_degrees: of the first vote; its shifts are BEV cells.
+        fine_shifts: shifts of the second vote to each side, in half BEV cells.
+        fine_headings: headings of the second vote to each side.
+        fine_heading_step_degrees: of the second vote.
+        window: half cells of the local correlation's side.
+        iterations: of the flow.
+        coarse_channels: of the first vote's descriptors.
+        fine_channels: of the second vote's and the flow's.
+        bev_hidden: of the BEV's features.
+        flow_hidden: of the recurrent state.
+        encoder_widths: channels at 1/2, 1/4, 1/8 and 1/16 of the image.
+
+    """
+
+    image_width: int = 416
+    image_height: int = 128
+    patch_size: int = 256
+    patch_cell: float = 0.4
+    bev_size: int = 24
+    bev_cell: float = 1.6
+    bev_x_max: float = 40.0
+    box_metres: float = 20.0
+    box_degrees: float = 10.0
+    heading_step_degrees: float = 2.0
+    fine_shifts: int = 5
+    fine_headings: int = 2
+    fine_heading_step_degrees: float = 1.0
+    window: int = 5
+    iterations: int = 2
+    coarse_channels: int = 16
+    fine_channels: int = 24
+    bev_hidden: int = 64
+    flow_hidden: int = 32
+    encoder_widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+
+    @property
+    def bev(self) -> GroundGrid:
+        """The grid of the matched ground cells."""
+        return GroundGrid(self.bev_size, self.bev_size, self.bev_cell, self.bev_x_max)
+
+    @property
+    def bev_samples(self) -> GroundGrid:
+        """The grid at which image features are sampled: half the BEV's cell."""
+        return GroundGrid(2 * self.bev_size, 2 * self.bev_size, self.bev_cell / 2, self.bev_x_max)
+
+    @property
+    def patch(self) -> GroundGrid:
+        """The satellite patch."""
+        return GroundGrid.centred(self.patch_size, self.patch_cell)
