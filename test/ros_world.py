@@ -67,7 +67,8 @@ def write_confident_weights(path: Path) -> None:
     import torch
 
     from cvloc_ros.localization.covariance import EVIDENCE, Calibration
-    from cvloc_ros.models.vote_flow import VoteFlow, VoteFlowConfig
+    from cvloc_ros.models.vote_flow import VoteFlow
+    from cvloc_ros.models.vote_flow_config import VoteFlowConfig
     from cvloc_ros.models.weights import save_weights
 
     torch.manual_seed(0)
