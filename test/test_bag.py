@@ -14,13 +14,14 @@ from rosbags.typesys import Stores, get_typestore
 
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag import Bag
-from cvloc_ros.datasets.bag_messages import TransformTree, camera_of
 from cvloc_ros.datasets.bag_topics import BagError, choose_topics
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
 from cvloc_ros.datasets.image_decoding import RawLayout
+from cvloc_ros.datasets.message_reading import camera_of
 from cvloc_ros.datasets.town.bag_writer import TOPICS, write_drive_bag
 from cvloc_ros.datasets.town.drive import record
 from cvloc_ros.datasets.town.motion import follow
+from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
 from cvloc_ros.geometry import LocalFrame, PinholeCamera, camera_extrinsics
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -192,8 +193,40 @@ class TestWhatIsMissing:
             Bag.open(cut)
 
     def test_no_transform_of_the_camera(self, recorded, tmp_path):
-        with pytest.raises(BagError, match="from base_link to 'camera_optical'.*has only nothing"):
+        with pytest.raises(BagError, match="from base_link to 'camera_optical'.* are of nothing.*--mount"):
             Bag.open(rewrite(recorded, tmp_path / "bag", drop=["/tf_static"]))
+
+    def test_a_mount_may_be_stated(self, recorded, tmp_path):
+        cut = rewrite(recorded, tmp_path / "bag", drop=["/tf_static"])
+        bag = Bag.open(cut, T_base_camera=MOUNT)
+        frame = next(bag.frame(event) for event in bag if isinstance(event, ImageEvent))
+        np.testing.assert_array_equal(frame.T_base_camera, MOUNT)
+        elsewhere = camera_extrinsics(height=2.0)
+        np.testing.assert_array_equal(Bag.open(recorded, T_base_camera=elsewhere).T_base_camera, elsewhere)
+
+    def test_fixed_joints_may_be_published_on_tf(self, recorded, tmp_path):
+        """Some robots send everything on /tf; the first transform counts, and the vehicle's own motion does not."""
+        moved = iter(np.arange(1000.0))
+
+        def drifting(message):
+            for transform in message.transforms:
+                transform.transform.translation.z += next(moved)
+
+        with AnyReader([recorded]) as reader:
+            static = next(
+                STORE.deserialize_cdr(data, c.msgtype) for c, _, data in reader.messages() if c.topic == "/tf_static"
+            )
+
+        def with_joints(message):
+            message.transforms.extend(static.transforms)
+            drifting(message)
+
+        bag = Bag.open(rewrite(recorded, tmp_path / "bag", drop=["/tf_static"], edit={"/tf": with_joints}))
+        expected = MOUNT.copy()
+        expected[2, 3] += 1  # the first message: odom -> base_link got 0, the camera 1, the antenna 3
+        np.testing.assert_allclose(bag.T_base_camera, expected, atol=1e-9)
+        np.testing.assert_allclose(bag.gnss_lever_arm, [0.3, 0.2])
+        assert "'camera_optical': its first transform on /tf is taken for the whole drive" in bag.notes[0]
 
     def test_no_transform_of_the_antenna_is_noted(self, recorded, tmp_path):
         bag = Bag.open(rewrite(recorded, tmp_path / "bag", edit={"/tf_static": lambda m: m.transforms.pop()}))
@@ -249,22 +282,26 @@ class TestWhatIsMissing:
 
 
 class TestTransformTree:
-    def transform(self, parent, child, pose):
-        message = build.transform(0, pose, parent=parent, child=child)
-        return STORE.types["tf2_msgs/msg/TFMessage"](transforms=[message])
+    def tree(self, links):
+        tree = TransformTree()
+        for parent, child, pose in links:
+            tree.update(build.transform(0, pose, parent=parent, child=child), static=True)
+        return tree
 
     def test_chains_compose_in_order(self):
         a, b, c = (camera_extrinsics(height=h, x=1, y=2, yaw=yaw, roll=0.3) for h, yaw in ((1, 0.4), (-2, 2), (3, -1)))
         links = [("base", "mast", a), ("mast", "head", b), ("mast", "arm", c)]
-        tree = TransformTree([self.transform(*link) for link in links])
+        tree = self.tree(links)
         np.testing.assert_allclose(tree.lookup("base", "head"), a @ b, atol=1e-9)
         np.testing.assert_allclose(tree.lookup("head", "arm"), np.linalg.inv(b) @ c, atol=1e-9)
-        assert tree.lookup("base", "elsewhere") is None
+        with pytest.raises(MissingTransform, match="connects 'elsewhere' and 'base'; known frames: arm"):
+            tree.lookup("base", "elsewhere")
         assert tree.frames == ["arm", "base", "head", "mast"]
 
     def test_a_loop_ends(self):
         links = [("a", "b", np.eye(4)), ("b", "a", np.eye(4))]
-        assert TransformTree([self.transform(*link) for link in links]).lookup("a", "c") is None
+        with pytest.raises(MissingTransform):
+            self.tree(links).lookup("a", "c")
 
 
 class TestDamage:

@@ -11,13 +11,14 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from tf2_msgs.msg import TFMessage
 
+from cvloc_ros.datasets.image_decoding import ConversionError
+from cvloc_ros.datasets.message_reading import camera_of, fix_event, planar_covariance, pose_matrix
+from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
 from cvloc_ros.evaluation.records import FrameRecord
 from cvloc_ros.geometry import SE2, LocalFrame
 from cvloc_ros.localization.types import Prior
 from cvloc_ros.ros import conversions, frame_status
-from cvloc_ros.ros.conversions import ConversionError
 from cvloc_ros.ros.images import from_compressed_image, from_image
-from cvloc_ros.ros.tf import MissingTransform, TransformTree
 
 
 @pytest.fixture
@@ -101,10 +102,10 @@ def info(**fields):
 
 def test_camera_info_with_region_and_binning():
     message = info(d=[0.1, -0.05, 0.0, 0.0, 0.0], distortion_model="plumb_bob")
-    assert conversions.from_camera_info(message).distortion == (0.1, -0.05, 0.0, 0.0, 0.0)
+    assert camera_of(message).distortion == (0.1, -0.05, 0.0, 0.0, 0.0)
     message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height = 100, 80, 400, 200
     message.binning_x = message.binning_y = 2
-    camera = conversions.from_camera_info(message)
+    camera = camera_of(message)
     assert (camera.width, camera.height) == (200, 100)
     assert np.allclose(camera.K, [[250, 0, 109.75], [0, 255, 79.75], [0, 0, 1]])
 
@@ -112,19 +113,19 @@ def test_camera_info_with_region_and_binning():
 def test_camera_info_of_rectified_images():
     message = info(d=[0.1, 0.0, 0.0, 0.0, 0.0], distortion_model="plumb_bob")
     message.p = [450.0, 0.0, 310.0, -12.0, 0.0, 450.0, 250.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    camera = conversions.from_camera_info(message, rectified=True)
+    camera = camera_of(message, rectified=True)
     assert camera.K[0, 0] == 450 and not camera.is_distorted
 
 
 def test_useless_camera_infos_say_why():
     with pytest.raises(ConversionError, match="K = 0"):
-        conversions.from_camera_info(CameraInfo(width=640, height=480))
+        camera_of(CameraInfo(width=640, height=480))
     with pytest.raises(ConversionError, match="got 'equidistant'"):
-        conversions.from_camera_info(info(d=[0.1, 0.0, 0.0, 0.0], distortion_model="equidistant"))
+        camera_of(info(d=[0.1, 0.0, 0.0, 0.0], distortion_model="equidistant"))
     with pytest.raises(ConversionError, match="image size"):
         message = info()
         message.width = 0
-        conversions.from_camera_info(message)
+        camera_of(message)
 
 
 def test_stamps_are_exact():
@@ -136,7 +137,7 @@ def test_stamps_are_exact():
 def test_poses_survive_the_wire(yaw):
     message = conversions.to_pose_with_covariance(SE2(3, -4, yaw), np.diag([1.0, 2.0, 3.0]), stamp=5, frame_id="map")
     message = deserialize_message(serialize_message(message), type(message))
-    pose = SE2.from_matrix(conversions.pose_matrix(message.pose.pose))
+    pose = SE2.from_matrix(pose_matrix(message.pose.pose))
     assert np.allclose(pose.vector(), [3, -4, yaw])
 
 
@@ -144,20 +145,20 @@ def test_covariance_keeps_its_cross_terms_and_leaves_the_rest_zero():
     covariance = np.array([[2.0, 0.3, 0.1], [0.3, 1.0, -0.2], [0.1, -0.2, 0.5]])
     full = np.array(conversions.to_covariance(covariance)).reshape(6, 6)
     assert np.count_nonzero(full) == 9 and full[0, 5] == 0.1 and full[5, 1] == -0.2
-    assert (conversions.planar_covariance(full.ravel()) == covariance).all()
+    assert (planar_covariance(full.ravel()) == covariance).all()
 
 
 def test_useless_covariances():
     with pytest.raises(ConversionError, match="finite"):
         conversions.to_covariance(np.full((3, 3), np.nan))
-    assert conversions.planar_covariance(np.zeros(36)) is None
-    assert conversions.planar_covariance(np.full(36, -1.0)) is None
+    assert planar_covariance(np.zeros(36)) is None
+    assert planar_covariance(np.full(36, -1.0)) is None
 
 
 def test_fix_in_and_out():
     datum = LocalFrame(48.2, 16.37, 170.0)
     message = conversions.to_fix(SE2(30, -20, 0), np.diag([4.0, 9.0, 1.0]), datum=datum, stamp=7, frame_id="base_link")
-    fix = conversions.from_fix(deserialize_message(serialize_message(message), NavSatFix))
+    fix = fix_event(deserialize_message(serialize_message(message), NavSatFix))
     assert np.allclose(datum.to_enu(fix.latitude, fix.longitude), [30, -20], atol=1e-3)
     assert (fix.covariance == np.diag([4.0, 9.0])).all() and fix.stamp == 7
 
@@ -165,13 +166,13 @@ def test_fix_in_and_out():
 def test_fix_without_covariance_or_without_fix():
     message = NavSatFix(latitude=1.0, longitude=2.0)
     message.status.status = 0
-    assert conversions.from_fix(message).covariance is None
+    assert fix_event(message).covariance is None
     message.latitude = float("nan")
     with pytest.raises(ConversionError, match="finite"):
-        conversions.from_fix(message)
+        fix_event(message)
     message.status.status = -1
     with pytest.raises(ConversionError, match="no fix"):
-        conversions.from_fix(message)
+        fix_event(message)
 
 
 def edge(parent, child, *, x=0.0, yaw=0.0):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
-from cvloc_ros.datasets.bag_messages import (
-    TransformTree,
+from cvloc_ros.datasets.bag_topics import BagError, choose_topics
+from cvloc_ros.datasets.events import Event, FixEvent, ImageEvent
+from cvloc_ros.datasets.image_decoding import ConversionError
+from cvloc_ros.datasets.message_reading import (
     camera_of,
     fix_event,
     frame_name,
@@ -22,13 +25,23 @@ from cvloc_ros.datasets.bag_messages import (
     odometry_event,
     truth_event,
 )
-from cvloc_ros.datasets.bag_topics import BagError, choose_topics
-from cvloc_ros.datasets.events import Event, FixEvent, ImageEvent
+from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
 from cvloc_ros.geometry import LocalFrame, PinholeCamera
 from cvloc_ros.localization.types import Frame
 
 _TF = "tf2_msgs/msg/TFMessage"
-_EVENT_OF = {"image": image_event, "fix": fix_event, "odom": odometry_event, "ground_truth": truth_event}
+_MOVING = 2000  # messages of /tf in which a fixed joint must have shown
+
+
+def _fix_or_none(message: Any, received: int) -> FixEvent | None:
+    """Read a fix; None while the receiver has none."""
+    try:
+        return fix_event(message, received)
+    except ConversionError:
+        return None
+
+
+_EVENT_OF = {"image": image_event, "fix": _fix_or_none, "odom": odometry_event, "ground_truth": truth_event}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +74,16 @@ class Bag:
     notes: tuple[str, ...]
 
     @classmethod
-    def open(cls, path: str | Path, *, topics: Mapping[str, str] | None = None) -> Bag:
+    def open(
+        cls, path: str | Path, *, topics: Mapping[str, str] | None = None, T_base_camera: np.ndarray | None = None
+    ) -> Bag:
         """Open a rosbag2 folder, or a single .mcap, .db3 or ROS 1 .bag file.
 
         Args:
             path: the bag.
             topics: topic by role (image, camera_info, fix, odom, ground_truth, datum) where it cannot be guessed; an
                 empty name leaves a role out.
+            T_base_camera: 4x4, where the camera sits, instead of what the bag's transforms say.
 
         Raises:
             BagError: the bag cannot be read, or it lacks the topics or transforms that localization needs.
@@ -92,22 +108,24 @@ class Bag:
             except ValueError as error:
                 raise BagError(f"'{path}', {chosen['camera_info']}: {error}") from error
 
-            tree = _static_transforms(reader, types)
             base_frame = frame_name(odometry.child_frame_id) or "base_link"
-            camera_frames = [frame_name(m.header.frame_id) for m in (info, first(chosen["image"]))]
             fix = _first_fix(reader, chosen["fix"]) if "fix" in chosen else None
-            lever_arm, notes = _antenna(tree, base_frame, fix)
+            mounts = _Mounts(reader, types, base_frame)
+            if T_base_camera is None:
+                frames = [frame_name(m.header.frame_id) for m in (info, first(chosen["image"]))]
+                T_base_camera = mounts.camera(frames, source=str(path))
+            lever_arm = mounts.antenna(fix)
             return cls(
                 source=str(path),
                 topics=chosen,
                 camera=camera,
                 base_frame=base_frame,
-                T_base_camera=_camera_pose(tree, base_frame, camera_frames, source=str(path)),
+                T_base_camera=T_base_camera,
                 gnss_lever_arm=lever_arm,
                 datum=_datum(reader, chosen, fix, source=str(path)),
                 start=reader.start_time,
                 end=reader.end_time - 1,
-                notes=notes,
+                notes=tuple(mounts.notes),
             )
 
     def __iter__(self) -> Iterator[Event]:
@@ -166,22 +184,80 @@ def _messages(reader: AnyReader, topic: str) -> Iterator[tuple[Any, int]]:
 
 def _first_fix(reader: AnyReader, topic: str) -> FixEvent | None:
     """Return the first valid fix of a topic, None if there is none."""
-    return next((fix for message, received in _messages(reader, topic) if (fix := fix_event(message, received))), None)
+    return next(
+        (fix for message, received in _messages(reader, topic) if (fix := _fix_or_none(message, received))), None
+    )
 
 
-def _static_transforms(reader: AnyReader, types: Mapping[str, str]) -> TransformTree:
-    topics = [topic for topic, kind in types.items() if kind == _TF and topic.endswith("tf_static")]
-    return TransformTree(message for topic in topics for message, _ in _messages(reader, topic))
+class _Mounts:
+    """Where a bag's transforms say that sensors sit on the vehicle, and what had to be assumed for that."""
 
+    def __init__(self, reader: AnyReader, types: Mapping[str, str], base_frame: str) -> None:
+        self._reader, self._base_frame = reader, base_frame
+        self._moving_topics = [t for t, kind in types.items() if kind == _TF and not t.endswith("tf_static")]
+        static_topics = [t for t, kind in types.items() if kind == _TF and t.endswith("tf_static")]
+        self._tree = TransformTree()
+        self.notes: list[str] = []
+        for topic in static_topics:
+            for message, _ in _messages(reader, topic):
+                for transform in message.transforms:
+                    self._tree.update(transform, static=True)
 
-def _antenna(tree: TransformTree, base_frame: str, fix: FixEvent | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return where the antenna sits, and what had to be assumed for that."""
-    if fix is None:
-        return np.zeros(2), ()
-    T_base_gnss = tree.lookup(base_frame, fix.frame_id)
-    if T_base_gnss is None:
-        return np.zeros(2), (f"no transform {base_frame} -> '{fix.frame_id}': the antenna is taken to be there",)
-    return T_base_gnss[:2, 3].copy(), ()
+    def camera(self, frames: list[str], *, source: str) -> np.ndarray:
+        """Return ``T_base_camera`` (4x4) of the first of some frames that is connected with the vehicle."""
+        T_base_camera = self._lookup(frames)
+        if T_base_camera is None:
+            raise BagError(
+                f"'{source}': expected a transform from {self._base_frame} to '{frames[0]}', which says where the "
+                f"camera sits; the bag's transforms are of {', '.join(self._tree.frames) or 'nothing'}. Record "
+                "/tf_static with static_transform_publisher or robot_state_publisher running, or state the camera's "
+                "place (cvloc run --mount x,y,z,roll,pitch,yaw)"
+            )
+        return T_base_camera
+
+    def antenna(self, fix: FixEvent | None) -> np.ndarray:
+        """Return the antenna's place (2,); without a transform it is taken to be at the vehicle's origin."""
+        if fix is None:
+            return np.zeros(2)
+        T_base_gnss = self._lookup([fix.frame_id])
+        if T_base_gnss is None:
+            self.notes.append(f"no transform {self._base_frame} -> '{fix.frame_id}': the antenna is taken to be there")
+            return np.zeros(2)
+        return T_base_gnss[:2, 3].copy()
+
+    def _lookup(self, frames: list[str]) -> np.ndarray | None:
+        """Return ``T_base_frame`` of the first frame that static transforms connect, else moving ones."""
+        found = self._connected(frames)
+        if found is None and self._moving_topics:
+            found = self._first_on_tf(frames)
+            if found is not None:
+                self.notes.append(
+                    f"/tf_static does not connect {self._base_frame} with '{frames[0]}': its first transform on "
+                    f"{' and '.join(self._moving_topics)} is taken for the whole drive"
+                )
+        return found
+
+    def _first_on_tf(self, frames: list[str]) -> np.ndarray | None:
+        """Add first transforms of frames without a parent until one of the frames is connected.
+
+        What moves the vehicle itself is left out: nothing that hangs above it says where a sensor sits on it.
+        """
+        for topic in self._moving_topics:
+            for message, _ in islice(_messages(self._reader, topic), _MOVING):
+                for transform in message.transforms:
+                    child = frame_name(transform.child_frame_id)
+                    if child != self._base_frame and child not in self._tree:
+                        self._tree.update(transform, static=False)
+                found = self._connected(frames)
+                if found is not None:
+                    return found
+        return None
+
+    def _connected(self, frames: list[str]) -> np.ndarray | None:
+        for frame in frames:
+            with suppress(MissingTransform):
+                return self._tree.lookup(self._base_frame, frame)
+        return None
 
 
 def _datum(reader: AnyReader, topics: Mapping[str, str], fix: FixEvent | None, *, source: str) -> LocalFrame | None:
@@ -194,15 +270,3 @@ def _datum(reader: AnyReader, topics: Mapping[str, str], fix: FixEvent | None, *
         )
     origin = origin or fix
     return None if origin is None else LocalFrame(origin.latitude, origin.longitude, origin.altitude)
-
-
-def _camera_pose(tree: TransformTree, base_frame: str, camera_frames: list[str], *, source: str) -> np.ndarray:
-    for frame in camera_frames:
-        T_base_camera = tree.lookup(base_frame, frame)
-        if T_base_camera is not None:
-            return T_base_camera
-    raise BagError(
-        f"'{source}': expected static transforms from {base_frame} to '{camera_frames[0]}', which say where the camera "
-        f"sits, but /tf_static has only {', '.join(tree.frames) or 'nothing'}: record /tf_static with "
-        "static_transform_publisher or robot_state_publisher running"
-    )

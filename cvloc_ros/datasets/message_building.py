@@ -1,4 +1,4 @@
-"""ROS 2 messages for bags, built from the package's types without ROS: the counterpart of `bag_messages`."""
+"""ROS 2 messages for bags, built from the package's types without ROS: the counterpart of `message_reading`."""
 
 from __future__ import annotations
 

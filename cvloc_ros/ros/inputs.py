@@ -18,14 +18,17 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 
+from cvloc_ros.datasets.image_decoding import ConversionError
+from cvloc_ros.datasets.message_reading import camera_of, fix_event, planar_covariance, pose_matrix
+from cvloc_ros.datasets.transform_tree import MissingTransform
 from cvloc_ros.geometry import SE2, LocalFrame, PinholeCamera
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.localization.types import Frame
-from cvloc_ros.ros import conversions, images, qos
+from cvloc_ros.ros import images, qos
 from cvloc_ros.ros.config import NodeConfig
-from cvloc_ros.ros.conversions import ConversionError, to_nanoseconds
+from cvloc_ros.ros.conversions import to_nanoseconds
 from cvloc_ros.ros.health import ERROR, WARN, Health, InputHealth
-from cvloc_ros.ros.tf import MissingTransform, Transforms
+from cvloc_ros.ros.tf import Transforms
 
 _SECOND = 1_000_000_000
 _SIGMA_OF_A_CLICK = np.diag([2.0, 2.0, np.radians(10)])  # of an initial pose that comes without covariance
@@ -135,7 +138,7 @@ class Inputs:
         if self._camera is not None:  # it is the same for the whole drive; reading it costs more than it brings
             return
         try:
-            self._camera = conversions.from_camera_info(message, rectified=self._config.camera.rectified)
+            self._camera = camera_of(message, rectified=self._config.camera.rectified)
             self._health.fine("camera_info")
         except ConversionError as error:
             topic = self._watched["camera_info"].topic
@@ -148,7 +151,7 @@ class Inputs:
         if self._newest_odometry is not None and stamp < self._newest_odometry - _SECOND:
             self._on_jump((stamp - self._newest_odometry) / _SECOND)
         try:
-            T_odom_child = conversions.pose_matrix(message.pose.pose)
+            T_odom_child = pose_matrix(message.pose.pose)
         except ConversionError as error:
             self._health.problem("odometry", f"odometry on {self._watched['odometry'].topic} is unusable: {error}")
             return
@@ -165,7 +168,7 @@ class Inputs:
 
     def _fix(self, message: NavSatFix) -> None:
         try:
-            fix = conversions.from_fix(message)
+            fix = fix_event(message)
         except ConversionError as error:
             topic = self._watched["gnss"].topic
             self._health.problem("gnss", f"fixes on {topic} are not used: {error}", level=WARN)
@@ -186,11 +189,11 @@ class Inputs:
             )
             return
         try:
-            pose = SE2.from_matrix(conversions.pose_matrix(message.pose.pose))
+            pose = SE2.from_matrix(pose_matrix(message.pose.pose))
         except ConversionError as error:
             log.warning(f"initialpose ignored: {error}")
             return
-        covariance = conversions.planar_covariance(message.pose.covariance)
+        covariance = planar_covariance(message.pose.covariance)
         covariance = _SIGMA_OF_A_CLICK**2 if covariance is None else covariance
         self._session.set_pose(to_nanoseconds(message.header.stamp), pose, covariance)
         log.info(f"starting from the given pose {pose.x:.1f}, {pose.y:.1f}")

@@ -14,12 +14,10 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.time import Time
 
+from cvloc_ros.datasets.image_decoding import ConversionError
+from cvloc_ros.datasets.message_reading import frame_name, transform_matrix
+from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
 from cvloc_ros.ros import qos
-from cvloc_ros.ros.conversions import ConversionError, matrix
-
-
-class MissingTransform(LookupError):
-    """Two frames are not connected; the text names the missing edge and says what to do."""
 
 
 class Transforms(Protocol):
@@ -48,45 +46,6 @@ def has_tf2_ros() -> bool:
     return importlib.util.find_spec("tf2_ros") is not None
 
 
-class TransformTree:
-    """The newest transform of every frame to its parent, without any ROS."""
-
-    def __init__(self) -> None:
-        """Start with no frame."""
-        self._edges: dict[str, tuple[str, np.ndarray, bool]] = {}  # child -> (parent, T_parent_child, is static)
-
-    def update(self, transform: TransformStamped, *, static: bool) -> None:
-        """Take in one transform."""
-        T = matrix(transform.transform.translation, transform.transform.rotation)
-        self._edges[_name(transform.child_frame_id)] = (_name(transform.header.frame_id), T, static)
-
-    def lookup(self, target: str, source: str) -> np.ndarray:
-        """Return ``T_target_source``, 4x4.
-
-        Raises:
-            MissingTransform: they have no common ancestor.
-
-        """
-        target, source = _name(target), _name(source)
-        edges = dict(self._edges)  # another thread may update
-        from_source, from_target = _ancestors(edges, source), _ancestors(edges, target)
-        common = next((frame for frame in from_source if frame in from_target), None)
-        if common is None:
-            known = sorted({*edges, *(parent for parent, _, _ in edges.values())})
-            top = {frame: list(chain)[-1] for frame, chain in ((source, from_source), (target, from_target))}
-            ends = " and ".join(
-                f"'{frame}'" + (f" (which hangs from '{root}')" if root != frame else "") for frame, root in top.items()
-            )
-            raise MissingTransform(
-                f"no transform connects {ends}; known frames: {', '.join(known) or 'none'}. {_advice(target, source)}"
-            )
-        return np.linalg.inv(from_target[common]) @ from_source[common]
-
-    def clear_moving(self) -> None:
-        """Forget all transforms that are not static."""
-        self._edges = {child: edge for child, edge in self._edges.items() if edge[2]}
-
-
 class DirectTransforms:
     """TF with nothing but its message type."""
 
@@ -102,7 +61,10 @@ class DirectTransforms:
 
     def lookup(self, target: str, source: str) -> np.ndarray:
         """See `Transforms`."""
-        return self._tree.lookup(target, source)
+        try:
+            return self._tree.lookup(target, source)
+        except MissingTransform as error:
+            raise MissingTransform(f"{error}. {_advice(target, source)}") from None
 
     def broadcast(self, transform: TransformStamped) -> None:
         """See `Transforms`."""
@@ -135,12 +97,12 @@ class Tf2RosTransforms:
 
     def lookup(self, target: str, source: str) -> np.ndarray:
         """See `Transforms`."""
-        target, source = _name(target), _name(source)
+        target, source = frame_name(target), frame_name(source)
         try:
             transform = self._buffer.lookup_transform(target, source, Time()).transform
         except self._error as error:
             raise MissingTransform(f"{error} {_advice(target, source)}") from None
-        return matrix(transform.translation, transform.rotation)
+        return transform_matrix(transform.translation, transform.rotation)
 
     def broadcast(self, transform: TransformStamped) -> None:
         """See `Transforms`."""
@@ -151,26 +113,9 @@ class Tf2RosTransforms:
         self._buffer.clear()
 
 
-def _ancestors(edges: dict[str, tuple[str, np.ndarray, bool]], frame: str) -> dict[str, np.ndarray]:
-    """Return ``T_ancestor_frame`` of the frame itself and of every frame above it, nearest first."""
-    T = np.eye(4)
-    chain = {frame: T}
-    while frame in edges:
-        frame, T_parent_child, _ = edges[frame]
-        if frame in chain:  # a loop: somebody publishes nonsense
-            break
-        T = T_parent_child @ T
-        chain[frame] = T
-    return chain
-
-
-def _name(frame: str) -> str:
-    """Return a frame's name without the leading slash that ROS 1 drivers gave it."""
-    return frame.lstrip("/")
-
-
 def _advice(target: str, source: str) -> str:
     return (
         "Publish it: `ros2 run tf2_ros static_transform_publisher --x ... "
-        f"--frame-id {target} --child-frame-id {source}`, or start robot_state_publisher with the vehicle's URDF"
+        f"--frame-id {frame_name(target)} --child-frame-id {frame_name(source)}`, or start robot_state_publisher with "
+        "the vehicle's URDF"
     )

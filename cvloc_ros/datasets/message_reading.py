@@ -1,0 +1,152 @@
+"""From ROS messages to the package's types, by field names alone: a message of a bag is read like one of rclpy.
+
+No ROS installation is needed. What cannot be used raises `ConversionError`, whose text says what came, what was
+expected and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
+from cvloc_ros.datasets.image_decoding import ConversionError, RawLayout
+from cvloc_ros.geometry import SE2, PinholeCamera
+
+_PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of (x, y, z, roll, pitch, yaw)
+_PINHOLE_MODELS = ("", "plumb_bob", "rational_polynomial")
+
+
+def stamp_of(message: Any, received: int) -> int:
+    """Return the header's stamp in nanoseconds, or when the message was received if its sender set none."""
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec or received
+
+
+def image_event(message: Any, received: int) -> ImageEvent:
+    """Wrap an Image or CompressedImage without decoding it."""
+    raw = RawLayout.of(message) if hasattr(message, "encoding") else None
+    data = np.frombuffer(message.data, np.uint8)
+    return ImageEvent(stamp_of(message, received), frame_name(message.header.frame_id), data, raw)
+
+
+def fix_event(message: Any, received: int = 0) -> FixEvent:
+    """Read a NavSatFix.
+
+    Raises:
+        ConversionError: the receiver had no fix, or the position is not finite.
+
+    """
+    if message.status.status < 0:
+        raise ConversionError("the receiver says that it has no fix (status.status < 0)")
+    if not np.isfinite([message.latitude, message.longitude]).all():
+        raise ConversionError(f"expected finite coordinates, got {message.latitude}, {message.longitude}")
+    covariance = np.array(message.position_covariance, dtype=float).reshape(3, 3)[:2, :2]
+    known = message.position_covariance_type != 0 and np.isfinite(covariance).all() and (np.diag(covariance) > 0).all()
+    return FixEvent(
+        stamp_of(message, received),
+        message.latitude,
+        message.longitude,
+        message.altitude,
+        covariance if known else None,
+        frame_name(message.header.frame_id),
+    )
+
+
+def odometry_event(message: Any, received: int) -> OdometryEvent:
+    """Read an Odometry message, dropped to the ground plane."""
+    return OdometryEvent(
+        stamp_of(message, received),
+        SE2.from_matrix(pose_matrix(message.pose.pose)),
+        planar_covariance(message.pose.covariance),
+        _twist(message.twist.twist),
+        planar_covariance(message.twist.covariance),
+    )
+
+
+def truth_event(message: Any, received: int) -> TruthEvent:
+    """Read an Odometry message whose pose is the truth in the map frame."""
+    return TruthEvent(
+        stamp_of(message, received), SE2.from_matrix(pose_matrix(message.pose.pose)), _twist(message.twist.twist)
+    )
+
+
+def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera:
+    """Read a CameraInfo: the camera of the images that it comes with, after their region of interest and binning.
+
+    Args:
+        message: a CameraInfo; a ROS 1 one has the same fields in capitals.
+        rectified: the images are rectified: P without distortion instead of K with it.
+
+    Raises:
+        ConversionError: the camera is not calibrated, or is no pinhole camera.
+
+    """
+    upper = hasattr(message, "K")
+    K, P, d = (getattr(message, name.upper() if upper else name) for name in ("k", "p", "d"))
+    matrix = np.reshape(P, (3, 4))[:, :3] if rectified else np.reshape(K, (3, 3))
+    if matrix[0, 0] == 0:
+        raise ConversionError(
+            f"expected a calibrated camera, got {'P' if rectified else 'K'} = 0: calibrate it, or give its driver the "
+            "calibration file"
+        )
+    distortion = () if rectified or not np.any(d) else tuple(float(k) for k in d)
+    if distortion and message.distortion_model not in _PINHOLE_MODELS:
+        raise ConversionError(
+            f"expected the distortion model plumb_bob or rational_polynomial, got '{message.distortion_model}': "
+            "rectify the images (image_proc) and use image_rect (for the node, set camera.rectified)"
+        )
+    try:
+        camera = PinholeCamera(message.width, message.height, np.array(matrix, dtype=float), distortion)
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
+    roi = message.roi
+    if roi.width and roi.height:
+        camera = camera.cropped(left=roi.x_offset, top=roi.y_offset, width=roi.width, height=roi.height)
+    bins = max(message.binning_x, 1), max(message.binning_y, 1)
+    return camera.resized(camera.width // bins[0], camera.height // bins[1]) if bins != (1, 1) else camera
+
+
+def frame_name(frame_id: str) -> str:
+    """Return a frame's name without the leading slash that old recordings carry."""
+    return frame_id.lstrip("/")
+
+
+def pose_matrix(pose: Any) -> np.ndarray:
+    """Return the 4x4 matrix of a geometry_msgs/Pose; raises ConversionError if it is no rigid motion."""
+    return transform_matrix(pose.position, pose.orientation)
+
+
+def transform_matrix(translation: Any, rotation: Any) -> np.ndarray:
+    """Return the 4x4 matrix of a message's translation (or position), metres, and quaternion.
+
+    Raises:
+        ConversionError: the quaternion is zero, or a number is not finite.
+
+    """
+    x, y, z, w = q = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
+    square = float(q @ q)
+    if not 1e-12 < square < np.inf:
+        raise ConversionError(f"expected a unit quaternion (x, y, z, w), got {q.tolist()}")
+    s = 2 / square
+    T = np.eye(4)
+    T[:3, :3] = [
+        [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+        [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+        [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+    ]
+    T[:3, 3] = translation.x, translation.y, translation.z
+    if not np.isfinite(T).all():
+        raise ConversionError(f"expected a finite position, got {T[:3, 3].tolist()}")
+    return T
+
+
+def planar_covariance(covariance: Any) -> np.ndarray | None:
+    """Return the (3, 3) part over (x, y, yaw) of ROS's 36 numbers; None if it is unknown (zeros, or -1)."""
+    planar = np.asarray(covariance, dtype=float).reshape(6, 6)[_PLANAR]
+    return planar if np.isfinite(planar).all() and (np.diag(planar) > 0).all() else None
+
+
+def _twist(twist: Any) -> np.ndarray:
+    return np.array([twist.linear.x, twist.linear.y, twist.angular.z])
