@@ -187,9 +187,12 @@ def test_time_that_jumps_back_resets_once(vehicle, world):
     vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames), timeout=25)
     vehicle.restart()
     vehicle.frames.clear()
-    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames), timeout=25)
-    first = next(frame for frame in vehicle.frames if frame.reason != "reset")  # that one was under way
-    assert first.prior is None, "nothing may be known right after the jump"
+
+    def frames():  # the one that was under way when time jumped is of the drive before
+        return [frame for frame in vehicle.frames if frame.reason != "reset"]
+
+    vehicle.until(lambda: any(frame.prior is not None for frame in frames()), timeout=25)
+    assert frames()[0].prior is None, "nothing may be known right after the jump"
     assert world[1].text().count("time jumped back") == before + 1
 
 
@@ -260,8 +263,8 @@ def test_missing_transform_is_named(started, tmp_path):
     imagery, weights = f"imagery:={tmp_path}/imagery.tif", f"weights:={tmp_path}/weights.safetensors"
     process, vehicle = started("-p", imagery, "-p", weights, "-p", "camera.transport:=compressed")
     vehicle.publish_transforms("gnss")
-    text = vehicle.status("transforms", level=ERROR, containing="known frames: base_link, gnss", timeout=40)
-    assert "'camera_optical' and 'base_link'" in text and "static_transform_publisher" in text
+    text = vehicle.status("transforms", level=ERROR, containing="camera_optical", timeout=40)
+    assert "static_transform_publisher" in text and "--frame-id base_link" in text
     assert {frame.reason for frame in vehicle.frames} <= {"no_camera_info", "no_transform", "waiting"}
     vehicle.publish_transforms("gnss", "camera_optical")
     vehicle.status("transforms", level=OK)

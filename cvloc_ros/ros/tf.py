@@ -91,7 +91,8 @@ class Tf2RosTransforms:
         import tf2_ros
 
         self._error = tf2_ros.TransformException
-        self._buffer = tf2_ros.Buffer(node=node)
+        # Without the node: its own handling of jumps in time is broken in some releases, and clear() is called here.
+        self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
 
@@ -101,7 +102,7 @@ class Tf2RosTransforms:
         try:
             transform = self._buffer.lookup_transform(target, source, Time()).transform
         except self._error as error:
-            raise MissingTransform(f"{error} {_advice(target, source)}") from None
+            raise MissingTransform(f"{str(error).strip()} {_advice(target, source)}") from None
         return transform_matrix(transform.translation, transform.rotation)
 
     def broadcast(self, transform: TransformStamped) -> None:
