@@ -175,6 +175,7 @@ def test_mcap_opens_and_holds_the_run(result, folder):
     with AnyReader([folder / "run.mcap"]) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
         counts = {c.topic: c.msgcount for c in reader.connections}
+        qos = {c.topic: c.ext.offered_qos_profiles[0] for c in reader.connections}
         poses = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages() if c.topic == "/cvloc/pose"]
         paths = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages() if c.topic == "/cvloc/path"]
     assert types == {
@@ -188,6 +189,8 @@ def test_mcap_opens_and_holds_the_run(result, folder):
         "/ground_truth": "nav_msgs/msg/Odometry",
         "/tf": "tf2_msgs/msg/TFMessage",
     }
+    latched = {topic for topic, profile in qos.items() if profile.durability.name == "TRANSIENT_LOCAL"}
+    assert latched == {"/datum"} and qos["/datum"].lifespan.sec > 10**9  # no message ever expires
     accepted = [frame for frame in result.frames if frame.accepted]
     assert counts["/cvloc/pose"] == len(accepted) and counts["/fix"] == len(result.fixes)
     assert counts["/cvloc/debug/overlay/compressed"] == len(result.samples) > 20

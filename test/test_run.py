@@ -9,12 +9,12 @@ import typer
 from recorded_drive import DATUM, EPOCH, OracleLocalizer, RecordedDrive
 
 from cvloc_ros.cli.main import main
-from cvloc_ros.cli.run import parse_datum, parse_topics
+from cvloc_ros.cli.run import parse_datum, parse_mount, parse_topics
 from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
 from cvloc_ros.evaluation.run import run_bag
 from cvloc_ros.evaluation.summary import summarize
-from cvloc_ros.geometry import SE2, LocalFrame
+from cvloc_ros.geometry import SE2, LocalFrame, camera_extrinsics
 from cvloc_ros.localization.session import LocalizationSession
 
 
@@ -133,6 +133,16 @@ def test_datum_and_topics_are_read():
             parse_datum(text)
     with pytest.raises(typer.BadParameter, match="ROLE=TOPIC"):
         parse_topics(["/camera/image"])
+
+
+def test_mount_is_read():
+    expected = camera_extrinsics(x=1.2, y=-0.3, height=1.65, roll=0.01, pitch=0.05, yaw=-0.02)
+    text = ",".join(f"{v:.6f}" for v in (1.2, -0.3, 1.65, *np.degrees([0.01, 0.05, -0.02])))
+    np.testing.assert_allclose(parse_mount(text), expected, atol=1e-6)
+    assert parse_mount(None) is None
+    for wrong in ("1,2,3", "1,0,0,0,0,0", "1,0,1.6,0,0,nan", "x,0,1.6,0,0,0"):
+        with pytest.raises(typer.BadParameter, match="six numbers"):
+            parse_mount(wrong)
 
 
 @pytest.fixture

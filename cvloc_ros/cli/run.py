@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cvloc_ros.geometry import LocalFrame
 
 
@@ -38,6 +40,14 @@ def run(
             metavar="ROLE=TOPIC",
         ),
     ] = None,
+    mount: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the camera sits on base_link, instead of what the bag's TF says: metres forward, left and "
+            "above the ground, then degrees of roll, pitch (down is positive) and yaw (left is positive) of its view.",
+            metavar="X,Y,Z,ROLL,PITCH,YAW",
+        ),
+    ] = None,
 ) -> None:
     """Localize a recorded drive, as the ROS node would, and write trajectory, report and bag.
 
@@ -53,7 +63,7 @@ def run(
     from cvloc_ros.evaluation.run import localize_bag
     from cvloc_ros.evaluation.summary_table import print_summary
 
-    map_datum, by_role = parse_datum(datum), parse_topics(topics or [])
+    map_datum, by_role, T_base_camera = parse_datum(datum), parse_topics(topics or []), parse_mount(mount)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -66,6 +76,7 @@ def run(
             method=method,
             weights=str(weights) if weights else None,
             device=device,
+            T_base_camera=T_base_camera,
             progress=lambda share: bar.update(task, completed=share),
         )
         bar.add_task("writing the report", total=None)
@@ -107,3 +118,25 @@ def parse_topics(pairs: list[str]) -> dict[str, str]:
             )
         topics[role] = topic
     return topics
+
+
+def parse_mount(text: str | None) -> np.ndarray | None:
+    """Read 'x,y,z,roll,pitch,yaw' (m, degrees) as ``T_base_camera``; raises typer.BadParameter."""
+    import numpy as np
+
+    from cvloc_ros.geometry import camera_extrinsics
+
+    if text is None:
+        return None
+    try:
+        x, y, z, *degrees = (float(part) for part in text.split(","))
+        roll, pitch, yaw = np.radians(degrees)
+        if not (np.isfinite([x, y, z, roll, pitch, yaw]).all() and z > 0):
+            raise ValueError("the camera must be above the ground")
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected six numbers x,y,z,roll,pitch,yaw in metres and degrees, such as 1.2,0,1.65,0,2,0; got {text!r}: "
+            f"{error}",
+            param_hint="--mount",
+        ) from None
+    return camera_extrinsics(x=x, y=y, height=z, roll=roll, pitch=pitch, yaw=yaw)

@@ -69,16 +69,27 @@ def odometry(
         "nav_msgs/msg/Odometry",
         header=header(stamp, frame_id),
         child_frame_id="base_link",
-        pose=make(
-            "geometry_msgs/msg/PoseWithCovariance",
-            pose=make(
-                "geometry_msgs/msg/Pose",
-                position=make("geometry_msgs/msg/Point", x=float(pose.x), y=float(pose.y), z=0.0),
-                orientation=_quaternion(pose.matrix()[:3, :3]),
-            ),
-            covariance=_six_by_six(covariance),
-        ),
+        pose=make("geometry_msgs/msg/PoseWithCovariance", pose=_pose(pose), covariance=_six_by_six(covariance)),
         twist=make("geometry_msgs/msg/TwistWithCovariance", twist=speeds, covariance=_six_by_six(twist_covariance)),
+    )
+
+
+def pose_stamped(stamp: int, pose: SE2, *, frame_id: str) -> Any:
+    """Return a geometry_msgs/PoseStamped."""
+    return make("geometry_msgs/msg/PoseStamped", header=header(stamp, frame_id), pose=_pose(pose))
+
+
+def pose_with_covariance(stamp: int, pose: SE2, covariance: np.ndarray, *, frame_id: str) -> Any:
+    """Return a geometry_msgs/PoseWithCovarianceStamped; ``covariance`` (3, 3) is over (x m, y m, yaw rad)."""
+    value = make("geometry_msgs/msg/PoseWithCovariance", pose=_pose(pose), covariance=_six_by_six(covariance))
+    return make("geometry_msgs/msg/PoseWithCovarianceStamped", header=header(stamp, frame_id), pose=value)
+
+
+def transforms(stamp: int, *edges: tuple[str, str, np.ndarray]) -> Any:
+    """Return a tf2_msgs/TFMessage of 4x4 transforms, each as (parent, child, T_parent_child)."""
+    return make(
+        "tf2_msgs/msg/TFMessage",
+        transforms=[transform(stamp, T, parent=parent, child=child) for parent, child, T in edges],
     )
 
 
@@ -116,6 +127,11 @@ def fix(
     )
 
 
+def jpeg(stamp: int, data: np.ndarray, *, frame_id: str) -> Any:
+    """Return a sensor_msgs/CompressedImage of a JPEG file (uint8 bytes)."""
+    return make("sensor_msgs/msg/CompressedImage", header=header(stamp, frame_id), format="jpeg", data=data)
+
+
 def camera_info(stamp: int, camera: PinholeCamera, *, frame_id: str) -> Any:
     """Return a sensor_msgs/CameraInfo; P repeats K, as if the images were not to be rectified."""
     distortion = np.array(camera.distortion or (0.0,) * 5)
@@ -132,6 +148,14 @@ def camera_info(stamp: int, camera: PinholeCamera, *, frame_id: str) -> Any:
         binning_x=0,
         binning_y=0,
         roi=make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False),
+    )
+
+
+def _pose(pose: SE2) -> Any:
+    return make(
+        "geometry_msgs/msg/Pose",
+        position=make("geometry_msgs/msg/Point", x=float(pose.x), y=float(pose.y), z=0.0),
+        orientation=_quaternion(pose.matrix()[:3, :3]),
     )
 
 

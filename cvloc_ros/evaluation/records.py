@@ -12,6 +12,7 @@ import numpy as np
 
 from cvloc_ros.geometry import SE2, LocalFrame
 from cvloc_ros.localization.odometry import OdometryBuffer
+from cvloc_ros.localization.session import ImageResult, LocalizationSession
 from cvloc_ros.localization.types import Prior
 
 _TRUTH_SPAN = 1e9  # seconds: all of it
@@ -49,6 +50,27 @@ class FrameRecord:
     state: str = ""
     milliseconds: dict[str, float] = field(default_factory=dict)
     truth: SE2 | None = None
+
+    @classmethod
+    def of(
+        cls, stamp: int, answer: ImageResult, session: LocalizationSession, *, decode: float, total: float
+    ) -> FrameRecord:
+        """Record what a session has answered to an image; ``decode`` and ``total`` in milliseconds."""
+        record = cls(stamp, answer.reason == "", answer.reason, state=session.status().state.value)
+        fused = session.pose(stamp)
+        if fused is not None:
+            record = replace(record, fused=fused[0], fused_covariance=fused[1])
+        localization = answer.localization
+        if localization is None:
+            return record
+        return replace(
+            record,
+            prior=localization.prior,
+            estimate=localization.T_map_base,
+            covariance=localization.covariance,
+            quality=localization.quality,
+            milliseconds={"decode": decode, **localization.milliseconds, "total": total},
+        )
 
     @property
     def tracked(self) -> bool:

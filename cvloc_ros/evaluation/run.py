@@ -154,6 +154,7 @@ def localize_bag(
     method: str = "vote_flow",
     weights: str | None = None,
     device: str = "auto",
+    T_base_camera: np.ndarray | None = None,
     tracker_config: TrackerConfig | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> RunResult:
@@ -167,6 +168,7 @@ def localize_bag(
         method: name of the matcher.
         weights: a .safetensors file; None for those that are shipped.
         device: "auto", "cpu" or "cuda[:i]".
+        T_base_camera: 4x4, where the camera sits, instead of what the bag's transforms say.
         tracker_config: see `TrackerConfig`.
         progress: is called with the share that is done, 0 to 1.
 
@@ -176,7 +178,7 @@ def localize_bag(
         WeightsError: the method, weights or device are not to be had.
 
     """
-    bag = Bag.open(source, topics=topics)
+    bag = Bag.open(source, topics=topics, T_base_camera=T_base_camera)
     frame = datum or bag.datum or raster_datum(imagery)
     satellite_map = SatelliteMap.open(imagery, frame)
 
@@ -210,25 +212,8 @@ def _localize(
     decoded = time.perf_counter()
     answer = session.on_image(frame)
     finished = time.perf_counter()
-    record = FrameRecord(event.stamp, answer.reason == "", answer.reason, state=session.status().state.value)
-    fused = session.pose(event.stamp)
-    if fused is not None:
-        record = replace(record, fused=fused[0], fused_covariance=fused[1])
-    localization = answer.localization
-    if localization is not None:
-        record = replace(
-            record,
-            prior=localization.prior,
-            estimate=localization.T_map_base,
-            covariance=localization.covariance,
-            quality=localization.quality,
-            milliseconds={
-                "decode": 1e3 * (decoded - started),
-                **localization.milliseconds,
-                "total": 1e3 * (finished - started),
-            },
-        )
-    return record, frame, localization
+    spent = {"decode": 1e3 * (decoded - started), "total": 1e3 * (finished - started)}
+    return FrameRecord.of(event.stamp, answer, session, **spent), frame, answer.localization
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:

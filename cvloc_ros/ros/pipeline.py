@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import replace
 from typing import Any
 
 from nav_msgs.msg import Odometry
@@ -116,21 +115,8 @@ class Pipeline:
         if localization is not None:
             self._outputs.localization(localization)
         finished = time.perf_counter()
-        record = FrameRecord(stamp, not result.reason, result.reason, state=self._session.status().state.value)
-        fused = self._session.pose(stamp)
-        if fused is not None:
-            record = replace(record, fused=fused[0], fused_covariance=fused[1])
-        if localization is not None:
-            spent = {"decode": 1e3 * (decoded - started), **localization.milliseconds}
-            record = replace(
-                record,
-                prior=localization.prior,
-                estimate=localization.T_map_base,
-                covariance=localization.covariance,
-                quality=localization.quality,
-                milliseconds={**spent, "total": 1e3 * (finished - started)},
-            )
-        self._finish(record)
+        spent = {"decode": 1e3 * (decoded - started), "total": 1e3 * (finished - started)}
+        self._finish(FrameRecord.of(stamp, result, self._session, **spent))
         self._health.fine("localization")
         self._health.fine("imagery")
         if localization is not None:

@@ -90,11 +90,8 @@ def _latched(drive: Drive) -> Iterator[Message]:
     start = int(drive.trajectory.stamps[0])
     T_base_gnss = np.eye(4)
     T_base_gnss[:3, 3] = drive.gnss.lever_arm
-    mounts = [
-        build.transform(start, drive.T_base_camera, parent="base_link", child=CAMERA_FRAME),
-        build.transform(start, T_base_gnss, parent="base_link", child=GNSS_FRAME),
-    ]
-    yield start, "/tf_static", build.make("tf2_msgs/msg/TFMessage", transforms=mounts)
+    mounts = ("base_link", CAMERA_FRAME, drive.T_base_camera), ("base_link", GNSS_FRAME, T_base_gnss)
+    yield start, "/tf_static", build.transforms(start, *mounts)
     place = drive.datum
     datum = FixEvent(start, place.latitude, place.longitude, place.altitude, None, "map")
     yield start, "/datum", build.fix(**asdict(datum))
@@ -118,13 +115,10 @@ def _odometry(event: OdometryEvent) -> Iterator[Message]:
         twist_covariance=event.twist_covariance,
     )
     yield event.stamp, "/odom", odometry
-    transform = build.transform(event.stamp, event.T_odom_base.matrix(), parent="odom", child="base_link")
-    yield event.stamp, "/tf", build.make("tf2_msgs/msg/TFMessage", transforms=[transform])
+    yield event.stamp, "/tf", build.transforms(event.stamp, ("odom", "base_link", event.T_odom_base.matrix()))
 
 
 def _image(event: ImageEvent, drive: Drive) -> Iterator[Message]:
     info = build.camera_info(event.stamp, drive.camera, frame_id=event.frame_id)
     yield event.stamp, "/camera/camera_info", info
-    header = build.header(event.stamp, event.frame_id)
-    image = build.make("sensor_msgs/msg/CompressedImage", header=header, format="jpeg", data=event.data)
-    yield event.stamp, "/camera/image/compressed", image
+    yield event.stamp, "/camera/image/compressed", build.jpeg(event.stamp, event.data, frame_id=event.frame_id)
