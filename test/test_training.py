@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from cvloc_ros.datasets.town import Town, TownPair
+from cvloc_ros.datasets.town.classes import WALLED
+from cvloc_ros.datasets.town.pairs import CLASS_GRID
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.localization.covariance import EVIDENCE, Evidence
 from cvloc_ros.models.vote_flow import VoteFlow
@@ -33,7 +35,10 @@ def dotted_pair(dot):
     cv2.circle(ground, (round(u), round(v)), 2, (255, 255, 255), -1)
     row, col = SATELLITE.to_cells(np.array(dot))
     cv2.circle(satellite, (round(col), round(row)), 2, (255, 255, 255), -1)
-    return TownPair(ground=ground, K=camera.K, T_base_camera=T, satellite=satellite, T_map_base=SE2())
+    classes = np.zeros((200, 200, 2), np.uint8)
+    row, col = CLASS_GRID.to_cells(np.array(dot)).round().astype(int)
+    classes[row, col, 0] = WALLED
+    return TownPair(ground=ground, K=camera.K, T_base_camera=T, satellite=satellite, T_map_base=SE2(), classes=classes)
 
 
 def bright_centre(image):
@@ -57,7 +62,12 @@ def test_truth_image_and_patch_of_a_sample_agree(mirrored):
         on_ground = cells[cell]
         assert on_ground[1] * (-1 if mirrored else 1) > 0  # the dot is left of the vehicle, right once mirrored
         on_patch = CONFIG.patch.to_metres(bright_centre(sample["patch"]))
-        np.testing.assert_allclose(SE2(*sample["truth"].astype(float)).apply(on_ground), on_patch, atol=0.9)
+        truth = SE2(*sample["truth"].astype(float))
+        np.testing.assert_allclose(truth.apply(on_ground), on_patch, atol=0.9)
+        named = cells[sample["bev_classes"][0] == WALLED]
+        np.testing.assert_allclose(named[0], on_ground, atol=0.9)
+        named = CONFIG.patch.coarser(2).centres()[sample["patch_classes"][0] == WALLED]
+        np.testing.assert_allclose(named.mean(axis=0), on_patch, atol=0.9)
 
 
 def test_crop_is_where_its_pose_says():

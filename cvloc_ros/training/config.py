@@ -17,6 +17,7 @@ class TrainConfig:
         decay: share of the samples, at the end, over which it falls to zero; until then a run does not depend on
             ``samples``, so that a resumed run can be made longer or shorter.
         weight_decay: of AdamW.
+        naming: weight of the side task: see `side_task`.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights that are validated and shipped.
         seed: of the network's start; the towns are seeded by their number.
@@ -28,12 +29,13 @@ class TrainConfig:
 
     """
 
-    samples: int = 48_000
+    samples: int = 40_000
     batch: int = 16
     learning_rate: float = 2e-3
     warm_up: int = 2_400
     decay: float = 0.35
     weight_decay: float = 1e-4
+    naming: float = 1.0
     clip: float = 1.0
     ema: float = 0.995
     seed: int = 0

@@ -37,7 +37,7 @@ class AugmentConfig:
 
     """
 
-    natural_towns: int = 20
+    natural_towns: int = 30
     scatter: float = 0.4
     mirrored: float = 0.5
     blank_ground: float = 0.03
@@ -52,12 +52,19 @@ def draw_prior_error(rng: np.random.Generator, config: VoteFlowConfig) -> SE2:
     return SE2(x, y, rng.uniform(-yaw, yaw))
 
 
-def crop_patch(satellite: np.ndarray, source: GroundGrid, T_source_patch: SE2, grid: GroundGrid) -> np.ndarray:
-    """Cut a patch from an image on ``source`` whose frame is placed by ``T_source_patch``, by one bilinear warp."""
+def crop_patch(
+    satellite: np.ndarray,
+    source: GroundGrid,
+    T_source_patch: SE2,
+    grid: GroundGrid,
+    *,
+    interpolation: int = cv2.INTER_LINEAR,
+) -> np.ndarray:
+    """Cut a patch from an image on ``source`` whose frame is placed by ``T_source_patch``, by one warp."""
     cell = grid.to_metres(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
     where = source.to_cells(T_source_patch.apply(cell))[:, ::-1]  # (col, row) of three cells fix the affine map
     affine = np.stack([where[1] - where[0], where[2] - where[0], where[0]], axis=1)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    flags = interpolation | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(satellite, affine, (grid.cols, grid.rows), flags=flags, borderMode=cv2.BORDER_CONSTANT)
 
 
@@ -74,15 +81,24 @@ def make_sample(
 
     Returns:
         ``image`` (3, H, W) and ``patch`` (3, S, S) uint8, ``coverage`` (1, S, S) uint8 of 0 or 1, ``pixels`` and
-        ``visible`` as `ground_pixels` gives them, ``truth`` (3,) float32 pose of the vehicle in the patch.
+        ``visible`` as `ground_pixels` gives them, ``truth`` (3,) float32 pose of the vehicle in the patch, and the
+        ground's classes and paint, uint8, half as fine as the patch (2, S/2, S/2) in ``patch_classes`` and on
+        ``config.bev_samples`` in ``bev_classes``.
 
     """
     ground, satellite, K, T_base_camera = pair.ground, pair.satellite, pair.K, pair.T_base_camera
+    classes = pair.classes
     if augment and rng.random() < augment.mirrored:
         ground, satellite, K, T_base_camera = _mirror(ground, satellite, K, T_base_camera)
+        classes = np.ascontiguousarray(classes[:, ::-1])
     T_patch_vehicle = draw_prior_error(rng, config)
     source = GroundGrid.centred(satellite.shape[0], config.patch_cell)
     patch = crop_patch(satellite, source, T_patch_vehicle.inverse(), config.patch)
+    class_source = GroundGrid.centred(classes.shape[0], 2 * config.patch_cell)
+    patch_classes, bev_classes = (
+        crop_patch(classes, class_source, T, grid, interpolation=cv2.INTER_NEAREST).transpose(2, 0, 1)
+        for T, grid in ((T_patch_vehicle.inverse(), config.patch.coarser(2)), (SE2(), config.bev_samples))
+    )
     coverage = np.ones(patch.shape[:2], np.uint8)
     if augment:
         if rng.random() < augment.partial_coverage:
@@ -103,6 +119,8 @@ def make_sample(
         "pixels": pixels,
         "visible": visible,
         "truth": T_patch_vehicle.vector().astype(np.float32),
+        "patch_classes": np.ascontiguousarray(patch_classes),
+        "bev_classes": np.ascontiguousarray(bev_classes),
     }
 
 
@@ -114,7 +132,7 @@ class TownSamples(IterableDataset):
     """
 
     def __init__(
-        self, first_town: int, config: VoteFlowConfig, *, pairs_per_town: int = 48, reuse: int = 4, pool: int = 384
+        self, first_town: int, config: VoteFlowConfig, *, pairs_per_town: int = 32, reuse: int = 4, pool: int = 384
     ):
         self.first_town, self.config, self.augment = first_town, config, AugmentConfig()
         self.pairs_per_town, self.reuse, self.pool = pairs_per_town, reuse, pool

@@ -21,6 +21,7 @@ from cvloc_ros.models.losses import relative_pose, total_loss
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.samples import VALIDATION_TOWNS, TownSamples, make_sample, to_inputs, town_pairs
+from cvloc_ros.training.side_task import GroundNaming
 
 STYLES = ("train", "heldout")
 Report = Callable[[int, dict[str, float]], None]
@@ -48,7 +49,9 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
     torch.manual_seed(config.seed)
     fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
     network: VoteFlow = VoteFlow().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    naming = GroundNaming(network)
+    weights = [*network.parameters(), *naming.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     average_from = config.warm_up  # an average that remembers the random start would lag behind for long
     shipped = cast(VoteFlow, averaged.module)
@@ -58,7 +61,13 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
         if not checkpoint.exists():
             raise FileNotFoundError(f"expected a checkpoint to resume from at {checkpoint}: start without --resume")
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        for part, name in ((network, "network"), (averaged, "averaged"), (optimizer, "optimizer")):
+        parts: dict[str, torch.nn.Module | torch.optim.Optimizer] = {
+            "network": network,
+            "naming": naming,
+            "averaged": averaged,
+            "optimizer": optimizer,
+        }
+        for name, part in parts.items():
             part.load_state_dict(state[name])
         seen = state["seen"]
     else:
@@ -66,14 +75,19 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
         (out / "log.csv").unlink(missing_ok=True)
     model, optimizer = fabric.setup(network, optimizer)
     averaged.to(fabric.device)
+    naming.to(fabric.device)
 
     validation = {style: validation_samples(network, style, config.validation_pairs) for style in STYLES}
     batches = iter(loader(config, network, first_town=seen // 100))
     while seen < config.samples:
         batch = next(batches)
         truth = batch["truth"].to(fabric.device)
-        outputs = model(**to_inputs(batch, fabric.device), **teacher(truth))
+        inputs = to_inputs(batch, fabric.device)
+        outputs = model(**inputs, **teacher(truth))
         losses = total_loss(network, outputs, truth)
+        patch_classes, bev_classes = (batch[name].to(fabric.device) for name in ("patch_classes", "bev_classes"))
+        losses["naming"] = naming.loss(patch_classes, bev_classes, inputs["coverage"], inputs["visible"])
+        losses["total"] = losses["total"] + config.naming * losses["naming"]
         if not torch.isfinite(losses["total"]):
             terms = {k: float(v.detach()) for k, v in losses.items()}
             raise FloatingPointError(f"the loss is not finite after {seen} samples: {terms}")
@@ -94,7 +108,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
             for style in STYLES:
                 scores = validate(shipped, validation[style], fabric.device)
                 row |= {f"{style}_{k}": v for k, v in scores.items()}
-            save(checkpoint, network, averaged, optimizer, seen)
+            save(checkpoint, network, naming, averaged, optimizer, seen)
         append_row(out / "log.csv", {"seen": seen} | row)
         report(seen, row)
     return shipped.eval()
@@ -162,10 +176,11 @@ def validate(network: VoteFlow, samples: list[dict[str, np.ndarray]], device: to
     }
 
 
-def save(path: Path, network, averaged, optimizer, seen: int) -> None:
+def save(path: Path, network, naming, averaged, optimizer, seen: int) -> None:
     """Replace the checkpoint whole: an interruption leaves the old one."""
     state = {
         "network": network.state_dict(),
+        "naming": naming.state_dict(),
         "averaged": averaged.state_dict(),
         "optimizer": optimizer.state_dict(),
         "seen": seen,
@@ -175,7 +190,7 @@ def save(path: Path, network, averaged, optimizer, seen: int) -> None:
     temporary.replace(path)
 
 
-LOG_COLUMNS = ["seen", "total", "coarse", "fine", "flow", "pose", "rate"] + [
+LOG_COLUMNS = ["seen", "total", "coarse", "fine", "flow", "pose", "naming", "rate"] + [
     f"{style}_{name}"
     for style in STYLES
     for name in ("vote_median_m", "median_m", "mean_m", "yaw_median_deg", "lateral_1m", "longitudinal_1m")

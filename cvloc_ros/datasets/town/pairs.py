@@ -8,12 +8,14 @@ import numpy as np
 
 from cvloc_ros.datasets.town import cars, polyline
 from cvloc_ros.datasets.town.appearance import Appearance
+from cvloc_ros.datasets.town.classes import ground_classes
 from cvloc_ros.datasets.town.scenery import Prisms
 from cvloc_ros.datasets.town.town import Town
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 
 WIDTH, HEIGHT = 416, 128  # pixels of the ground picture
 GRID = GroundGrid.centred(400, 0.4)
+CLASS_GRID = GroundGrid.centred(200, 0.8)
 _MARGIN = 85.0  # metres: poses keep so far from the town's edge, so that the patch is nearly all town
 
 
@@ -27,6 +29,7 @@ class TownPair:
         T_base_camera: 4x4, optical frame to base_link, as calibrated: the vehicle also pitches and rolls a little.
         satellite: RGB uint8 (400, 400, 3) on `GRID`, the true pose in its middle, vehicle forward up.
         T_map_base: the true pose in the town's frame.
+        classes: (200, 200, 2) uint8 on `CLASS_GRID`, the same extent: see `classes.ground_classes`.
 
     """
 
@@ -35,6 +38,7 @@ class TownPair:
     T_base_camera: np.ndarray
     satellite: np.ndarray
     T_map_base: SE2
+    classes: np.ndarray
 
 
 def render_pair(town: Town, seed: int, *, scatter: float = 0.0) -> TownPair:
@@ -60,7 +64,8 @@ def render_pair(town: Town, seed: int, *, scatter: float = 0.0) -> TownPair:
         traffic = traffic.joined(cars.ahead_of(T_map_base, rng))
     ground = town.render_ground(T_map_base, camera, T_shaken @ T_base_camera, appearance=ground_look, cars=traffic)
     satellite = town.render_satellite(T_map_base, GRID, appearance=satellite_look, cars=2 * seed + 1)
-    return TownPair(ground, camera.K, T_base_camera, satellite, T_map_base)
+    classes = ground_classes(town, T_map_base, CLASS_GRID)
+    return TownPair(ground, camera.K, T_base_camera, satellite, T_map_base, classes)
 
 
 def draw_pose(town: Town, rng: np.random.Generator) -> SE2:

@@ -24,7 +24,7 @@ _CLUSTERS = 14  # of leaves in a crown
 _REACH = 45.0  # metres around the patch from which shadows and leaning roofs may come
 
 
-class _Plane:
+class Plane:
     """A grid's pixels at ``factor`` times its resolution: metres in the map to (column, row) and back."""
 
     def __init__(self, T_map_patch: SE2, grid: GroundGrid, factor: int) -> None:
@@ -35,10 +35,12 @@ class _Plane:
         self.T_map_patch = T_map_patch
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Map (..., 2) metres in the map to fractional (column, row)."""
         local = self.T_patch_map.apply(points)
         return np.stack([(self.y_max - local[..., 1]) / self.cell, (self.x_max - local[..., 0]) / self.cell], -1) - 0.5
 
     def to_map(self, pixels: np.ndarray) -> np.ndarray:
+        """Map (..., 2) fractional (column, row) to metres in the map."""
         x = self.x_max - (pixels[..., 1] + 0.5) * self.cell
         y = self.y_max - (pixels[..., 0] + 0.5) * self.cell
         return self.T_map_patch.apply(np.stack([x, y], axis=-1))
@@ -60,7 +62,7 @@ class _Plane:
 
 def render_satellite(town: Town, T_map_patch: SE2, grid: GroundGrid, look: Appearance, cars: Prisms) -> np.ndarray:
     """Return the picture (rows, cols, 3) uint8 of a ground grid; see `Town.render_satellite`."""
-    fine, plain = _Plane(T_map_patch, grid, _OVERSAMPLE), _Plane(T_map_patch, grid, 1)
+    fine, plain = Plane(T_map_patch, grid, _OVERSAMPLE), Plane(T_map_patch, grid, 1)
     size = fine.shape[::-1]
     inverse = cv2.WARP_INVERSE_MAP
     M = fine.affine_to(town.surface.material.to_pixels)
@@ -102,7 +104,7 @@ def render_satellite(town: Town, T_map_patch: SE2, grid: GroundGrid, look: Appea
     return develop(scene, look, np.random.default_rng([look.seed, 1]))
 
 
-def _draw_cars(material, hidden, fine: _Plane, plain: _Plane, cars: Prisms) -> None:
+def _draw_cars(material, hidden, fine: Plane, plain: Plane, cars: Prisms) -> None:
     corners = cars.corners()
     front, back = corners[:, :2], corners[:, [3, 2]]
     glazing = []
@@ -117,7 +119,7 @@ def _draw_cars(material, hidden, fine: _Plane, plain: _Plane, cars: Prisms) -> N
             fill_convex(material, panes[k], m.GLASS)
 
 
-def _draw_prisms(material, hidden, shadow, fine: _Plane, plain: _Plane, prisms: Prisms, look: Appearance) -> None:
+def _draw_prisms(material, hidden, shadow, fine: Plane, plain: Plane, prisms: Prisms, look: Appearance) -> None:
     order = np.argsort(prisms.eave + prisms.ridge, kind="stable")
     prisms = prisms.select(order)
     corners = prisms.corners()
@@ -165,7 +167,7 @@ def _roof_details(material: np.ndarray, roof: np.ndarray, top: int, phase: float
         fill_convex(material, box.astype(np.int32), m.ROOFS[(top + k) % 48] if k % 2 else top + m.ROOF_SHADE)
 
 
-def _draw_crowns(material, hidden, shadow, fine: _Plane, plain: _Plane, trees: Trees, look: Appearance) -> None:
+def _draw_crowns(material, hidden, shadow, fine: Plane, plain: Plane, trees: Trees, look: Appearance) -> None:
     """Draw each crown as a dark outline filled with clusters of leaves, lighter towards the sun."""
     trees = trees.select(np.argsort(trees.height, kind="stable"))
     n = len(trees)
