@@ -24,7 +24,7 @@ EXTRAS := ros,dev,train
 # images (Fast DDS's default loses them).
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_DOMAIN_ID ?= 87
-export ROS_LOG_DIR ?= $(CURDIR)/log
+export ROS_LOG_DIR ?= $(CURDIR)/out/log
 export FASTRTPS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds_shared_memory.xml
 
 .PHONY: setup demo test lint train bench figures clean

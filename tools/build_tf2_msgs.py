@@ -13,6 +13,8 @@ The result is refused unless its type hash equals that of the official tf2_msgs:
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -133,7 +135,8 @@ def generate(work: Workspace) -> None:
     message = work.definition / "msg" / "TFMessage.msg"
     message.parent.mkdir(parents=True)
     message.write_text(DEFINITION)
-    rosidl_adapter.msg.convert_msg_to_idl(work.definition, PACKAGE, Path("msg/TFMessage.msg"), message.parent)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports every file
+        rosidl_adapter.msg.convert_msg_to_idl(work.definition, PACKAGE, Path("msg/TFMessage.msg"), message.parent)
 
     include_paths = [f"{name}:{SHARE / name}" for name in DEPENDENCIES]
     description = work.request("rosidl_generator_type_description", work.description, include_paths=include_paths)
