@@ -14,11 +14,13 @@ from cvloc_ros.datasets.bag import Bag
 from cvloc_ros.datasets.orthophoto_drive import RouteError, orthophoto_drive, read_route
 from cvloc_ros.datasets.orthophoto_view import Ground, OrthophotoRenderer
 from cvloc_ros.datasets.town.bag_writer import write_drive_bag
-from cvloc_ros.evaluation.run import localize_bag
+from cvloc_ros.evaluation.run import localize_bag, run_bag
 from cvloc_ros.evaluation.summary import summarize
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import SatelliteMap, raster_datum
 from cvloc_ros.localization.covariance import EVIDENCE, Calibration
+from cvloc_ros.localization.types import Localization, Matches
+from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.weights import SHIPPED, save_weights
 
@@ -194,6 +196,50 @@ def test_vienna_lies_where_its_map_says(vienna):
         image = drive.renderer.render(pose, float(seconds))
         shift, correlation = displacement(image, drive.camera, drive.T_base_camera, satellite_map, pose)
         assert np.abs(shift).max() <= 0.2 and correlation > 0.8, (seconds, shift, correlation)
+
+
+class Correlator:
+    """A localizer without a network: plain correlation of the ground in the image with the map, heading and all."""
+
+    def __init__(self, satellite_map):
+        self.satellite_map = satellite_map
+        self.grid, self.patch_grid = GroundGrid(40, 46, 0.8, 38.4), GroundGrid.centred(140, 0.8)
+
+    def localize(self, frame, prior):
+        pixels, visible = ground_pixels(frame.camera, frame.T_base_camera, self.grid)
+        size = np.float32([frame.camera.width, frame.camera.height])
+        u, v = np.moveaxis((pixels + 1) / 2 * size - np.float32(0.5), -1, 0)
+        ground = cv2.cvtColor(cv2.remap(frame.image, u, v, cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
+        best, found = -1.0, prior.T_map_base
+        for turn in np.radians(np.arange(-8, 9, 2)):
+            patch = self.satellite_map.patch(prior.T_map_base @ SE2(0, 0, turn), self.patch_grid)
+            grey = cv2.cvtColor(patch.image, cv2.COLOR_RGB2GRAY)
+            score = cv2.matchTemplate(grey, ground, cv2.TM_CCOEFF_NORMED, mask=np.uint8(visible) * 255)
+            row, col = np.unravel_index(np.nanargmax(np.where(np.isfinite(score), score, -1)), score.shape)
+            if score[row, col] > best:
+                best = score[row, col]
+                shift = self.patch_grid.to_metres([row, col]) - self.grid.to_metres([0, 0])
+                found = patch.T_map_patch @ SE2(*shift, 0)
+        matches = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
+        accepted = bool(best > 0.6)
+        reason = "" if accepted else "low_quality"
+        covariance = np.diag([0.4, 0.4, np.radians(1.5)]) ** 2
+        return Localization(
+            frame.stamp, prior, found, covariance, float(best), accepted, reason, matches, None, {"match": 1.0}
+        )
+
+
+@pytest.mark.shared_data
+@pytest.mark.slow
+def test_vienna_is_found_by_plain_correlation(vienna, tmp_path):
+    """Bag, truth, camera, imagery and map frame agree: without learning, the drive is localized to half a metre."""
+    write_drive_bag(tmp_path / "bag", orthophoto_drive(vienna, read_route(ROUTE), duration=12.0), workers=1)
+    bag = Bag.open(tmp_path / "bag")
+    result = run_bag(bag, Correlator(SatelliteMap.open(vienna, bag.datum)), datum=bag.datum)
+    summary = summarize(result)
+    assert summary["localized"] > 0.6 * summary["frames"]
+    assert summary["position_error_m"]["median"] < 0.6 and summary["yaw_error_deg"]["median"] < 1.5
+    assert summary["tracker"]["position_error_m"]["rmse"] < 1.0 < summary["gnss"]["position_error_m"]["rmse"] / 3
 
 
 @pytest.mark.shared_data
