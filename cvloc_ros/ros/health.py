@@ -28,6 +28,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,6 +115,12 @@ class InputHealth:
         return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
 
 
+def blame(error: Exception) -> str:
+    """Say what an unforeseen error is and where it arose, in one line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}); please report it"
+
+
 class Health:
     """Collects what goes well and what does not; safe to call from any thread."""
 
@@ -132,6 +139,7 @@ class Health:
         """Start counting frames anew."""
         self.frames = self.accepted = self.dropped = 0
         self.rejected: Counter[str] = Counter()
+        self._last_rejection = ""
         self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT)  # (reason or "", milliseconds)
 
     # What the rest of the node reports
@@ -162,9 +170,10 @@ class Health:
             elif self._problems.pop(status, None) is not None:
                 self._announce(status, None)
 
-    def frame(self, reason: str, milliseconds: float) -> None:
-        """Count one image that was looked at: accepted if ``reason`` is empty."""
+    def frame(self, reason: str, milliseconds: float, *, message: str = "") -> None:
+        """Count one image that was looked at: accepted if ``reason`` is empty; ``message`` is for people."""
         self.frames += 1
+        self._last_rejection = message
         self._recent.append((reason, milliseconds))
         if reason:
             self.rejected[reason] += 1
@@ -222,7 +231,8 @@ class Health:
         if len(recent) < RECENT or not all(reason for reason, _ in recent):
             return None
         reason, count = Counter(reason for reason, _ in recent).most_common(1)[0]
-        return Problem(WARN, f"none of the last {RECENT} images was accepted: {count} for '{reason}'")
+        last = f", the last one: {self._last_rejection}" if self._last_rejection else ""
+        return Problem(WARN, f"none of the last {RECENT} images was accepted: {count} for '{reason}'{last}")
 
     def _lasts(self, found: Problem, now: float, silence: float) -> bool:
         if self._tracker_problem_since[0] != found.kind:

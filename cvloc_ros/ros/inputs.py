@@ -27,7 +27,7 @@ from cvloc_ros.localization.types import Frame
 from cvloc_ros.ros import images, qos
 from cvloc_ros.ros.config import NodeConfig
 from cvloc_ros.ros.conversions import to_nanoseconds
-from cvloc_ros.ros.health import ERROR, WARN, Health, InputHealth
+from cvloc_ros.ros.health import ERROR, WARN, Health, InputHealth, blame
 from cvloc_ros.ros.tf import Transforms
 
 _SECOND = 1_000_000_000
@@ -219,7 +219,11 @@ class Inputs:
 
         def received(message: Any) -> None:
             self._health.note(status)
-            callback(message)
+            try:
+                callback(message)
+            except Exception as error:  # must neither end the node nor stay hidden
+                if self._node.context.ok():
+                    self._health.problem(status, f"a message on {resolved} was not taken in: {blame(error)}")
 
         self._subscriptions.append(self._node.create_subscription(message_type, topic, received, profile))
 

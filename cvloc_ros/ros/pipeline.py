@@ -7,7 +7,6 @@ Both talk to the `LocalizationSession`.
 from __future__ import annotations
 
 import time
-import traceback
 from typing import Any
 
 from nav_msgs.msg import Odometry
@@ -19,7 +18,7 @@ from cvloc_ros.imagery import ImageryError
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.ros.config import NodeConfig
 from cvloc_ros.ros.conversions import to_nanoseconds
-from cvloc_ros.ros.health import Health
+from cvloc_ros.ros.health import Health, blame
 from cvloc_ros.ros.inputs import Inputs, NotReady
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.tf import Transforms
@@ -116,14 +115,14 @@ class Pipeline:
             self._outputs.localization(localization)
         finished = time.perf_counter()
         spent = {"decode": 1e3 * (decoded - started), "total": 1e3 * (finished - started)}
-        self._finish(FrameRecord.of(stamp, result, self._session, **spent))
+        self._finish(FrameRecord.of(stamp, result, self._session, **spent), message=result.message)
         self._health.fine("localization")
         self._health.fine("imagery")
         if localization is not None:
             self._outputs.picture(frame, localization)
 
-    def _finish(self, record: FrameRecord) -> None:
-        self._health.frame(record.reason, record.milliseconds.get("total", 0.0))
+    def _finish(self, record: FrameRecord, *, message: str = "") -> None:
+        self._health.frame(record.reason, record.milliseconds.get("total", 0.0), message=message)
         self._outputs.frame_status(record)
 
     def _failed(self, error: Exception) -> None:
@@ -132,8 +131,4 @@ class Pipeline:
         if isinstance(error, ImageryError):
             self._health.problem("imagery", str(error))
             return
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        self._health.problem(
-            "localization",
-            f"the localizer failed: {type(error).__name__}: {error} ({last.filename}:{last.lineno}); please report it",
-        )
+        self._health.problem("localization", f"the localizer failed: {blame(error)}")
