@@ -75,6 +75,15 @@ def set_parameter(vehicle, name, value):
     ]
 
 
+def reconfigure(vehicle, name, value):
+    change(vehicle, Transition.TRANSITION_DEACTIVATE)
+    change(vehicle, Transition.TRANSITION_CLEANUP)
+    assert not set_parameter(vehicle, name, "telepathy").successful
+    assert set_parameter(vehicle, name, value).successful
+    change(vehicle, Transition.TRANSITION_CONFIGURE)
+    change(vehicle, Transition.TRANSITION_ACTIVATE)
+
+
 def test_silent_inputs_are_named_with_their_topics(vehicle):
     vehicle.odometry = vehicle.camera_info = vehicle.images = vehicle.fixes = False
     assert "no image on /image/compressed for" in vehicle.status("image", level=ERROR)
@@ -216,23 +225,23 @@ def test_raw_images_after_a_change_of_parameters(vehicle):
     assert set_parameter(vehicle, "odometry_wait", 0.1).successful
     assert not set_parameter(vehicle, "odometry_wait", 99.0).successful
 
-    def use(transport):
-        change(vehicle, Transition.TRANSITION_DEACTIVATE)
-        change(vehicle, Transition.TRANSITION_CLEANUP)
-        assert not set_parameter(vehicle, "camera.transport", "telepathy").successful
-        assert set_parameter(vehicle, "camera.transport", transport).successful
-        change(vehicle, Transition.TRANSITION_CONFIGURE)
-        change(vehicle, Transition.TRANSITION_ACTIVATE)
-
     try:
-        use("raw")
+        reconfigure(vehicle, "camera.transport", "raw")
         vehicle.compressed = False
         vehicle.publish_transforms("camera_optical", "gnss")
         vehicle.restart()
         vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames), timeout=25)
         vehicle.status("image", level=OK)
     finally:
-        use("compressed")
+        reconfigure(vehicle, "camera.transport", "compressed")
+
+
+def test_rectified_images_need_the_projection_matrix(vehicle):
+    try:
+        reconfigure(vehicle, "camera.rectified", "yes")
+        vehicle.status("camera_info", level=ERROR, containing="got P = 0")
+    finally:
+        reconfigure(vehicle, "camera.rectified", "auto")
 
 
 def test_subscriber_that_asks_for_too_much_is_named(vehicle):

@@ -35,7 +35,11 @@ class CameraInput:
 
     transport: str = _setting("raw", "'raw' subscribes to image, 'compressed' to image/compressed",
                               choices=("raw", "compressed"))  # fmt: skip
-    rectified: bool = _setting(False, "images are rectified already: use the camera info's P and no distortion")
+    rectified: str = _setting(
+        "auto",
+        "whether images are rectified, so that P counts and no distortion; auto goes by 'rect' in the topic's name",
+        choices=("auto", "yes", "no"),
+    )
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,11 @@ class Inputs:
         self._watched: dict[str, InputHealth] = {}
 
         # What remaps and namespaces make of image holds for its compressed sibling too, as with image_transport.
-        image, image_topic = Image, "image"
+        image, image_topic = Image, node.resolve_topic_name("image")
+        said = config.camera.rectified
+        self._rectified = said == "yes" or (said == "auto" and "rect" in image_topic.rsplit("/", 1)[-1])
         if config.camera.transport == "compressed":
-            image, image_topic = CompressedImage, node.resolve_topic_name("image") + "/compressed"
+            image, image_topic = CompressedImage, f"{image_topic}/compressed"
         subscribe = self._subscribe
         subscribe("image", image, image_topic, self._image, qos.IMAGE)
         subscribe("camera_info", CameraInfo, "camera_info", self._camera_info, qos.SENSOR, what="CameraInfo", once=True)
@@ -138,7 +140,7 @@ class Inputs:
         if self._camera is not None:  # it is the same for the whole drive; reading it costs more than it brings
             return
         try:
-            self._camera = camera_of(message, rectified=self._config.camera.rectified)
+            self._camera = camera_of(message, rectified=self._rectified)
             self._health.fine("camera_info")
         except ConversionError as error:
             topic = self._watched["camera_info"].topic
