@@ -12,13 +12,17 @@ import pytest
 from recorded_drive import DATUM, OracleLocalizer, RecordedDrive
 from rich.console import Console
 
+from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.evaluation import metrics
 from cvloc_ros.evaluation.metrics import PoseErrors, chance, chi2_3dof_cdf, nees, statistics
 from cvloc_ros.evaluation.outputs import write_outputs
+from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
 from cvloc_ros.evaluation.run import run_bag
 from cvloc_ros.evaluation.summary import summarize
 from cvloc_ros.evaluation.summary_table import print_summary
 from cvloc_ros.geometry import SE2
+from cvloc_ros.imagery import Patch
+from cvloc_ros.localization.types import Localization, Matches, Prior
 
 ERROR_KEYS = {"position_error_m", "lateral_error_m", "longitudinal_error_m", "yaw_error_deg", "recall"}
 RECALL_KEYS = {"lateral_1m", "lateral_5m", "longitudinal_1m", "longitudinal_5m", "yaw_1deg", "yaw_5deg"}
@@ -222,6 +226,18 @@ def test_outputs_of_a_drive_that_was_never_localized(tmp_path):
     assert summary["localized"] == 0 and summary["rejected"] == {"waiting": 51}
     assert (tmp_path / "trajectory.tum").read_text() == ""
     assert "no GNSS fix" in (tmp_path / "report.html").read_text()
+
+
+def test_match_picture_of_a_frame_without_matches():
+    """Where nothing of the ground is seen there are no matches, and still a picture that shows it."""
+    drive = RecordedDrive(seconds=1)
+    frame = drive.frame(next(event for event in drive if isinstance(event, ImageEvent)))
+    prior = Prior(SE2(), np.eye(3))
+    nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
+    answer = Localization(0, prior, SE2(), np.eye(3), 0.1, False, "degenerate_matches", nothing, None, {"total": 1.0})
+    black = np.zeros((OVERLAY_GRID.rows, OVERLAY_GRID.cols, 3), np.uint8)
+    picture = draw_overlay(frame, Patch(black, black[..., 0] > 0, OVERLAY_GRID, SE2()), answer)
+    assert picture.shape == (650, 1302, 3) and picture.std() > 10
 
 
 def test_table_fits_a_terminal(folder):

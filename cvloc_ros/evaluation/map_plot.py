@@ -25,7 +25,7 @@ _HALO = [effects.Stroke(linewidth=3.4, foreground="white", alpha=0.9), effects.N
 def map_figure(result: RunResult) -> Figure:
     """Draw the drive north up, in metres from the datum; white where its imagery cannot be read any more."""
     tracks = _tracks(result)
-    west, south, east, north = _bounds(tracks)
+    west, south, east, north = _bounds(tracks, _imagery_bounds(result))
     width, height = east - west, north - south
     scale = _INCHES / max(width, height)
     figure = Figure(figsize=(scale * width + 0.8, scale * height + 0.9), layout="constrained")
@@ -79,8 +79,13 @@ def _points(points: list[np.ndarray]) -> np.ndarray:
     return np.array(points, dtype=float).reshape(-1, 2)
 
 
-def _bounds(tracks: list[tuple[str, np.ndarray, dict[str, Any]]]) -> tuple[float, float, float, float]:
-    """Return west, south, east, north of what must be seen; rejected estimates may fall outside."""
+def _bounds(
+    tracks: list[tuple[str, np.ndarray, dict[str, Any]]], imagery: tuple[float, ...] | None
+) -> tuple[float, float, float, float]:
+    """Return west, south, east, north of what must be seen, rather on the imagery (likewise) than beside it.
+
+    Rejected estimates may fall outside.
+    """
     shown = [points for name, points, _ in tracks if name != "rejected" and len(points)]
     if not shown:
         return -_MARGIN, -_MARGIN, _MARGIN, _MARGIN
@@ -88,7 +93,20 @@ def _bounds(tracks: list[tuple[str, np.ndarray, dict[str, Any]]]) -> tuple[float
     low, high = points.min(axis=0) - _MARGIN, points.max(axis=0) + _MARGIN
     side = (high - low).max() / 2  # a straight street still gets some surroundings
     centre, half = (low + high) / 2, np.maximum((high - low) / 2, _NARROWEST * side)
+    if imagery is not None:  # what is not needed may lie on either side of the drive
+        centre += np.clip(
+            np.clip(centre, np.array(imagery[:2]) + half, np.array(imagery[2:]) - half) - centre,
+            high - (centre + half),
+            low - (centre - half),
+        )
     return (*(centre - half), *(centre + half))
+
+
+def _imagery_bounds(result: RunResult) -> tuple[float, float, float, float] | None:
+    try:
+        return SatelliteMap.open(result.imagery, result.datum).bounds
+    except ImageryError:
+        return None
 
 
 def _background(result: RunResult, west: float, south: float, east: float, north: float) -> np.ndarray | None:

@@ -37,6 +37,7 @@ _HORIZON_AT = 0.22  # of a view's height: the sky tells nothing
 _FARTHEST = 60.0  # metres of ground that are drawn
 _DISTANCES = (10, 20, 30, 40)  # metres ahead that are marked
 _MOST_MATCHES = 150
+_PLASMA = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_PLASMA)[:, 0, ::-1]
 _ARROW = np.array([[3.2, 0.0], [-2.0, 1.7], [-1.0, 0.0], [-2.0, -1.7]])  # metres: a car's length, roughly
 _CROSS = np.array([[1.6, 1.6], [-1.6, -1.6], [1.6, -1.6], [-1.6, 1.6]])
 
@@ -233,7 +234,7 @@ def _strongest(localization: Localization) -> tuple[np.ndarray, np.ndarray, np.n
 def _colors(weights: np.ndarray) -> np.ndarray:
     """Return RGB colours (N, 3) of weights (N,) in [0, 1]: dark blue for little, yellow for much."""
     values = np.round(60 + 195 * np.clip(weights, 0, 1)).astype(np.uint8)
-    return cv2.applyColorMap(values.reshape(-1, 1), cv2.COLORMAP_PLASMA).reshape(-1, 3)[:, ::-1]
+    return _PLASMA[values]
 
 
 def _ellipse(covariance: np.ndarray) -> np.ndarray:
