@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import cv2
 import numpy as np
@@ -169,11 +174,27 @@ class TownSamples(IterableDataset):
 
 
 def town_pairs(first_town: int, count: int, *, style: str, per_town: int = 4) -> Iterator[TownPair]:
-    """Render ``count`` pairs, ``per_town`` from each of the towns that start at seed ``first_town``."""
-    for i in range(count):
-        if i % per_town == 0:
-            town = Town.generate(first_town + i // per_town, style=style)
-        yield render_pair(town, i % per_town)
+    """Render ``count`` pairs, ``per_town`` from each of the towns that start at seed ``first_town``, on all cores."""
+    towns = [(first_town + i, style, min(per_town, count - i * per_town)) for i in range(math.ceil(count / per_town))]
+    workers = os.cpu_count() or 1
+    if len(towns) <= 2 * workers:  # not worth starting processes for
+        for town in towns:
+            yield from _town_pairs(town)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # a few towns ahead, no more: pairs are large
+        under_way = deque(pool.submit(_town_pairs, town) for town in towns[: 2 * workers])
+        for town in [*towns[2 * workers :], *[None] * len(under_way)]:
+            yield from under_way.popleft().result()
+            if town is not None:
+                under_way.append(pool.submit(_town_pairs, town))
+
+
+def _town_pairs(job: tuple[int, str, int]) -> list[TownPair]:
+    cv2.setNumThreads(1)
+    seed, style, count = job
+    town = Town.generate(seed, style=style)
+    return [render_pair(town, i) for i in range(count)]
 
 
 def to_inputs(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
