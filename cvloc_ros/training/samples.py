@@ -184,10 +184,11 @@ def town_pairs(first_town: int, count: int, *, style: str, per_town: int = 4) ->
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         # a few towns ahead, no more: pairs are large
         under_way = deque(pool.submit(_town_pairs, town) for town in towns[: 2 * workers])
-        for town in [*towns[2 * workers :], *[None] * len(under_way)]:
+        waiting = deque(towns[2 * workers :])
+        while under_way:
             yield from under_way.popleft().result()
-            if town is not None:
-                under_way.append(pool.submit(_town_pairs, town))
+            if waiting:
+                under_way.append(pool.submit(_town_pairs, waiting.popleft()))
 
 
 def _town_pairs(job: tuple[int, str, int]) -> list[TownPair]:
