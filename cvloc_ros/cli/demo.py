@@ -36,16 +36,21 @@ def demo(
 
     console = Console()
     world = out / "world"
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("making the town and its drive", total=1.0, note="")
         imagery, bag = make_world(world, lambda share: bar.update(task, completed=share))
-        task = bar.add_task("playing the drive into the node", total=1.0, note="the node loads its network")
+        task = bar.add_task("playing the drive into the node", total=1.0, note="node starts")
 
         def listen(share: float, heard: Heard) -> None:
             if heard.frames:
                 accepted = sum(frame.accepted for frame in heard.frames)
-                note = f"{heard.frames[-1].state}, {accepted} of {len(heard.frames)} frames localized"
+                note = f"{heard.frames[-1].state}, {accepted}/{len(heard.frames)} frames"
                 bar.update(task, completed=share, note=note)
 
         parameters = {"device": device}
