@@ -101,6 +101,7 @@ def localizer(context):
             parameters=[LaunchConfiguration("params_file"), parameters],
             remappings=inputs,
             arguments=["--ros-args", "--log-level", log_level],
+            additional_env={"OMP_WAIT_POLICY": "PASSIVE"},  # the network's idle threads leave the cores to others
             output="screen",
         ),
         Node(
