@@ -134,8 +134,7 @@ def test_pose_and_everything_beside_it(vehicle):
     datum = vehicle.listen(NavSatFix, "/cvloc/datum", qos.LATCHED)
     transforms = vehicle.listen(TFMessage, "/tf")
     pictures = vehicle.listen(Image, "/cvloc/debug/overlay")
-    topics = (poses, odometry, path, fixes, datum, transforms, pictures)
-    vehicle.until(lambda: all(topics) and len(poses) > 1 and len(vehicle.frames) > 5, timeout=25)
+    vehicle.until(lambda: all((poses[1:], odometry, path, fixes, datum, transforms, pictures)), timeout=25)
 
     assert to_nanoseconds(poses[0].header.stamp) in vehicle.image_stamps
     assert poses[0].header.frame_id == "map"
@@ -224,7 +223,6 @@ def test_raw_images_after_a_change_of_parameters(vehicle):
     assert not refused.successful and "clean it up first" in refused.reason
     assert set_parameter(vehicle, "odometry_wait", 0.1).successful
     assert not set_parameter(vehicle, "odometry_wait", 99.0).successful
-
     try:
         reconfigure(vehicle, "camera.transport", "raw")
         vehicle.compressed = False
@@ -269,8 +267,8 @@ def started(tmp_path):
 def test_missing_transform_is_named(started, tmp_path):
     write_imagery(tmp_path / "imagery.tif")
     write_confident_weights(tmp_path / "weights.safetensors")
-    imagery, weights = f"imagery:={tmp_path}/imagery.tif", f"weights:={tmp_path}/weights.safetensors"
-    process, vehicle = started("-p", imagery, "-p", weights, "-p", "camera.transport:=compressed")
+    files = ("-p", f"imagery:={tmp_path}/imagery.tif", "-p", f"weights:={tmp_path}/weights.safetensors")
+    process, vehicle = started(*files, "-p", "camera.transport:=compressed")
     vehicle.publish_transforms("gnss")
     text = vehicle.status("transforms", level=ERROR, containing="camera_optical", timeout=40)
     assert "static_transform_publisher" in text and "--frame-id base_link" in text
