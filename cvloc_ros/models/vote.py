@@ -51,7 +51,9 @@ def _map_gradient(kernels: Tensor, grad: Tensor) -> Tensor:
     return F.conv2d(padded, kernels.flip(-1, -2).transpose(0, 1))
 
 
-def weighted_vote(maps: Tensor, coverage: Tensor, kernels: Tensor, weights: Tensor) -> Tensor:
+def weighted_vote(
+    maps: Tensor, coverage: Tensor, kernels: Tensor, weights: Tensor, *, precision: torch.dtype = torch.float32
+) -> Tensor:
     """Return the mean similarity of every shift.
 
     Args:
@@ -59,14 +61,14 @@ def weighted_vote(maps: Tensor, coverage: Tensor, kernels: Tensor, weights: Tens
         coverage: (B, M, 1, H, W) in [0, 1], 1 where there is imagery.
         kernels: (B, K, C, h, w) unit descriptors times their weights.
         weights: (B, K, 1, h, w) non-negative.
+        precision: of the correlation, both ways; what comes out is float32.
 
     Returns:
         (B, M, K, H - h + 1, W - w + 1) in [-1, 1]; 0 where less than a tenth of the weight falls on imagery.
 
     """
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
-    similarity = Correlate.apply(maps.to(dtype), kernels.to(dtype)).float()
-    counted = Correlate.apply(coverage.to(dtype), weights.to(dtype)).float()
+    similarity = Correlate.apply(maps.to(precision), kernels.to(precision)).float()
+    counted = Correlate.apply(coverage.to(precision), weights.to(precision)).float()
     total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None]
     return similarity / counted.clamp_min(1e-6) * (counted > 0.1 * total)
 

@@ -58,7 +58,6 @@ class VoteFlow(nn.Module):
 
     # constant grids, registered as buffers
     cells: Tensor
-    bev_xy: Tensor
     fine_lattice: Tensor
     flow_lattice: Tensor
     headings: Tensor
@@ -96,7 +95,6 @@ class VoteFlow(nn.Module):
             return np.stack([x, y], axis=-1)
 
         constant("cells", c.bev.centres())
-        constant("bev_xy", c.bev.centres())
         constant("fine_lattice", lattice(c.fine_shifts))
         n = 2 * (c.bev_size - 1) + c.window
         constant("flow_lattice", lattice(c.window // 2)[:n, :n])
@@ -161,11 +159,12 @@ class VoteFlow(nn.Module):
         coarse_map, fine_map = self.encode_satellite(patch, coverage)
         coarse, fine, coarse_weight, fine_weight, hidden = self.bev(*self.ground(image), pixels, visible)
 
-        coarse_logits = self._coarse_vote(coarse, coarse_weight, coarse_map)
+        precision = hidden.dtype  # what autocast, if it is on, has chosen for this device
+        coarse_logits = self._coarse_vote(coarse, coarse_weight, coarse_map, precision)
         if box is not None:
             coarse_logits = coarse_logits.masked_fill(~self._inside(box), float("-inf"))
         centre = self._coarse_peak(coarse_logits) if centre is None else centre
-        fine_logits = self._fine_vote(fine, fine_weight, fine_map, centre)
+        fine_logits = self._fine_vote(fine, fine_weight, fine_map, centre, precision)
         voted = self._fine_peak(fine_logits, centre)
 
         pose = voted.detach() if start is None else start
@@ -201,12 +200,12 @@ class VoteFlow(nn.Module):
         y = s * points[..., 0] + c * points[..., 1] + pose[:, 1, None, None]
         return torch.stack([x, y], dim=-1)
 
-    def _coarse_vote(self, descriptors: Tensor, weight: Tensor, satellite: Tensor) -> Tensor:
+    def _coarse_vote(self, descriptors: Tensor, weight: Tensor, satellite: Tensor, precision: torch.dtype) -> Tensor:
         """Correlate over all shifts and headings of the box; the map is cut so that shifts are the box's."""
         c = self.config
         turned = rotate_bev(
             torch.cat([descriptors * weight, weight], dim=1),
-            self.bev_xy,
+            self.cells,
             self.headings,
             x_max=c.bev_x_max,
             y_max=c.bev.y_max,
@@ -221,7 +220,9 @@ class VoteFlow(nn.Module):
         pad = (max(0, -left), max(0, left + size - cells), max(0, -top), max(0, top + size - cells))
         top, left = max(0, top), max(0, left)
         box = F.pad(satellite, pad)[:, None, :, top : top + size, left : left + size]
-        score = weighted_vote(box[:, :, :-1], box[:, :, -1:].detach(), turned[:, :, :-1], turned[:, :, -1:])
+        score = weighted_vote(
+            box[:, :, :-1], box[:, :, -1:].detach(), turned[:, :, :-1], turned[:, :, -1:], precision=precision
+        )
         return score[:, 0] * self.coarse_sharpness.exp()
 
     def _inside(self, box: Tensor) -> Tensor:
@@ -239,7 +240,9 @@ class VoteFlow(nn.Module):
         heading = self.headings[index // (rows * cols)]
         return torch.stack([self.shifts[index // cols % rows], self.shifts[index % cols], heading], dim=-1)
 
-    def _fine_vote(self, descriptors: Tensor, weight: Tensor, satellite: Tensor, centre: Tensor) -> Tensor:
+    def _fine_vote(
+        self, descriptors: Tensor, weight: Tensor, satellite: Tensor, centre: Tensor, precision: torch.dtype
+    ) -> Tensor:
         """Correlate at half a cell's steps around a pose; the map is turned instead of the BEV."""
         poses = centre[:, None].repeat(1, len(self.fine_headings), 1)
         poses[..., 2] += self.fine_headings
@@ -248,7 +251,11 @@ class VoteFlow(nn.Module):
         phases = around.reshape(b, k, channels, n // 2, 2, n // 2, 2).permute(0, 1, 4, 6, 2, 3, 5)
         phases = phases.reshape(b, k * 4, channels, n // 2, n // 2)
         score = weighted_vote(
-            phases[:, :, :-1], phases[:, :, -1:].detach(), (descriptors * weight)[:, None], weight[:, None]
+            phases[:, :, :-1],
+            phases[:, :, -1:].detach(),
+            (descriptors * weight)[:, None],
+            weight[:, None],
+            precision=precision,
         )
         steps = score.shape[-1]
         score = score.reshape(b, k, 2, 2, steps, steps).permute(0, 1, 4, 2, 5, 3).reshape(b, k, 2 * steps, 2 * steps)
