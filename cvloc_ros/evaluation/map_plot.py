@@ -44,8 +44,8 @@ def map_figure(result: RunResult) -> Figure:
     for spine in axes.spines.values():
         spine.set_color("#aaa")
     if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper center", ncols=6, fontsize=9, markerscale=1.6, handlelength=1.6,
-                  facecolor="#eef1f5", edgecolor="none", columnspacing=1.4)  # fmt: skip
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=9, markerscale=1.6,
+                    handlelength=1.6, facecolor="#eef1f5", edgecolor="none", columnspacing=1.4)  # fmt: skip
     if result.attribution:
         axes.text(0.995, 0.005, result.attribution, transform=axes.transAxes, ha="right", va="bottom", fontsize=7,
                   color="white", path_effects=[effects.withStroke(linewidth=2, foreground="#0008")])  # fmt: skip

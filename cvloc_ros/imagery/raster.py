@@ -22,6 +22,7 @@ WGS84 = CRS.from_epsg(4326)
 _STRETCH_SIZE = 1024  # pixels a side that are looked at to scale more than 8 bits to 8
 _STRETCH_PERCENTILES = (0.5, 99.5)
 _TRANSFORM_TOLERANCE = 0.02  # source pixels; GDAL's own 0.125 is visible at 1 m/px
+_READ_ERRORS = (RasterioError, OSError)  # before rasterio 1.4 its I/O errors are only the latter
 _ATTRIBUTION_TAGS = ("ATTRIBUTION", "COPYRIGHT", "TIFFTAG_COPYRIGHT")
 
 
@@ -38,7 +39,7 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
     """
     try:
         dataset = rasterio.open(uri)
-    except RasterioError as error:
+    except _READ_ERRORS as error:
         local = "://" not in uri and not uri.lstrip().startswith("<") and not uri.startswith("/vsi")
         if local and not os.path.exists(uri):
             raise ImageryError(
@@ -98,7 +99,7 @@ def outline(dataset: rasterio.DatasetReader, frame: LocalFrame) -> np.ndarray:
     x, y = _pixels_to_crs(dataset, columns, rows)
     try:
         east, north = transform_points(dataset.crs, map_crs(frame), x, y)
-    except (CRSError, RasterioError) as error:
+    except (CRSError, *_READ_ERRORS) as error:
         raise ImageryError(f"'{dataset.name}' cannot be brought into the map frame: {error}") from error
     return np.stack([east, north], axis=-1)
 
@@ -158,7 +159,7 @@ class RasterReader:
                 alpha = self.dataset.colorinterp.index(ColorInterp.alpha) + 1 if has_alpha else warped.count
                 colors = warped.read(bands)
                 covered = warped.read(alpha) > 0
-        except RasterioError as error:
+        except _READ_ERRORS as error:
             raise ImageryError(f"'{self.dataset.name}' could not be read: {error}") from error
         if self.stretch is not None:
             low, high = self.stretch
