@@ -89,6 +89,14 @@ class TestPinholeCamera:
         assert camera().project(points)[1].tolist() == [False, False, False, True]
         # Far to the side the polynomial folds back into the image; the mask must not believe it.
         assert not camera((-0.3, 0.1, 0, 0)).project(np.array([[9.0, 0, 1]]))[1].any()
+        assert not camera(PLUMB_BOB).project(np.array([[9.0, 0, 1]]))[1].any()
+
+    def test_a_lens_whose_polynomial_turns_back_before_the_corners_still_sees(self):
+        wide = PinholeCamera(
+            1280, 720, np.array([[400.0, 0, 640], [0, 400, 360], [0, 0, 1]]), (-0.3, 0.09, 0, 0, -0.012)
+        )
+        points = np.array([[0, 0, 1], [0.2, 0.3, 1], [1.0, 0.1, 1], [5, 1, 1]])
+        assert wide.project(points)[1].tolist() == [True, True, True, False]
 
     @pytest.mark.parametrize("distortion", [(), PLUMB_BOB])
     def test_resized_camera_sees_the_resized_image(self, distortion):

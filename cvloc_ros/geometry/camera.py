@@ -12,6 +12,7 @@ import numpy as np
 _R_BASE_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _DISTORTION_SIZES = (0, 4, 5, 8, 12, 14)  # what OpenCV's pinhole model (ROS plumb_bob, rational_polynomial) takes
 _UNDISTORT_STEPS = 20
+_WIDEST = 10.0  # tangent of the largest view angle that is looked at, 84 degrees
 
 
 def camera_extrinsics(
@@ -86,7 +87,7 @@ class PinholeCamera:
         u, v = pixels[..., 0], pixels[..., 1]
         inside = (u >= -0.5) & (u <= self.width - 0.5) & (v >= -0.5) & (v <= self.height - 0.5)
         if self.is_distorted:  # far outside the lens's field the polynomial folds back into the image
-            inside &= np.linalg.norm(points[..., :2], axis=-1) <= np.abs(z) * self._max_radius
+            inside &= np.linalg.norm(points[..., :2], axis=-1) < np.abs(z) * self._fold_radius
         return pixels, front & inside
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
@@ -120,16 +121,14 @@ class PinholeCamera:
         return distorted.reshape(normalized.shape)
 
     @cached_property
-    def _max_radius(self) -> float:
-        """Largest undistorted radius (tangent of the view angle) seen at the image's border, with a margin."""
-        u = np.linspace(0, self.width - 1, 32)
-        v = np.linspace(0, self.height - 1, 32)
-        border = np.concatenate(
-            [
-                np.stack([u, np.zeros(32)], -1),
-                np.stack([u, np.full(32, self.height - 1)], -1),
-                np.stack([np.zeros(32), v], -1),
-                np.stack([np.full(32, self.width - 1), v], -1),
-            ]
-        )
-        return 1.05 * float(np.linalg.norm(self.rays(border)[:, :2], axis=-1).max())
+    def _fold_radius(self) -> float:
+        """Undistorted radius (tangent of the view angle) up to which a larger angle lies farther from the centre.
+
+        A calibrated polynomial often turns back before the image's corners, which then show nothing that it explains.
+        """
+        radius = np.linspace(0, _WIDEST, 1001)
+        angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        rays = radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        distorted = np.linalg.norm(self._distort(rays), axis=-1)
+        folds = (np.diff(distorted, axis=0) <= 0).any(axis=1)
+        return float(radius[folds.argmax()] if folds.any() else _WIDEST)
