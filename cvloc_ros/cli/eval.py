@@ -20,7 +20,7 @@ def evaluate(
 ) -> None:
     """Measure per-frame accuracy on pairs with known poses, from priors uniform in ±20 m and ±10°.
 
-    The town set is 300 pairs of towns that training never saw, and 300 in a style that it never saw. Beside the
+    The town set is pairs of towns that training never saw, and as many in a style that it never saw. Beside the
     method stand chance (the centre of the search box) and the blind model (the camera's image blanked).
     """
     from rich.console import Console

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -52,8 +51,7 @@ def _options(
 
 
 for _name, _function in COMMANDS.items():
-    if find_spec(f"cvloc_ros.cli.{_name}"):
-        app.command(_name)(getattr(importlib.import_module(f"cvloc_ros.cli.{_name}"), _function))
+    app.command(_name)(getattr(importlib.import_module(f"cvloc_ros.cli.{_name}"), _function))
 
 
 def main() -> None:

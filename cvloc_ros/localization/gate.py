@@ -16,6 +16,8 @@ REASONS = {
     "unconfirmed": "waiting for more localizations that agree before the track starts from them",
     "too_old": "the image is older than the odometry that is kept",
     "reset": "the session was reset while the image was being localized",
+    "no_camera_info": "no CameraInfo that could be used has come yet",
+    "no_transform": "where the camera sits on the vehicle is unknown",
     "bad_image": "the image could not be decoded, or it is not of the camera that the camera info describes",
     "waiting": "not tried: the pose is not known well enough to search",
 }
