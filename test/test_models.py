@@ -244,6 +244,7 @@ class TestWeights:
     def test_round_trip(self, network, tmp_path):
         path = tmp_path / "w.safetensors"
         save_weights(network, path, {})
+        assert path.stat().st_mode & 0o777 == 0o644, "what is installed must be readable for all"
         loaded = load_network(path)
         for name, tensor in network.state_dict().items():
             torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=2e-3, rtol=2e-3)

@@ -145,6 +145,9 @@ def test_calibration_travels_in_the_card():
     evidence = [Evidence(rng.normal(size=len(EVIDENCE)), np.eye(3), 0.0) for _ in range(50)]
     calibration = fit(evidence, rng.normal(size=(50, 3)) * [0.3, 0.3, 0.01])
     assert Calibration.from_card({"calibration": calibration.to_card()}) == calibration
+    for card in ({}, {"calibration": {**calibration.to_card(), "mean": [0.0]}}):
+        with pytest.raises(ValueError, match="expected a calibration"):
+            Calibration.from_card(card)
     far = Evidence(np.full(len(EVIDENCE), 1e6), np.eye(3), 0.0)
     covariance = calibration.covariance(far)
     assert np.isfinite(covariance).all() and np.linalg.eigvalsh(covariance).min() > 0

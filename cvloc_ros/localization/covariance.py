@@ -87,15 +87,33 @@ class Calibration:
 
     @classmethod
     def from_card(cls, card: dict) -> Calibration:
-        """Read the calibration of a weights' card."""
-        numbers = card["calibration"]
-        return cls(
-            mean=tuple(numbers["mean"]),
-            deviation=tuple(numbers["deviation"]),
-            log_sigma=tuple(tuple(row) for row in numbers["log_sigma"]),
-            quality=tuple(numbers["quality"]),
-            scale=float(numbers["scale"]),
-        )
+        """Read the calibration of a weights' card.
+
+        Raises:
+            ValueError: the card has none, or one of other evidence than this version weighs.
+
+        """
+        try:
+            numbers = card["calibration"]
+            calibration = cls(
+                mean=tuple(numbers["mean"]),
+                deviation=tuple(numbers["deviation"]),
+                log_sigma=tuple(tuple(row) for row in numbers["log_sigma"]),
+                quality=tuple(numbers["quality"]),
+                scale=float(numbers["scale"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"expected a calibration in the weights' card, got none that is complete ({error!r}): use a card "
+                "written by `cvloc train`"
+            ) from None
+        weights = {len(row) for row in (*calibration.log_sigma, calibration.quality)}
+        if len(calibration.mean) != len(EVIDENCE) or weights != {len(EVIDENCE) + 1}:
+            raise ValueError(
+                f"expected a calibration of {len(EVIDENCE)} pieces of evidence in the weights' card, got one of "
+                f"{len(calibration.mean)}: use weights of this version"
+            )
+        return calibration
 
     def to_card(self) -> dict:
         """Return what `from_card` reads."""
@@ -103,9 +121,8 @@ class Calibration:
 
 
 def weigh_evidence(match: Match) -> Evidence:
-    """Collect what a match says about its own accuracy."""
-    local_mean, local_covariance = _moments(match.local, match.local_shift, match.local_shift, match.local_yaw)
-    del local_mean
+    """Collect what a match says about its own accuracy; see `EVIDENCE` for the order."""
+    local_covariance = _spread(match.local, match.local_shift, match.local_shift, match.local_yaw)
     # a posterior that falls into one cell is still as wide as the cell
     step = np.array([match.local_shift[0] - match.local_shift[1]] * 2 + [match.local_yaw[1] - match.local_yaw[0]])
     local_covariance = local_covariance + np.diag(step**2 / 12)
@@ -124,7 +141,7 @@ def weigh_evidence(match: Match) -> Evidence:
         & (np.abs(match.y - match.pose[1]) <= _NEAR[0])[None, None, :]
     )
     mass = float(np.clip(p[near].sum(), 1e-6, 1 - 1e-6))
-    _, spread = _moments(p, match.x, match.y, match.yaw)
+    spread = _spread(p, match.x, match.y, match.yaw)
     positive = p[p > 0]
     entropy = float(-(positive * np.log(positive)).sum())
     effective = match.weights.sum() ** 2 / max(float((match.weights**2).sum()), 1e-12)
@@ -141,14 +158,13 @@ def weigh_evidence(match: Match) -> Evidence:
     return Evidence(np.array(values, dtype=float), correlation, _edge_mass(p))
 
 
-def _moments(p: np.ndarray, x: np.ndarray, y: np.ndarray, yaw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean (3,) and covariance (3, 3) over (x, y, yaw) of probabilities (yaws, xs, ys)."""
+def _spread(p: np.ndarray, x: np.ndarray, y: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    """Return the covariance (3, 3) over (x, y, yaw) of probabilities (yaws, xs, ys)."""
     axes = np.meshgrid(yaw, x, y, indexing="ij")
     points = np.stack([axes[1].ravel(), axes[2].ravel(), axes[0].ravel()])
     weights = p.ravel() / p.sum()
-    mean = points @ weights
-    centred = points - mean[:, None]
-    return mean, (centred * weights) @ centred.T
+    centred = points - (points @ weights)[:, None]
+    return (centred * weights) @ centred.T
 
 
 def _least_squares_sigma(match: Match) -> np.ndarray:

@@ -31,6 +31,7 @@ def save_weights(network: VoteFlow, path: Path, card: dict) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
+    path.chmod(0o644)  # safetensors leaves it to its owner alone, and an installation would copy that
     card = {"method": "vote_flow", "architecture": asdict(network.config), **card}
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
 
