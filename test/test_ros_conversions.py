@@ -163,6 +163,12 @@ def test_fix_in_and_out():
     assert (fix.covariance == np.diag([4.0, 9.0])).all() and fix.stamp == 7
 
 
+def test_fix_of_a_receiver_that_knows_no_altitude():
+    message = NavSatFix(latitude=48.0, longitude=16.0, altitude=np.nan)
+    message.status.status = 0
+    assert fix_event(message).altitude == 0.0, "a datum of it could not be written as JSON"
+
+
 def test_fix_without_covariance_or_without_fix():
     message = NavSatFix(latitude=1.0, longitude=2.0)
     message.status.status = 0

@@ -48,7 +48,7 @@ def fix_event(message: Any, received: int = 0) -> FixEvent:
         stamp_of(message, received),
         message.latitude,
         message.longitude,
-        message.altitude,
+        message.altitude if np.isfinite(message.altitude) else 0.0,  # NaN is a receiver's word for "not known"
         covariance if known else None,
         frame_name(message.header.frame_id),
     )
