@@ -66,8 +66,9 @@ class TransformTree:
         """Return ``T_ancestor_frame`` of a frame itself and of all frames above it, nearest first."""
         T = np.eye(4)
         chain = {frame: T}
-        while frame in self._edges:
-            frame, T_parent_child, _ = self._edges[frame]
+        edges = self._edges  # clear_moving, in another thread, puts a new dictionary in its place
+        while frame in edges:
+            frame, T_parent_child, _ = edges[frame]
             if frame in chain:
                 break  # a loop: whoever published it has bigger problems, but we must end
             T = T_parent_child @ T
