@@ -1,6 +1,6 @@
 """What a localized drive leaves behind: one record a frame, and the inputs beside it. Everything is judged from this.
 
-`cvloc_ros.evaluation.run` fills it offline; whoever records the ROS node's topics can fill it as well.
+`cvloc_ros.evaluation.run` fills it offline, `cvloc_ros.ros.live_run` from what the node publishes.
 """
 
 from __future__ import annotations
