@@ -70,9 +70,8 @@ def set_parameter(vehicle, name, value):
     kind = ParameterType.PARAMETER_STRING if isinstance(value, str) else ParameterType.PARAMETER_DOUBLE
     field = "string_value" if isinstance(value, str) else "double_value"
     parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
-    return vehicle.call(SetParameters, "/cvloc/set_parameters", SetParameters.Request(parameters=[parameter])).results[
-        0
-    ]
+    request = SetParameters.Request(parameters=[parameter])
+    return vehicle.call(SetParameters, "/cvloc/set_parameters", request).results[0]
 
 
 def reconfigure(vehicle, name, value):
@@ -104,7 +103,9 @@ def test_missing_camera_info_is_the_reason_that_is_given(vehicle, world):
 
 
 def test_uncalibrated_camera_is_refused(vehicle):
-    vehicle.calibrated = False
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.until(lambda: any(frame.reason == "waiting" for frame in vehicle.frames))
+    vehicle.calibrated = False  # whatever came before
     assert "calibrate" in vehicle.status("camera_info", level=ERROR, containing="K = 0")
 
 
@@ -181,8 +182,7 @@ def test_initial_pose_starts_the_track_without_gnss(vehicle):
 
 def test_useless_initial_poses_are_refused(vehicle, world):
     vehicle.until(lambda: vehicle.initial_pose.get_subscription_count())
-    elsewhere = to_pose_with_covariance(SE2(), np.eye(3), stamp=vehicle.start, frame_id="odom")
-    vehicle.initial_pose.publish(elsewhere)
+    vehicle.initial_pose.publish(to_pose_with_covariance(SE2(), np.eye(3), stamp=vehicle.start, frame_id="odom"))
     vehicle.until(lambda: "initialpose ignored: expected it in 'map', got 'odom'" in world[1].text())
     nowhere = to_pose_with_covariance(SE2(np.nan, 0, 0), np.eye(3), stamp=vehicle.start, frame_id="map")
     vehicle.initial_pose.publish(nowhere)

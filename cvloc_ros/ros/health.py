@@ -137,10 +137,11 @@ class Health:
 
     def reset_statistics(self) -> None:
         """Start counting frames anew."""
-        self.frames = self.accepted = self.dropped = 0
-        self.rejected: Counter[str] = Counter()
-        self._last_rejection = ""
-        self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT)  # (reason or "", milliseconds)
+        with self._lock:
+            self.frames = self.accepted = self.dropped = 0
+            self.rejected: Counter[str] = Counter()
+            self._last_rejection = ""
+            self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT)  # (reason or "", milliseconds)
 
     # What the rest of the node reports
 
@@ -172,13 +173,19 @@ class Health:
 
     def frame(self, reason: str, milliseconds: float, *, message: str = "") -> None:
         """Count one image that was looked at: accepted if ``reason`` is empty; ``message`` is for people."""
-        self.frames += 1
-        self._last_rejection = message
-        self._recent.append((reason, milliseconds))
-        if reason:
-            self.rejected[reason] += 1
-        else:
-            self.accepted += 1
+        with self._lock:
+            self.frames += 1
+            self._last_rejection = message
+            self._recent.append((reason, milliseconds))
+            if reason:
+                self.rejected[reason] += 1
+            else:
+                self.accepted += 1
+
+    def drop(self) -> None:
+        """Count one image that came while another one waited, and was never looked at."""
+        with self._lock:
+            self.dropped += 1
 
     # What comes out
 
@@ -227,10 +234,9 @@ class Health:
         return Problem(watched.level, f"no {watched.what} on {watched.topic} for {seconds:.0f} s: {cause}")
 
     def _rejection_problem(self) -> Problem | None:
-        recent = list(self._recent)
-        if len(recent) < RECENT or not all(reason for reason, _ in recent):
+        if len(self._recent) < RECENT or not all(reason for reason, _ in self._recent):
             return None
-        reason, count = Counter(reason for reason, _ in recent).most_common(1)[0]
+        reason, count = Counter(reason for reason, _ in self._recent).most_common(1)[0]
         last = f", the last one: {self._last_rejection}" if self._last_rejection else ""
         return Problem(WARN, f"none of the last {RECENT} images was accepted: {count} for '{reason}'{last}")
 
@@ -261,7 +267,7 @@ class Health:
             }
         if status != "localization":
             return {}
-        times = [milliseconds for reason, milliseconds in list(self._recent) if milliseconds > 0]
+        times = [milliseconds for _, milliseconds in self._recent if milliseconds > 0]
         values = {"frames": self.frames, "accepted": self.accepted, "dropped": self.dropped}
         values |= {f"rejected.{reason}": count for reason, count in sorted(self.rejected.items())}
         result = {key: str(value) for key, value in values.items()}

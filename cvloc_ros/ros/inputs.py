@@ -1,8 +1,8 @@
 """The node's subscriptions: messages are checked, converted, and handed to the session; images become frames.
 
 Nothing is synchronized by message filters (they starve after a bag has looped). Odometry and fixes go to the session,
-which knows the pose at any stamp; the newest CameraInfo is kept; an image waits, for a bounded time, until odometry
-of its own stamp is there.
+which knows the pose at any stamp; the newest CameraInfo counts; an image waits, for a bounded time, until odometry of
+its own stamp is there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from std_msgs.msg import Header
 
 from cvloc_ros.datasets.image_decoding import ConversionError
 from cvloc_ros.datasets.message_reading import camera_of, fix_event, planar_covariance, pose_matrix
@@ -35,7 +36,7 @@ _SIGMA_OF_A_CLICK = np.diag([2.0, 2.0, np.radians(10)])  # of an initial pose th
 
 
 class NotReady(Exception):
-    """An image cannot become a frame; ``reason`` is counted, and health already knows why."""
+    """An image cannot become a frame; ``reason`` (a key of `REASONS`) is counted, and health already knows why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -67,6 +68,7 @@ class Inputs:
         self._session, self._transforms, self._health = session, transforms, health
         self._on_image, self._on_odometry, self._on_jump = on_image, on_odometry, on_jump
         self._camera: PinholeCamera | None = None
+        self._calibration: CameraInfo | None = None  # that the camera was made of, without its header
         self._unplaced: dict[str, str] = {}  # sensor -> why its place on the vehicle is unknown
         self._newest_odometry: int | None = None
         self._odometry_came = threading.Condition()
@@ -137,8 +139,10 @@ class Inputs:
             self._on_image(message)
 
     def _camera_info(self, message: CameraInfo) -> None:
-        if self._camera is not None:  # it is the same for the whole drive; reading it costs more than it brings
+        message.header = Header()
+        if message == self._calibration:  # as ever; a camera made anew would have its ground projected anew
             return
+        self._calibration, self._camera = message, None
         try:
             self._camera = camera_of(message, rectified=self._rectified)
             self._health.fine("camera_info")

@@ -119,15 +119,15 @@ def run_live(
     os.environ.update(environment)  # this process's own participant must match
     log_path = log or Path(os.devnull)
     with log_path.open("wb") as output:
-        arguments = _node_arguments(bag, imagery, map_frame, parameters or {})
-        node = _start([sys.executable, "-m", "cvloc_ros.ros.node", *arguments], environment, output)
-        player = None
         context = Context()
         rclpy.init(context=context)
         listener = Listener(context=context)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(listener)
+        node = player = None
         try:
+            arguments = _node_arguments(bag, imagery, map_frame, parameters or {})
+            node = _start([sys.executable, "-m", "cvloc_ros.ros.node", *arguments], environment, output)
             _spin(executor, lambda: _is_ready(listener.heard), alive=[node], timeout=_START_TIMEOUT, log=log_path)
             played = [bag.topics["image"], bag.topics["odom"]]
             waits = [part for topic in played for part in ("--wait-for", topic)]

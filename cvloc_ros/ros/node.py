@@ -4,7 +4,7 @@ A lifecycle node that configures and activates itself unless `autostart` is fals
 
 - *configure* opens the imagery, loads the network and advertises the outputs;
 - *activate* subscribes to the inputs and localizes (`Pipeline`);
-- *deactivate* and *cleanup* undo that, and free the GPU.
+- *deactivate* and *cleanup* undo that.
 
 Whatever keeps it from its work is on /diagnostics and in the log (`health`), never a traceback and never silence.
 """

@@ -13,7 +13,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry, Path
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind
@@ -29,6 +28,11 @@ from cvloc_ros.ros import conversions, frame_status, qos
 from cvloc_ros.ros.config import NodeConfig
 from cvloc_ros.ros.health import WARN, Health
 from cvloc_ros.ros.tf import Transforms
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
 
 _PATH_STEP = 0.5  # metres between the poses of ~/path
 _PATH_LENGTH = 20_000  # poses: 10 km

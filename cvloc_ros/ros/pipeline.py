@@ -15,6 +15,7 @@ from rclpy.node import Node
 from cvloc_ros.evaluation.records import FrameRecord
 from cvloc_ros.geometry import LocalFrame
 from cvloc_ros.imagery import ImageryError
+from cvloc_ros.localization.gate import REASONS
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.ros.config import NodeConfig
 from cvloc_ros.ros.conversions import to_nanoseconds
@@ -95,7 +96,7 @@ class Pipeline:
         self._outputs.odometry(message, stamp)
 
     def _dropped(self) -> None:
-        self._health.dropped += 1
+        self._health.drop()
 
     # The worker's thread
 
@@ -106,7 +107,8 @@ class Pipeline:
         try:
             frame = self._inputs.frame(message)
         except NotReady as missing:
-            self._finish(FrameRecord(stamp, False, missing.reason, state=self._session.status().state.value))
+            record = FrameRecord(stamp, False, missing.reason, state=self._session.status().state.value)
+            self._finish(record, message=REASONS[missing.reason])
             return
         decoded = time.perf_counter()
         result = self._session.on_image(frame)
@@ -121,7 +123,7 @@ class Pipeline:
         if localization is not None:
             self._outputs.picture(frame, localization)
 
-    def _finish(self, record: FrameRecord, *, message: str = "") -> None:
+    def _finish(self, record: FrameRecord, *, message: str) -> None:
         self._health.frame(record.reason, record.milliseconds.get("total", 0.0), message=message)
         self._outputs.frame_status(record)
 
