@@ -48,8 +48,9 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
-    network: VoteFlow = VoteFlow().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    naming = GroundNaming(network)
+    # On the device from the start: what a checkpoint says of the optimizer goes to where its weights are.
+    network: VoteFlow = VoteFlow().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    naming = GroundNaming(network).to(fabric.device)
     weights = [*network.parameters(), *naming.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
@@ -74,8 +75,6 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
         (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2))
         (out / "log.csv").unlink(missing_ok=True)
     model, optimizer = fabric.setup(network, optimizer)
-    averaged.to(fabric.device)
-    naming.to(fabric.device)
 
     validation = {style: validation_samples(network, style, config.validation_pairs) for style in STYLES}
     batches = iter(loader(config, network, first_town=seen // 100))
