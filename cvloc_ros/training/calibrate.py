@@ -44,14 +44,12 @@ class _Recorder:
         return match
 
 
-def calibrate(matcher: Matcher, *, pairs: int, progress: Callable[[int], None] = lambda done: None) -> Calibration:
+def calibrate(matcher: Matcher, *, pairs: int) -> Calibration:
     """Localize pairs of the calibration towns (training's styles, other seeds) and fit the model to the errors."""
     recorder = _Recorder(matcher)
     localizer = Localizer(recorder, UNCALIBRATED, None)
-    errors = []
-    for result in localize_pairs(localizer, town_pairs(CALIBRATION_TOWNS, pairs, style="train"), seed=1):
-        errors.append(result.error)
-        progress(len(errors))
+    results = localize_pairs(localizer, town_pairs(CALIBRATION_TOWNS, pairs, style="train"), seed=1)
+    errors = [result.error for result in results]
     return fit(recorder.evidence, np.array(errors))
 
 
