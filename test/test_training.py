@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cvloc_ros.datasets.town import Town, TownPair
+from cvloc_ros.datasets.town import Town, TownPair, crop_patch
 from cvloc_ros.datasets.town.classes import WALLED
 from cvloc_ros.datasets.town.pairs import CLASS_GRID
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
@@ -13,7 +13,7 @@ from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.training.calibrate import fit
 from cvloc_ros.training.config import TrainConfig
-from cvloc_ros.training.samples import AugmentConfig, TownSamples, crop_patch, make_sample
+from cvloc_ros.training.samples import AugmentConfig, TownSamples, make_sample
 from cvloc_ros.training.train import learning_rate, train
 
 CONFIG = VoteFlowConfig()

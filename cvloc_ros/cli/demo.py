@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-SEED = 2_000_000  # of the demo's town; training's towns count up from zero and stop far below
 DURATION = 75.0  # seconds
 TOWN_SIZE = 500.0  # metres
 
@@ -74,17 +73,18 @@ def make_world(folder: Path, progress: Callable[[float], None]) -> tuple[Path, P
     from cvloc_ros.datasets.town import Town, write_orthophoto
     from cvloc_ros.datasets.town.bag_writer import write_drive_bag
     from cvloc_ros.datasets.town.drive import simulate_drive
+    from cvloc_ros.datasets.town.seeds import DEMO_TOWN
 
     imagery, bag, manifest = folder / "map.tif", folder / "drive", folder / "world.json"
-    recipe = {"version": __version__, "seed": SEED, "duration": DURATION, "size": TOWN_SIZE}
+    recipe = {"version": __version__, "seed": DEMO_TOWN, "duration": DURATION, "size": TOWN_SIZE}
     if manifest.exists() and json.loads(manifest.read_text()) == recipe:
         progress(1.0)
         return imagery, bag
     _remove(folder)
     folder.mkdir(parents=True)
-    town = Town.generate(SEED, size=TOWN_SIZE)
+    town = Town.generate(DEMO_TOWN, size=TOWN_SIZE)
     write_orthophoto(town, imagery)
-    drive = simulate_drive(town, SEED, duration=DURATION)
+    drive = simulate_drive(town, DEMO_TOWN, duration=DURATION)
     write_drive_bag(bag, drive, progress=lambda done, total: progress(done / total))
     manifest.write_text(json.dumps(recipe) + "\n")  # last: it says that all is there
     return imagery, bag

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import torch
 
-from cvloc_ros.datasets.town import Town, TownPair, render_pair
+from cvloc_ros.datasets.town import Town, TownPair, crop_patch, render_pair
+from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.evaluation.pairs import draw_prior
 from cvloc_ros.geometry import GroundGrid, PinholeCamera
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.types import Frame
-from cvloc_ros.training.samples import TEST_TOWNS, crop_patch
 
 VARIANTS = {"eager": None, "bf16": torch.bfloat16}
 _SUBMODULES = {"satellite": "encode satellite", "ground": "encode ground", "bev": "project to BEV", "update": "flow"}

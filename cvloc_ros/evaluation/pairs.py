@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvloc_ros.datasets.town import TownPair
+from cvloc_ros.datasets.town import TownPair, crop_patch
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.types import Frame, Localization, Prior
-from cvloc_ros.training.samples import crop_patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,15 +19,11 @@ class PairResult:
     """One pair's answer; the map is the frame of the true vehicle.
 
     Attributes:
-        prior: where the search started: its error is the chance level.
-        localization: the answer.
+        localization: the answer, and the prior from which it was sought.
         error: (3,) forward, left (m) and heading (rad) in the frame of the truth.
 
     """
 
-    frame: Frame
-    patch: Patch
-    prior: SE2
     localization: Localization
     error: np.ndarray
 
@@ -50,7 +45,7 @@ def localize_pairs(
 
     Args:
         localizer: matches; its satellite map is not used.
-        pairs: from `cvloc_ros.training.samples.town_pairs`.
+        pairs: from `cvloc_ros.datasets.town.town_pairs`.
         seed: of the priors.
         blind: blank the camera image: what the map alone gives away.
 
@@ -66,4 +61,4 @@ def localize_pairs(
         ground = np.zeros_like(pair.ground) if blind else pair.ground
         frame = Frame(index, ground, camera, pair.T_base_camera)
         localization = localizer.match(frame, prior, patch)
-        yield PairResult(frame, patch, prior.T_map_base, localization, localization.T_map_base.vector())
+        yield PairResult(localization, localization.T_map_base.vector())

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cvloc_ros.datasets.town import TownPair
+from cvloc_ros.datasets.town import TownPair, town_pairs
+from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.evaluation.metrics import CHI2_3DOF_95, PoseErrors, chance, nees
 from cvloc_ros.evaluation.pairs import PairResult, localize_pairs
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import Localizer
-from cvloc_ros.training.samples import TEST_TOWNS, town_pairs
 
 SETS = {"unseen towns": "train", "held-out style": "heldout"}
 

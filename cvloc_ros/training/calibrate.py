@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from cvloc_ros.datasets.town import town_pairs
+from cvloc_ros.datasets.town.seeds import CALIBRATION_TOWNS
 from cvloc_ros.evaluation.pairs import localize_pairs
 from cvloc_ros.localization.covariance import (
     EVIDENCE,
@@ -18,7 +20,6 @@ from cvloc_ros.localization.covariance import (
 from cvloc_ros.localization.gate import Gate, GateConfig
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.models.matcher import Match, Matcher
-from cvloc_ros.training.samples import CALIBRATION_TOWNS, town_pairs
 
 LARGEST_ERROR = np.array([8.0, 8.0, np.radians(8.0)])  # m, m, rad: beyond it wrong is wrong
 UNCALIBRATED = Calibration(

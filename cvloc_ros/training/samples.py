@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import cv2
 import numpy as np
@@ -16,16 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from cvloc_ros.datasets.town import Town, TownPair, render_pair
+from cvloc_ros.datasets.town import Town, TownPair, crop_patch, render_pair
+from cvloc_ros.datasets.town.seeds import VALIDATION_TOWNS
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
-
-# Seeds of towns by purpose; training counts up from zero and never reaches the others.
-VALIDATION_TOWNS = 900_000
-CALIBRATION_TOWNS = 950_000
-TEST_TOWNS = 1_000_000
-DEMO_TOWNS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -55,22 +45,6 @@ def draw_prior_error(rng: np.random.Generator, config: VoteFlowConfig) -> SE2:
     half, yaw = config.box_metres, np.radians(config.box_degrees)
     x, y = rng.uniform(-half, half, 2)
     return SE2(x, y, rng.uniform(-yaw, yaw))
-
-
-def crop_patch(
-    satellite: np.ndarray,
-    source: GroundGrid,
-    T_source_patch: SE2,
-    grid: GroundGrid,
-    *,
-    interpolation: int = cv2.INTER_LINEAR,
-) -> np.ndarray:
-    """Cut a patch from an image on ``source`` whose frame is placed by ``T_source_patch``, by one warp."""
-    cell = grid.to_metres(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
-    where = source.to_cells(T_source_patch.apply(cell))[:, ::-1]  # (col, row) of three cells fix the affine map
-    affine = np.stack([where[1] - where[0], where[2] - where[0], where[0]], axis=1)
-    flags = interpolation | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(satellite, affine, (grid.cols, grid.rows), flags=flags, borderMode=cv2.BORDER_CONSTANT)
 
 
 def make_sample(
@@ -171,31 +145,6 @@ class TownSamples(IterableDataset):
             for i in range(self.pairs_per_town):
                 yield render_pair(town, i, scatter=scatter)
             town_seed += workers
-
-
-def town_pairs(first_town: int, count: int, *, style: str, per_town: int = 4) -> Iterator[TownPair]:
-    """Render ``count`` pairs, ``per_town`` from each of the towns that start at seed ``first_town``, on all cores."""
-    towns = [(first_town + i, style, min(per_town, count - i * per_town)) for i in range(math.ceil(count / per_town))]
-    workers = os.cpu_count() or 1
-    if len(towns) <= 2 * workers:  # not worth starting processes for
-        for town in towns:
-            yield from _town_pairs(town)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        # a few towns ahead, no more: pairs are large
-        under_way = deque(pool.submit(_town_pairs, town) for town in towns[: 2 * workers])
-        waiting = deque(towns[2 * workers :])
-        while under_way:
-            yield from under_way.popleft().result()
-            if waiting:
-                under_way.append(pool.submit(_town_pairs, waiting.popleft()))
-
-
-def _town_pairs(job: tuple[int, str, int]) -> list[TownPair]:
-    cv2.setNumThreads(1)
-    seed, style, count = job
-    town = Town.generate(seed, style=style)
-    return [render_pair(town, i) for i in range(count)]
 
 
 def to_inputs(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

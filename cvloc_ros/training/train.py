@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_collate
 
+from cvloc_ros.datasets.town import town_pairs
+from cvloc_ros.datasets.town.seeds import VALIDATION_TOWNS
 from cvloc_ros.models.losses import relative_pose, total_loss
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.training.config import TrainConfig
-from cvloc_ros.training.samples import VALIDATION_TOWNS, TownSamples, make_sample, to_inputs, town_pairs
+from cvloc_ros.training.samples import TownSamples, make_sample, to_inputs
 from cvloc_ros.training.side_task import GroundNaming
 
 STYLES = ("train", "heldout")

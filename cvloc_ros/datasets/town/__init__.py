@@ -6,7 +6,7 @@ A `Town` is what there is; an `Appearance` is how one view shows it. `render_pai
 
 from cvloc_ros.datasets.town.appearance import Appearance
 from cvloc_ros.datasets.town.orthophoto import write_orthophoto
-from cvloc_ros.datasets.town.pairs import TownPair, render_pair
+from cvloc_ros.datasets.town.pairs import TownPair, crop_patch, render_pair, town_pairs
 from cvloc_ros.datasets.town.town import Town
 
-__all__ = ["Appearance", "Town", "TownPair", "render_pair", "write_orthophoto"]
+__all__ = ["Appearance", "Town", "TownPair", "crop_patch", "render_pair", "town_pairs", "write_orthophoto"]

@@ -1,9 +1,16 @@
-"""Training pairs: what a vehicle's camera sees, and the aerial picture around the vehicle's true pose."""
+"""Pairs of views: what a vehicle's camera sees, and the aerial picture around its true pose; patches cut from that."""
 
 from __future__ import annotations
 
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
+import cv2
 import numpy as np
 
 from cvloc_ros.datasets.town import cars, polyline
@@ -68,6 +75,40 @@ def render_pair(town: Town, seed: int, *, scatter: float = 0.0) -> TownPair:
     return TownPair(ground, camera.K, T_base_camera, satellite, T_map_base, classes)
 
 
+def town_pairs(first_town: int, count: int, *, style: str, per_town: int = 4) -> Iterator[TownPair]:
+    """Render ``count`` pairs, ``per_town`` from each of the towns that start at seed ``first_town``, on all cores."""
+    towns = [(first_town + i, style, min(per_town, count - i * per_town)) for i in range(math.ceil(count / per_town))]
+    workers = os.cpu_count() or 1
+    if len(towns) <= 2 * workers:  # not worth starting processes for
+        for town in towns:
+            yield from _town_pairs(town)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # a few towns ahead, no more: pairs are large
+        under_way = deque(pool.submit(_town_pairs, town) for town in towns[: 2 * workers])
+        waiting = deque(towns[2 * workers :])
+        while under_way:
+            yield from under_way.popleft().result()
+            if waiting:
+                under_way.append(pool.submit(_town_pairs, waiting.popleft()))
+
+
+def crop_patch(
+    satellite: np.ndarray,
+    source: GroundGrid,
+    T_source_patch: SE2,
+    grid: GroundGrid,
+    *,
+    interpolation: int = cv2.INTER_LINEAR,
+) -> np.ndarray:
+    """Cut a patch from an image on ``source`` whose frame is placed by ``T_source_patch``, by one warp."""
+    cell = grid.to_metres(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+    where = source.to_cells(T_source_patch.apply(cell))[:, ::-1]  # (col, row) of three cells fix the affine map
+    affine = np.stack([where[1] - where[0], where[2] - where[0], where[0]], axis=1)
+    flags = interpolation | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(satellite, affine, (grid.cols, grid.rows), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+
+
 def draw_pose(town: Town, rng: np.random.Generator) -> SE2:
     """Draw a vehicle's pose: mostly in its lane, heading along it, sometimes not."""
     edges = town.roads.edges
@@ -100,6 +141,13 @@ def draw_camera(rng: np.random.Generator) -> tuple[PinholeCamera, np.ndarray]:
         pitch=float(np.radians(rng.uniform(-2, 2))),
     )
     return camera, T_base_camera
+
+
+def _town_pairs(job: tuple[int, str, int]) -> list[TownPair]:
+    cv2.setNumThreads(1)
+    seed, style, count = job
+    town = Town.generate(seed, style=style)
+    return [render_pair(town, i) for i in range(count)]
 
 
 def _out_of_the_way(traffic: Prisms, T_map_base: SE2) -> Prisms:
