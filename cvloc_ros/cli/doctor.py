@@ -32,14 +32,15 @@ def doctor() -> None:
     a note.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     findings = [finding for check in CHECKS for finding in _guarded(check)]
     console = Console(highlight=False, soft_wrap=True)  # whole lines, so that what they say can be copied
     marks = {GOOD: "[green]ok  [/]", NOTE: "[yellow]note[/]", BAD: "[red]bad [/]"}
     for finding in findings:
-        console.print(f"{marks[finding.verdict]}  {finding.subject:18} {finding.found}")
+        console.print(f"{marks[finding.verdict]}  {finding.subject:18} {escape(finding.found)}")
         if finding.advice:
-            console.print(f"{'':25}[dim]-> {finding.advice}[/]")
+            console.print(f"{'':25}[dim]-> {escape(finding.advice)}[/]")
     if any(finding.verdict == BAD for finding in findings):
         raise typer.Exit(1)
 
