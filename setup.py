@@ -7,12 +7,10 @@ from setuptools import find_packages, setup
 PACKAGE = "cvloc_ros"
 
 REQUIRES = [
-    "evo>=1.28,<2",  # trajectory metrics
     "matplotlib>=3.6,<4",
     "numpy>=1.26,<3",
     "opencv-python-headless>=4.8,<6",
     "pyproj>=3.4,<4",
-    "pyyaml>=6,<7",
     "rasterio>=1.3,<2",
     "rich>=12,<16",
     "rosbags>=0.11,<0.12",  # bags without ROS
@@ -32,13 +30,13 @@ ROS = [
     "ros-visualization-msgs==5.3.6",
 ]
 
-DEVELOPMENT = [
-    "colcon-common-extensions>=0.3,<1",
-    "mypy>=1.8,<3",
+TEST = [
+    "evo>=1.28,<2",  # an independent opinion on trajectory metrics
     "pytest>=7,<10",
-    "ruff>=0.6,<1",
-    "types-pyyaml>=6,<7",
+    "pyyaml>=6,<7",
 ]
+
+DEVELOPMENT = [*TEST, "colcon-common-extensions>=0.3,<1", "mypy>=1.8,<3", "ruff>=0.6,<1", "types-pyyaml>=6,<7"]
 
 TRAINING = ["lightning-fabric>=2.4,<3"]
 
@@ -60,7 +58,7 @@ setup(
         (f"share/{PACKAGE}/rviz", glob("rviz/*.rviz")),
     ],
     install_requires=REQUIRES,
-    extras_require={"ros": ROS, "dev": DEVELOPMENT, "train": TRAINING, "test": ["pytest>=7,<10"]},
+    extras_require={"ros": ROS, "dev": DEVELOPMENT, "train": TRAINING, "test": TEST},
     entry_points={
         "console_scripts": [
             "cvloc = cvloc_ros.cli.main:main",

@@ -134,6 +134,7 @@ def test_without_truth_error_keys_are_absent():
 
 
 def test_trajectory_is_read_by_evo_and_scores_the_same(result, folder):
+    pytest.importorskip("evo", reason="evo comes with pip only: pip install evo")
     from evo.core import metrics as evo_metrics
     from evo.core.trajectory import PoseTrajectory3D
     from evo.tools import file_interface
