@@ -19,7 +19,7 @@ BOX_SIGMAS = 3.0
 
 
 class Localizer:
-    """Finds frames on a satellite map."""
+    """Finds frames on a satellite map, one at a time; not for several threads at once."""
 
     def __init__(
         self,
@@ -29,13 +29,23 @@ class Localizer:
         *,
         gate: Gate | None = None,
     ):
+        """Match by ``matcher``, whose evidence ``calibration`` was fitted to.
+
+        The map may be None for a localizer that is only given patches; the gate is the default one if it is None.
+        """
         self.matcher = matcher
         self.calibration = calibration
         self.satellite_map = satellite_map
         self.gate = gate or Gate()
 
     def localize(self, frame: Frame, prior: Prior) -> Localization:
-        """Find the frame on the map, starting from the prior."""
+        """Find the frame on the map, starting from the prior.
+
+        Raises:
+            ImageryError: the imagery could not be read.
+            ValueError: there is no map.
+
+        """
         if self.satellite_map is None:
             raise ValueError("this localizer has no satellite map: give it one, or call match with a patch")
         began = time.perf_counter()
@@ -117,6 +127,10 @@ def load_localizer(
         weights: a safetensors file with its card beside it; None for the weights that are shipped.
         device: "auto", "cpu" or "cuda[:i]".
         gate: limits other than the default.
+
+    Raises:
+        WeightsError: an unknown method, no such device, or weights that do not load.
+        ValueError: the weights' card has no calibration that fits.
 
     """
     matcher, card = load_matcher(method, weights=weights, device=device)
