@@ -29,7 +29,7 @@ class TrainConfig:
 
     """
 
-    samples: int = 40_000
+    samples: int = 34_000
     batch: int = 16
     learning_rate: float = 2e-3
     warm_up: int = 2_400
