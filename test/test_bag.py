@@ -12,16 +12,12 @@ from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag import Bag
-from cvloc_ros.datasets.bag_topics import BagError, choose_topics
+from cvloc_ros.datasets.bag_topics import BagError
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
-from cvloc_ros.datasets.image_decoding import RawLayout
-from cvloc_ros.datasets.message_reading import camera_of
 from cvloc_ros.datasets.town.bag_writer import TOPICS, write_drive_bag
 from cvloc_ros.datasets.town.drive import record
 from cvloc_ros.datasets.town.motion import follow
-from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
 from cvloc_ros.geometry import LocalFrame, PinholeCamera, camera_extrinsics
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -145,29 +141,6 @@ class TestTopics:
         assert bag.topics["odom"] == "/wheels/state"
         assert bag.camera.distortion == ()  # a rectified image: P counts, not K and D
 
-    def test_what_is_in_the_map_is_no_odometry(self):
-        types = {"/i": "sensor_msgs/msg/Image", "/c": "sensor_msgs/msg/CameraInfo"}
-        types |= {"/odom": ODOMETRY, "/global": ODOMETRY, "/x/ground_truth": ODOMETRY, "/fix": FIX, "/x/datum": FIX}
-        chosen = choose_topics(types, {}, frame_of=lambda topic: "map" if topic == "/global" else "odom")
-        assert chosen == {
-            **dict(image="/i", camera_info="/c", fix="/fix", odom="/odom"),
-            **dict(ground_truth="/x/ground_truth", datum="/x/datum"),
-        }
-
-    def test_raw_and_compressed_are_one_stream_with_its_own_camera_info(self):
-        types = {"/a/image": "sensor_msgs/msg/Image", "/a/image/compressed": "sensor_msgs/msg/CompressedImage"}
-        types |= {"/a/camera_info": "sensor_msgs/msg/CameraInfo", "/b/camera_info": "sensor_msgs/msg/CameraInfo"}
-        types |= {"/odom": ODOMETRY, "/a/image/compressedDepth": "sensor_msgs/msg/CompressedImage"}
-        chosen = choose_topics(types, {}, frame_of=lambda topic: "odom")
-        assert (chosen["image"], chosen["camera_info"]) == ("/a/image", "/a/camera_info")
-        chosen = choose_topics(types, {"image": "/a/image/compressed"}, frame_of=lambda topic: "odom")
-        assert (chosen["image"], chosen["camera_info"]) == ("/a/image/compressed", "/a/camera_info")
-
-    def test_several_are_listed(self):
-        types = {"/l/i": "sensor_msgs/msg/Image", "/r/i": "sensor_msgs/msg/Image", "/odom": ODOMETRY}
-        with pytest.raises(BagError, match=r"one image topic, got 2: /l/i, /r/i"):
-            choose_topics(types, {}, frame_of=lambda topic: "odom")
-
     @pytest.mark.parametrize(
         "requested, message",
         [
@@ -281,29 +254,6 @@ class TestWhatIsMissing:
             Bag.open(rewrite(recorded, tmp_path / "bag", edit={"/camera/camera_info": uncalibrated}))
 
 
-class TestTransformTree:
-    def tree(self, links):
-        tree = TransformTree()
-        for parent, child, pose in links:
-            tree.update(build.transform(0, pose, parent=parent, child=child), static=True)
-        return tree
-
-    def test_chains_compose_in_order(self):
-        a, b, c = (camera_extrinsics(height=h, x=1, y=2, yaw=yaw, roll=0.3) for h, yaw in ((1, 0.4), (-2, 2), (3, -1)))
-        links = [("base", "mast", a), ("mast", "head", b), ("mast", "arm", c)]
-        tree = self.tree(links)
-        np.testing.assert_allclose(tree.lookup("base", "head"), a @ b, atol=1e-9)
-        np.testing.assert_allclose(tree.lookup("head", "arm"), np.linalg.inv(b) @ c, atol=1e-9)
-        with pytest.raises(MissingTransform, match="connects 'elsewhere' and 'base'; known frames: arm"):
-            tree.lookup("base", "elsewhere")
-        assert tree.frames == ["arm", "base", "head", "mast"]
-
-    def test_a_loop_ends(self):
-        links = [("a", "b", np.eye(4)), ("b", "a", np.eye(4))]
-        with pytest.raises(MissingTransform):
-            self.tree(links).lookup("a", "c")
-
-
 class TestDamage:
     def test_no_bag_at_all(self, tmp_path):
         with pytest.raises(BagError, match="there is no"):
@@ -324,64 +274,6 @@ class TestDamage:
             writer.add_connection("/odom", ODOMETRY, typestore=STORE)
         with pytest.raises(BagError, match="is empty"):
             Bag.open(tmp_path / "bag")
-
-
-class TestImages:
-    COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-
-    @pytest.mark.parametrize(
-        "encoding, pixels",
-        [
-            ("rgb8", COLOURS),
-            ("bgr8", COLOURS[..., ::-1]),
-            ("rgba8", np.concatenate([COLOURS, COLOURS[..., :1]], -1)),
-            ("bgra8", np.concatenate([COLOURS[..., ::-1], COLOURS[..., :1]], -1)),
-            ("8UC3", COLOURS[..., ::-1]),
-        ],
-    )
-    def test_raw_colours_with_padded_rows(self, encoding, pixels):
-        rows = pixels.reshape(5, -1)
-        data = np.pad(rows, ((0, 0), (0, 3))).ravel()
-        layout = RawLayout(5, 7, rows.shape[1] + 3, encoding)
-        np.testing.assert_array_equal(ImageEvent(0, "c", data, layout).image(), self.COLOURS)
-
-    def test_grey_and_png(self):
-        grey = self.COLOURS[..., 0]
-        image = ImageEvent(0, "c", grey.ravel(), RawLayout(5, 7, 7, "mono8")).image()
-        np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, -1))
-        wide = (grey.astype(np.uint16) * 256 + 9).astype(">u2").view(np.uint8).ravel()
-        image = ImageEvent(0, "c", wide, RawLayout(5, 7, 14, "mono16", is_bigendian=True)).image()
-        np.testing.assert_array_equal(image[..., 1], grey)
-        png = cv2.imencode(".png", np.ascontiguousarray(self.COLOURS[..., ::-1]))[1]
-        np.testing.assert_array_equal(ImageEvent(0, "c", png.ravel()).image(), self.COLOURS)
-
-    @pytest.mark.parametrize(
-        "event, message",
-        [
-            (ImageEvent(0, "c", np.zeros(99, np.uint8)), "got 99 bytes that do not decode"),
-            (ImageEvent(0, "c", np.zeros(0, np.uint8)), "got 0 bytes"),
-            (ImageEvent(0, "c", np.zeros(99, np.uint8), RawLayout(5, 7, 21, "rgb8")), "cut off"),
-            (ImageEvent(0, "c", np.zeros(70, np.uint8), RawLayout(5, 7, 14, "yuyv")), "7 x 5 pixels of yuyv are no"),
-            (ImageEvent(0, "c", np.zeros(105, np.uint8), RawLayout(5, 7, 21, "32FC1")), "got encoding '32FC1'"),
-        ],
-    )
-    def test_what_is_no_image(self, event, message):
-        with pytest.raises(ValueError, match=message):
-            event.image()
-
-    def test_camera_info_with_region_and_binning(self, recorded):
-        with AnyReader([recorded]) as reader:
-            connection = next(c for c in reader.connections if c.topic == "/camera/camera_info")
-            info = STORE.deserialize_cdr(next(reader.messages([connection]))[2], connection.msgtype)
-        info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 10, 8, 100, 40
-        info.binning_x = info.binning_y = 2
-        camera = camera_of(info, rectified=False)
-        expected = CAMERA.cropped(left=10, top=8, width=100, height=40).resized(50, 20)
-        np.testing.assert_allclose(camera.K, expected.K)
-        assert (camera.width, camera.height) == (50, 20)
-        info.distortion_model = "equidistant"
-        with pytest.raises(ValueError, match="got 'equidistant'"):
-            camera_of(info, rectified=False)
 
 
 @pytest.mark.shared_data
