@@ -116,7 +116,8 @@ class Inputs:
             NotReady: something that belongs to it is missing or unusable.
 
         """
-        if self._camera is None:
+        camera = self._camera  # the executor's thread may replace it
+        if camera is None:
             raise NotReady("no_camera_info")
         T_base_camera = self._sensor("camera", self._config.frames.camera or message.header.frame_id)
         if T_base_camera is None:
@@ -124,7 +125,7 @@ class Inputs:
         try:
             compressed = isinstance(message, CompressedImage)
             image = images.from_compressed_image(message) if compressed else images.from_image(message)
-            frame = Frame(to_nanoseconds(message.header.stamp), image, self._camera, T_base_camera)
+            frame = Frame(to_nanoseconds(message.header.stamp), image, camera, T_base_camera)
         except ValueError as error:
             self._health.problem("image", f"images on {self._watched['image'].topic} are unusable: {error}")
             raise NotReady("bad_image") from error
