@@ -10,7 +10,7 @@ from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.evaluation.pairs import localize_pairs
 from cvloc_ros.localization.localizer import load_localizer
 
-COUNT = 32
+COUNT = 60
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def localizer():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return list(town_pairs(TEST_TOWNS, COUNT, style="train", per_town=8))
+    return list(town_pairs(TEST_TOWNS, COUNT, style="train"))
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
+
+import cv2
 
 ROOT = Path(__file__).parent.parent
 DEMO, BENCH = ROOT / "out/demo", ROOT / "out/bench.json"
 CARD = ROOT / "cvloc_ros/models/weights/vote_flow.md"
-PICTURES = {"map.png": "map.png", "errors.png": "errors.png", "match_median.jpg": "match.jpg"}
+PICTURES = {"map.png": "map.jpg", "errors.png": "errors.png", "match_median.jpg": "match.jpg"}
 
 
 def demo_table() -> str:
@@ -81,7 +82,8 @@ def main() -> None:
     readme.write_text(text)
     (ROOT / "doc/pictures").mkdir(parents=True, exist_ok=True)
     for source, target in PICTURES.items():
-        shutil.copy(DEMO / "pictures" / source, ROOT / "doc/pictures" / target)
+        picture = cv2.imread(str(DEMO / "pictures" / source))
+        cv2.imwrite(str(ROOT / "doc/pictures" / target), picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":

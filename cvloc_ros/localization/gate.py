@@ -37,7 +37,7 @@ class GateConfig:
         },
     )
     min_quality: float = field(
-        default=0.3,
+        default=0.5,
         metadata={
             "description": "calibrated probability of being within 2 m that an estimate must reach",
             "unit": "",
