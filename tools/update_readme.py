@@ -83,7 +83,8 @@ def main() -> None:
     (ROOT / "doc/pictures").mkdir(parents=True, exist_ok=True)
     for source, target in PICTURES.items():
         picture = cv2.imread(str(DEMO / "pictures" / source))
-        cv2.imwrite(str(ROOT / "doc/pictures" / target), picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        settings = [cv2.IMWRITE_JPEG_QUALITY, 88] if target.endswith(".jpg") else []
+        cv2.imwrite(str(ROOT / "doc/pictures" / target), picture, settings)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class BevEncoder(nn.Module):
 
         """
         mask = visible[:, None].to(half.dtype)
-        sampled = [F.grid_sample(f, pixels.to(f.dtype), align_corners=False) for f in (half, quarter)]
+        sampled = [F.grid_sample(f.to(pixels.dtype), pixels, align_corners=False) for f in (half, quarter)]
         x = torch.cat([*sampled, mask], dim=1) * mask
         hidden = self.body(self.reduce(x.contiguous(memory_format=torch.channels_last)))
         coarse, fine, coarse_weight, fine_weight = self.head(hidden).float().split(self.split, dim=1)
