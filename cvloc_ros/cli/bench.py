@@ -33,7 +33,7 @@ def bench(
     localizer = load_localizer(None, method=method, device=device)
     console = Console()
     with Progress(console=console) as bar:
-        task = bar.add_task("timing", total=frames + 3)
+        task = bar.add_task("timing", total=frames)
         rows = bench_localizer(localizer, frames=frames, progress=lambda: bar.advance(task))
         bar.add_task("rendering training pairs", total=None)
         rows.append(bench_rendering(pairs=96))

@@ -9,19 +9,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import torch
 
-from cvloc_ros.datasets.town import Town, TownPair, crop_patch, render_pair
+from cvloc_ros.datasets.events import ImageEvent
+from cvloc_ros.datasets.town import Town, render_pair, write_orthophoto
+from cvloc_ros.datasets.town.drive import Drive, simulate_drive
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.evaluation.pairs import draw_prior
-from cvloc_ros.geometry import GroundGrid, PinholeCamera
-from cvloc_ros.imagery import Patch
+from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.localization.localizer import Localizer
-from cvloc_ros.localization.types import Frame
+from cvloc_ros.localization.types import Frame, Prior
 
+_WARM_UP = 3  # frames that are not counted
 VARIANTS = {"eager": None, "bf16": torch.bfloat16}
 _SUBMODULES = {"satellite": "encode satellite", "ground": "encode ground", "bev": "project to BEV", "update": "flow"}
 
@@ -29,7 +33,13 @@ _SUBMODULES = {"satellite": "encode satellite", "ground": "encode ground", "bev"
 def bench_localizer(localizer: Localizer, *, frames: int, progress: Callable[[], None] = lambda: None) -> list[dict]:
     """Time every stage from the encoded image to the pose.
 
-    The variants take turns frame by frame, so that a busy moment of the machine hits all of them.
+    The frames are those of a drive's camera, the patches are cut from an orthophoto. The variants take turns frame by
+    frame, so that a busy moment of the machine hits all of them.
+
+    Args:
+        localizer: its matcher and calibration are used, on a map made for the purpose.
+        frames: to time.
+        progress: called after each.
 
     Returns:
         Rows with ``method, variant, device, precision, stage, median_ms, p95_ms, hz, peak_mb, ratio``; the ratio is
@@ -37,18 +47,23 @@ def bench_localizer(localizer: Localizer, *, frames: int, progress: Callable[[],
 
     """
     rng = np.random.default_rng(0)
-    pairs = [render_pair(Town.generate(TEST_TOWNS), i) for i in range(8)]
-    spent: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in VARIANTS}
-    warm_up = 3
-    for index in range(frames + warm_up):
-        pair = pairs[index % len(pairs)]
-        prior = draw_prior(rng, localizer)
-        for name, dtype in VARIANTS.items():
-            one = _one_frame(localizer, pair, prior, dtype)
-            if index >= warm_up:
-                for stage, milliseconds in one.items():
-                    spent[name][stage].append(milliseconds)
-        progress()
+    town = Town.generate(TEST_TOWNS)
+    with TemporaryDirectory() as folder:
+        imagery = write_orthophoto(town, Path(folder) / "map.tif")
+        localizer = Localizer(localizer.matcher, localizer.calibration, SatelliteMap.open(imagery, town.datum))
+        drive = simulate_drive(town, TEST_TOWNS, duration=8.0, image_rate=1.0)
+        images = list(drive.images(workers=1))
+        spent: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in VARIANTS}
+        for index in range(-_WARM_UP, frames):
+            event = images[index % len(images)]
+            drawn = draw_prior(rng, localizer)
+            prior = Prior(drive.trajectory.at(event.stamp).T_map_base @ drawn.T_map_base, drawn.covariance)
+            for name, dtype in VARIANTS.items():
+                for stage, milliseconds in _one_frame(localizer, drive, event, prior, dtype).items():
+                    if index >= 0:
+                        spent[name][stage].append(milliseconds)
+            if index >= 0:
+                progress()
     device = localizer.matcher.device.type  # type: ignore[attr-defined]
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _peak_memory()
     rows = []
@@ -103,33 +118,25 @@ def _render_town(job: tuple[int, int]) -> int:
     return count
 
 
-def _one_frame(localizer: Localizer, pair: TownPair, prior, dtype: torch.dtype | None) -> dict[str, float]:
+def _one_frame(
+    localizer: Localizer, drive: Drive, event: ImageEvent, prior: Prior, dtype: torch.dtype | None
+) -> dict[str, float]:
     """Localize one encoded frame and return milliseconds by stage, "total" among them."""
-    encoded = cv2.imencode(".jpg", pair.ground[..., ::-1])[1]
-    camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
-    grid = localizer.matcher.patch_grid
-    source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
+    device = localizer.matcher.device.type  # type: ignore[attr-defined]
     with _timed_submodules(localizer.matcher.network) as inside:  # type: ignore[attr-defined]
         began = time.perf_counter()
-        image = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])  # type: ignore[index]
+        frame = Frame(event.stamp, event.image(), drive.camera, drive.T_base_camera)
         decoded = time.perf_counter()
-        patch = crop_patch(pair.satellite, source, prior.T_map_base, grid)
-        cut = time.perf_counter()
-        with torch.autocast(torch.device(localizer.matcher.device).type, dtype=dtype, enabled=dtype is not None):  # type: ignore[attr-defined]
-            answer = localizer.match(
-                Frame(0, image, camera, pair.T_base_camera),
-                prior,
-                Patch(patch, np.ones(patch.shape[:2], bool), grid, prior.T_map_base),
-            )
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            stages = localizer.localize(frame, prior).milliseconds
         finished = time.perf_counter()
-    rest = answer.milliseconds["match"] - sum(inside.values())
     return {
         "decode": 1e3 * (decoded - began),
-        "patch": 1e3 * (cut - decoded),
-        "prepare": answer.milliseconds["prepare"],
+        "patch": stages["patch"],
+        "prepare": stages["prepare"],
         **inside,
-        "vote and solve": rest,
-        "weigh": answer.milliseconds["weigh"],
+        "vote and solve": stages["match"] - sum(inside.values()),
+        "weigh": stages["weigh"],
         "total": 1e3 * (finished - began),
     }
 

@@ -33,7 +33,7 @@ def draw_prior(rng: np.random.Generator, localizer: Localizer) -> Prior:
     half, yaw = localizer.matcher.search_box
     x, y = rng.uniform(-half, half, 2)
     T_patch_vehicle = SE2(x, y, rng.uniform(-yaw, yaw))
-    # three sigma of this prior is the whole box, so that the search is not narrowed
+    # the variance of the box; three sigma reach beyond it, so that the search is not narrowed
     covariance = np.diag([half**2, half**2, yaw**2]) / 3
     return Prior(T_patch_vehicle.inverse(), covariance)
 

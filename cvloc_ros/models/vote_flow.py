@@ -227,10 +227,10 @@ class VoteFlow(nn.Module):
 
     def _inside(self, box: Tensor) -> Tensor:
         """Return which cells of the first vote lie in the box (B, 3): (B, headings, shifts, shifts)."""
-        slack = torch.tensor([self.config.bev_cell / 2] * 2 + [math.radians(self.config.heading_step_degrees) / 2])
-        x, y, yaw = (box + slack.to(box.device))[..., None].unbind(1)
-        inside_yaw = self.headings.abs() <= yaw
-        inside_x, inside_y = self.shifts.abs() <= x, self.shifts.abs() <= y
+        c = self.config
+        x, y, yaw = box[..., None].unbind(1)
+        inside_yaw = self.headings.abs() <= yaw + math.radians(c.heading_step_degrees) / 2
+        inside_x, inside_y = (self.shifts.abs() <= half + c.bev_cell / 2 for half in (x, y))
         return inside_yaw[:, :, None, None] & inside_x[:, None, :, None] & inside_y[:, None, None, :]
 
     def _coarse_peak(self, logits: Tensor) -> Tensor:

@@ -182,5 +182,5 @@ def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = cv2.LUT(np.ascontiguousarray(image), tables.astype(np.uint8)[None])
     if rng.random() < 0.15:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        image = cv2.addWeighted(image, 0.0, cv2.merge([grey] * 3), 1.0, 0) if rng.random() < 0.5 else image[..., ::-1]
+        image = cv2.merge([grey] * 3) if rng.random() < 0.5 else image[..., ::-1]
     return np.ascontiguousarray(image)
