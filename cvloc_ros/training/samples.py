@@ -80,13 +80,13 @@ def make_sample(
     )
     coverage = np.ones(patch.shape[:2], np.uint8)
     if augment:
-        if rng.random() < augment.partial_coverage:
-            coverage = _cut_coverage(coverage, rng)
-            patch = patch * coverage[..., None]
         if rng.random() < augment.recoloured:
             ground = _recolour(ground, rng)
         if rng.random() < augment.recoloured:
             patch = _recolour(patch, rng)
+        if rng.random() < augment.partial_coverage:
+            coverage = _cut_coverage(coverage, rng)
+            patch = patch * coverage[..., None]  # after the colours: missing imagery is black on the vehicle too
         if rng.random() < augment.blank_ground:
             ground = np.zeros_like(ground)
     camera = PinholeCamera(ground.shape[1], ground.shape[0], K)
