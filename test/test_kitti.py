@@ -66,7 +66,7 @@ class Sequence:
 
 
 def sample_ground(image, camera, T_base_camera, grid):
-    pixels, visible = ground_pixels(camera, T_base_camera, grid)
+    (pixels,), (visible,) = ground_pixels(camera, T_base_camera, grid)
     u, v = np.moveaxis((pixels + 1) / 2 * np.float32([camera.width, camera.height]) - np.float32(0.5), -1, 0)
     return cv2.remap(image, u, v, cv2.INTER_LINEAR), visible
 
@@ -140,9 +140,10 @@ def test_colour_frames_go_through_the_ground_branch(kitti):
         image = read(path)
         assert image.shape == (height, width, 3)
         fitted, fitted_camera = fit_image(image, camera, mount, width=416, height=128)
-        pixels, visible = ground_pixels(fitted_camera, mount, network.config.bev_samples)
-        nearest = network.config.bev_samples.centres()[..., 0][visible].min()
-        assert 4.5 < nearest < 7.5 and 0.5 < visible.mean() < 0.8  # the paper's grid sees 6.3 m and more
+        config = network.config
+        pixels, visible = ground_pixels(fitted_camera, mount, config.bev_samples, config.heights)
+        nearest = config.bev_samples.centres()[..., 0][visible[0]].min()
+        assert 4.5 < nearest < 7.5 and 0.5 < visible[0].mean() < 0.8  # the paper's grid sees 6.3 m and more
         tensor = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
             features = network.ground(tensor)

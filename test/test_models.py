@@ -136,14 +136,18 @@ class TestBev:
         camera = PinholeCamera.from_focal(416, 128, 240.0)
         T = camera_extrinsics(height=1.65, x=1.0, pitch=0.03)
         grid = GroundGrid(24, 24, 1.6, 40.0)
-        pixels, visible = ground_pixels(camera, T, grid)
+        pixels, visible = ground_pixels(camera, T, grid, (0.0, 3.0))
         row, col = 10, 15
         x, y = grid.centres()[row, col]
         ahead, height = x - 1.0, 1.65
         v = 63.5 + 240 * (height * np.cos(0.03) - ahead * np.sin(0.03)) / (ahead * np.cos(0.03) + height * np.sin(0.03))
-        assert visible[row, col]
-        assert (pixels[row, col, 1] + 1) / 2 * 128 - 0.5 == pytest.approx(v, abs=1e-3)
-        assert (pixels[row, col, 0] < 0) == (y > 0)
+        assert visible[0, row, col]
+        assert (pixels[0, row, col, 1] + 1) / 2 * 128 - 0.5 == pytest.approx(v, abs=1e-3)
+        assert (pixels[0, row, col, 0] < 0) == (y > 0)
+        height -= 3.0  # a point 3 m over the ground is above the horizon
+        v = 63.5 + 240 * (height * np.cos(0.03) - ahead * np.sin(0.03)) / (ahead * np.cos(0.03) + height * np.sin(0.03))
+        assert visible[1, row, col]
+        assert (pixels[1, row, col, 1] + 1) / 2 * 128 - 0.5 == pytest.approx(v, abs=1e-3)
 
 
 class TestPreprocess:
@@ -179,13 +183,14 @@ class TestPreprocess:
 def batch(n=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     camera = PinholeCamera.from_focal(416, 128, 240.0)
-    pixels, visible = ground_pixels(camera, camera_extrinsics(height=1.65), VoteFlow().config.bev_samples)
+    config = VoteFlow().config
+    pixels, visible = ground_pixels(camera, camera_extrinsics(height=1.65), config.bev_samples, config.heights)
     return {
         "image": torch.rand(n, 3, 128, 416, generator=generator),
         "patch": torch.rand(n, 3, 256, 256, generator=generator),
         "coverage": torch.ones(n, 1, 256, 256),
-        "pixels": torch.from_numpy(pixels).repeat(n, 1, 1, 1),
-        "visible": torch.from_numpy(visible).repeat(n, 1, 1),
+        "pixels": torch.from_numpy(pixels).repeat(n, 1, 1, 1, 1),
+        "visible": torch.from_numpy(visible).repeat(n, 1, 1, 1),
     }
 
 

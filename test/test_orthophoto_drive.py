@@ -206,7 +206,7 @@ class Correlator:
         self.grid, self.patch_grid = GroundGrid(40, 46, 0.8, 38.4), GroundGrid.centred(140, 0.8)
 
     def localize(self, frame, prior):
-        pixels, visible = ground_pixels(frame.camera, frame.T_base_camera, self.grid)
+        (pixels,), (visible,) = ground_pixels(frame.camera, frame.T_base_camera, self.grid)
         size = np.float32([frame.camera.width, frame.camera.height])
         u, v = np.moveaxis((pixels + 1) / 2 * size - np.float32(0.5), -1, 0)
         ground = cv2.cvtColor(cv2.remap(frame.image, u, v, cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)

@@ -35,7 +35,7 @@ def dotted_pair(dot):
     cv2.circle(ground, (round(u), round(v)), 2, (255, 255, 255), -1)
     row, col = SATELLITE.to_cells(np.array(dot))
     cv2.circle(satellite, (round(col), round(row)), 2, (255, 255, 255), -1)
-    classes = np.zeros((200, 200, 2), np.uint8)
+    classes = np.zeros((200, 200, 3), np.uint8)
     row, col = CLASS_GRID.to_cells(np.array(dot)).round().astype(int)
     classes[row, col, 0] = WALLED
     return TownPair(ground=ground, K=camera.K, T_base_camera=T, satellite=satellite, T_map_base=SE2(), classes=classes)
@@ -57,7 +57,7 @@ def test_truth_image_and_patch_of_a_sample_agree(mirrored):
         row, col = bright_centre(sample["image"])
         seen = np.array([(col + 0.5) / 416, (row + 0.5) / 128]) * 2 - 1
         cells = CONFIG.bev_samples.centres()
-        away = np.linalg.norm((sample["pixels"] - seen) * [208, 64], axis=-1) + 1e3 * ~sample["visible"]
+        away = np.linalg.norm((sample["pixels"][0] - seen) * [208, 64], axis=-1) + 1e3 * ~sample["visible"][0]
         cell = np.unravel_index(away.argmin(), away.shape)
         on_ground = cells[cell]
         assert on_ground[1] * (-1 if mirrored else 1) > 0  # the dot is left of the vehicle, right once mirrored

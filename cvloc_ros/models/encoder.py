@@ -37,8 +37,8 @@ class Encoder(nn.Module):
         w2, w4, w8, w16 = widths
         self.down2 = nn.Sequential(conv_bn(3, w2, stride=2), conv_bn(w2, w2))
         self.down4 = nn.Sequential(conv_bn(w2, w4, stride=2), Residual(w4))
-        self.down8 = nn.Sequential(conv_bn(w4, w8, stride=2), Residual(w8))
-        self.down16 = nn.Sequential(conv_bn(w8, w16, stride=2), Residual(w16), Residual(w16))
+        self.down8 = nn.Sequential(conv_bn(w4, w8, stride=2), Residual(w8), Residual(w8))
+        self.down16 = nn.Sequential(conv_bn(w8, w16, stride=2), Residual(w16), Residual(w16), Residual(w16))
         self.up8 = nn.Conv2d(w16, w8, 1)
         self.merge8 = conv_bn(w8, w8)
         self.up4 = nn.Conv2d(w8, w4, 1)

@@ -71,7 +71,7 @@ class VoteFlow(nn.Module):
         half, quarter = c.encoder_widths[:2]
         self.ground = Encoder(c.encoder_widths)
         self.satellite = Encoder(c.encoder_widths)
-        self.bev = BevEncoder((half, quarter), c.bev_hidden, c.coarse_channels, c.fine_channels)
+        self.bev = BevEncoder((half, quarter), len(c.heights), c.bev_hidden, c.coarse_channels, c.fine_channels)
         self.satellite_coarse = nn.Conv2d(quarter, c.coarse_channels, 1)
         self.satellite_fine = nn.Conv2d(half, c.fine_channels, 1)
         self.update = FlowUpdate(c.window, c.bev_hidden, c.flow_hidden)
@@ -147,8 +147,8 @@ class VoteFlow(nn.Module):
 
         Args:
             image: (B, 3, H, W) RGB in [0, 1].
-            pixels: (B, 2 rows, 2 cols, 2) from `ground_pixels` on ``config.bev_samples``.
-            visible: (B, 2 rows, 2 cols) bool.
+            pixels: (B, Z, 2 rows, 2 cols, 2) from `ground_pixels` on ``config.bev_samples`` at ``config.heights``.
+            visible: (B, Z, 2 rows, 2 cols) bool.
             patch: (B, 3, S, S) RGB in [0, 1], the prior's forward direction up.
             coverage: (B, 1, S, S) in [0, 1].
             box: (B, 3) half-widths of the search: metres forward, metres left, radians; all of it if None.

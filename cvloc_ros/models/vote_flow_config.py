@@ -19,6 +19,7 @@ class VoteFlowConfig:
         bev_size: cells of the BEV's side.
         bev_cell: metres a cell.
         bev_x_max: forward edge of the BEV, metres.
+        heights: at which features are sampled over each ground point, metres, the ground first.
         box_metres: half-width of the search box, forward and left.
         box_degrees: half-width in heading.
         heading_step_degrees: of the first vote; its shifts are BEV cells.
@@ -42,6 +43,7 @@ class VoteFlowConfig:
     bev_size: int = 24
     bev_cell: float = 1.6
     bev_x_max: float = 40.0
+    heights: tuple[float, ...] = (0.0, 3.0, 6.0)
     box_metres: float = 20.0
     box_degrees: float = 10.0
     heading_step_degrees: float = 2.0

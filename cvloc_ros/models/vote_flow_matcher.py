@@ -100,8 +100,9 @@ class VoteFlowMatcher:
         self, camera: PinholeCamera, T_base_camera: np.ndarray, fitted: PinholeCamera
     ) -> tuple[Tensor, Tensor]:
         """Project the BEV once for as long as the camera stays the same object, mounted the same."""
+        c = self.network.config
         if self._ground is None or self._ground[0] is not camera or not np.array_equal(self._ground[1], T_base_camera):
-            pixels, visible = ground_pixels(fitted, T_base_camera, self.network.config.bev_samples)
+            pixels, visible = ground_pixels(fitted, T_base_camera, c.bev_samples, c.heights)
             self._ground = (
                 camera,
                 T_base_camera.copy(),

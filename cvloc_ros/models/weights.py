@@ -65,8 +65,7 @@ def load_network(path: Path) -> VoteFlow:
         raise WeightsError(f"expected weights at {path}: give a .safetensors file, or train with `cvloc train`")
     card = read_card(path)
     try:
-        numbers = dict(card["architecture"])
-        numbers["encoder_widths"] = tuple(numbers["encoder_widths"])
+        numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in card["architecture"].items()}
         network = VoteFlow(VoteFlowConfig(**numbers))
     except (KeyError, TypeError) as error:
         raise WeightsError(f"expected a vote_flow architecture in {path.with_suffix('.json')}, got {error}") from None

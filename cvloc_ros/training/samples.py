@@ -61,8 +61,8 @@ def make_sample(
     Returns:
         ``image`` (3, H, W) and ``patch`` (3, S, S) uint8, ``coverage`` (1, S, S) uint8 of 0 or 1, ``pixels`` and
         ``visible`` as `ground_pixels` gives them, ``truth`` (3,) float32 pose of the vehicle in the patch, and the
-        ground's classes and paint, uint8, half as fine as the patch (2, S/2, S/2) in ``patch_classes`` and on
-        ``config.bev_samples`` in ``bev_classes``.
+        ground's classes, paint and crowns, uint8, half as fine as the patch (3, S/2, S/2) in ``patch_classes`` and
+        on ``config.bev_samples`` in ``bev_classes``.
 
     """
     ground, satellite, K, T_base_camera = pair.ground, pair.satellite, pair.K, pair.T_base_camera
@@ -90,7 +90,7 @@ def make_sample(
         if rng.random() < augment.blank_ground:
             ground = np.zeros_like(ground)
     camera = PinholeCamera(ground.shape[1], ground.shape[0], K)
-    pixels, visible = ground_pixels(camera, T_base_camera, config.bev_samples)
+    pixels, visible = ground_pixels(camera, T_base_camera, config.bev_samples, config.heights)
     return {
         "image": np.ascontiguousarray(ground.transpose(2, 0, 1)),
         "patch": np.ascontiguousarray(patch.transpose(2, 0, 1)),

@@ -23,9 +23,9 @@ class GroundNaming(nn.Module):
     def __init__(self, network: VoteFlow):
         super().__init__()
         half, quarter = network.config.encoder_widths[:2]
-        self.at_half = nn.Conv2d(half, CLASSES + 1, 1)
-        self.at_quarter = nn.Conv2d(quarter, CLASSES + 1, 1)
-        self.on_bev = nn.Conv2d(network.config.bev_hidden, 4 * (CLASSES + 1), 1)
+        self.at_half = nn.Conv2d(half, CLASSES + 2, 1)
+        self.at_quarter = nn.Conv2d(quarter, CLASSES + 2, 1)
+        self.on_bev = nn.Conv2d(network.config.bev_hidden, 4 * (CLASSES + 2), 1)
         self._seen: dict[str, Tensor] = {}
         network.satellite.register_forward_hook(self._watch_satellite)
         network.bev.body.register_forward_hook(self._watch_bev)
@@ -40,10 +40,10 @@ class GroundNaming(nn.Module):
         """Return the loss of the last forward pass, a scalar.
 
         Args:
-            patch_classes: (B, 2, S/2, S/2) uint8 classes and paint.
-            bev_classes: (B, 2, 2 rows, 2 cols) likewise.
+            patch_classes: (B, 3, S/2, S/2) uint8 classes, paint and crowns.
+            bev_classes: (B, 3, 2 rows, 2 cols) likewise.
             coverage: (B, 1, S, S).
-            visible: (B, 2 rows, 2 cols) bool.
+            visible: (B, Z, 2 rows, 2 cols) bool, the ground first.
 
         """
         covered = F.max_pool2d(coverage, 2)[:, 0] > 0
@@ -54,16 +54,16 @@ class GroundNaming(nn.Module):
         return (
             _naming_loss(half, patch_classes, covered)
             + _naming_loss(quarter, coarse, covered[:, ::2, ::2])
-            + 2 * _naming_loss(bev, bev_classes, visible)
+            + 2 * _naming_loss(bev, bev_classes, visible[:, 0])
         )
 
 
 def _naming_loss(logits: Tensor, classes: Tensor, counted: Tensor) -> Tensor:
-    """Return cross-entropy of the classes and of the paint, averaged over the cells that count."""
+    """Return cross-entropy of the classes, of the paint and of the crowns, averaged over the cells that count."""
     share = counted.float() / counted.sum().clamp_min(1)
     named = F.cross_entropy(logits[:, :CLASSES], classes[:, 0].long(), reduction="none")
-    weight = torch.tensor(PAINT_WEIGHT, device=logits.device)
-    painted = F.binary_cross_entropy_with_logits(
-        logits[:, CLASSES], classes[:, 1].float() / 255, pos_weight=weight, reduction="none"
+    weight = torch.tensor([PAINT_WEIGHT, 1.0], device=logits.device)[:, None, None]
+    covered = F.binary_cross_entropy_with_logits(
+        logits[:, CLASSES:], classes[:, 1:].float() / 255, pos_weight=weight, reduction="none"
     )
-    return ((named + painted) * share).sum()
+    return ((named + covered.sum(1)) * share).sum()

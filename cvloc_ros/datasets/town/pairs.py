@@ -36,7 +36,7 @@ class TownPair:
         T_base_camera: 4x4, optical frame to base_link, as calibrated: the vehicle also pitches and rolls a little.
         satellite: RGB uint8 (400, 400, 3) on `GRID`, the true pose in its middle, vehicle forward up.
         T_map_base: the true pose in the town's frame.
-        classes: (200, 200, 2) uint8 on `CLASS_GRID`, the same extent: see `classes.ground_classes`.
+        classes: (200, 200, 3) uint8 on `CLASS_GRID`, the same extent: see `classes.ground_classes`.
 
     """
 
