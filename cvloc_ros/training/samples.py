@@ -17,6 +17,8 @@ from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
+BENT = 0.25  # of the recoloured images: share with a bent tone curve
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -173,8 +175,14 @@ def _cut_coverage(coverage: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change each channel's gamma, gain and offset; sometimes mix channels down to grey or swap two of them."""
+    """Change each channel's gamma, gain and offset; sometimes bend the tones, mix down to grey or swap two channels.
+
+    A bent tone curve need not rise: what was lighter than its surroundings may become darker, as snow turns lawns.
+    """
     levels = np.linspace(0, 1, 256)
+    if rng.random() < BENT:
+        knots = np.linspace(0, 1, 5)
+        levels = np.interp(levels, knots, np.clip(knots + rng.normal(0, 0.35, 5), 0, 1))
     gamma = np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.08, 3))
     gain = np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.08, 3))
     offset = rng.normal(0, 0.06) + rng.normal(0, 0.02, 3)

@@ -1,4 +1,4 @@
-"""What the ground is, on a grid: classes, paint and crowns, the same for both views. Training teaches them on the side."""
+"""What the ground is, on a grid: classes, paint, crowns, the same for both views. Training teaches them on the side."""
 
 from __future__ import annotations
 
