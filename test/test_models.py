@@ -8,7 +8,7 @@ from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.losses import relative_pose, total_loss, vote_loss
 from cvloc_ros.models.preprocess import fit_image
-from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.weights import WeightsError, load_network, save_weights
@@ -28,6 +28,44 @@ def rigid(points, pose):
 def matches(pose, n=200, seed=0):
     source = np.random.default_rng(seed).uniform(-20, 20, (n, 2))
     return torch.tensor(source)[None], torch.tensor(rigid(source, pose))[None]
+
+
+class TestTilt:
+    camera = camera_extrinsics(height=1.6, x=1.2, y=0.2, pitch=0.02)
+
+    @pytest.mark.parametrize(("pitch", "roll"), [(0.004, 0.0), (0.0, 0.004), (0.003, -0.002)])
+    def test_shift_is_that_of_a_vehicle_that_pitches_and_rolls(self, pitch, roll):
+        shaken = camera_extrinsics(height=0.0, pitch=pitch, roll=roll) @ np.linalg.inv(camera_extrinsics(height=0.0))
+        on_level_ground = np.array([12.0, 4.0])
+        ray = self.camera[:3, :3].T @ (np.append(on_level_ground, 0.0) - self.camera[:3, 3])
+        T = shaken @ self.camera
+        ray = T[:3, :3] @ ray
+        really = (T[:3, 3] - ray * T[2, 3] / ray[2])[:2]
+        shift = tilt_shift(
+            torch.from_numpy(on_level_ground)[None, None],
+            torch.from_numpy(self.camera[None, :3, 3].copy()),
+            torch.tensor([[np.tan(pitch), -np.tan(roll)]]),
+        )
+        np.testing.assert_allclose(shift[0, 0].numpy(), really - on_level_ground, rtol=0.08, atol=0.01)
+
+    def test_tilt_comes_back_with_a_motion(self):
+        generator = torch.Generator().manual_seed(0)
+        points = torch.rand(1, 200, 2, generator=generator).double() * 30 + torch.tensor([6.0, -15.0])
+        camera, tilt = torch.from_numpy(self.camera[None, :3, 3].copy()), torch.tensor([[0.004, -0.003]]).double()
+        turned = torch.stack([-points[..., 1], points[..., 0]], -1)
+        flow = tilt_shift(points, camera, tilt) + torch.tensor([0.5, -0.3]) + 0.02 * turned
+        start = torch.tensor([[0.001, 0.002]]).double()
+        found = solve_tilt(
+            points, flow - tilt_shift(points, camera, start), torch.full((1, 200), 5.0).double(), camera=camera,
+            start=start, sigma=0.005,
+        )  # fmt: skip
+        np.testing.assert_allclose(found.numpy(), tilt.numpy(), atol=2e-5)
+
+    def test_without_matches_the_ground_is_level(self):
+        points = torch.rand(1, 50, 2)
+        camera, level = torch.tensor([[0.0, 0.0, 1.6]]), torch.zeros(1, 2)
+        found = solve_tilt(points, points, torch.zeros(1, 50), camera=camera, start=level, sigma=0.005)
+        assert found.abs().max() < 1e-9
 
 
 class TestSolver:
@@ -191,6 +229,7 @@ def batch(n=2, seed=0):
         "coverage": torch.ones(n, 1, 256, 256),
         "pixels": torch.from_numpy(pixels).repeat(n, 1, 1, 1, 1),
         "visible": torch.from_numpy(visible).repeat(n, 1, 1, 1),
+        "camera": torch.tensor([[0.0, 0.0, 1.65]]).repeat(n, 1),
     }
 
 
@@ -199,7 +238,9 @@ class TestNetwork:
         torch.manual_seed(0)
         model = VoteFlow()
         truth = torch.tensor([[3.0, -2.0, 0.05], [-8.0, 4.0, -0.1]])
-        losses = total_loss(model, model(**batch(), centre=truth + 0.5, start=truth + 0.2), truth)
+        inputs = batch()
+        out = model(**inputs, centre=truth + 0.5, start=truth + 0.2)
+        losses = total_loss(model, out, truth, camera=inputs["camera"], tilt=torch.full((2, 2), 0.004))
         losses["total"].backward()
         assert all(torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in model.parameters())
 

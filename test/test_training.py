@@ -38,7 +38,15 @@ def dotted_pair(dot):
     classes = np.zeros((200, 200, 3), np.uint8)
     row, col = CLASS_GRID.to_cells(np.array(dot)).round().astype(int)
     classes[row, col, 0] = WALLED
-    return TownPair(ground=ground, K=camera.K, T_base_camera=T, satellite=satellite, T_map_base=SE2(), classes=classes)
+    return TownPair(
+        ground=ground,
+        K=camera.K,
+        T_base_camera=T,
+        tilt=np.zeros(2),
+        satellite=satellite,
+        T_map_base=SE2(),
+        classes=classes,
+    )
 
 
 def bright_centre(image):

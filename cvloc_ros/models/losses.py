@@ -43,16 +43,16 @@ def vote_loss(logits: Tensor, pose: Tensor, *, headings: Tensor, shifts: Tensor,
     return -(target * logits.float().flatten(1).log_softmax(1)).sum(1)
 
 
-def flow_loss(model: VoteFlow, out: VoteFlowOutput, truth: Tensor, step: int) -> Tensor:
+def flow_loss(model: VoteFlow, out: VoteFlowOutput, truth: Tensor, seen_at: Tensor, step: int) -> Tensor:
     """Return the Laplace negative log-likelihood (B,) of one iteration's flow over the cells that count.
+
+    ``seen_at`` (B, rows, cols, 2) is where on the ground the cells' features really come from.
 
     The scale is learned with the flow (an absolute target, unlike the dense-flow paper's eq. 5, whose confidence is
     relative to the frame): a cell that cannot be matched says so and weighs little in the least squares.
     """
-    start = out.starts[step]
-    cells = model.cells.expand(len(truth), -1, -1, -1)
     # the cell's true place on the patch, seen from the pose at which the flow was measured
-    target = _inverse_place(model.place(cells, truth), start) - cells
+    target = _inverse_place(model.place(seen_at, truth), out.starts[step]) - out.points[step]
     error = (out.flows[step].permute(0, 2, 3, 1) - target).abs().sum(-1)
     nll = error / out.scales[step] + 2 * out.scales[step].log()
     counted = (out.weights[step] > 0).float()
@@ -66,13 +66,17 @@ def pose_loss(pose: Tensor, truth: Tensor) -> Tensor:
     return F.smooth_l1_loss(scaled, torch.zeros_like(scaled), beta=0.3, reduction="none").sum(-1)
 
 
-def total_loss(model: VoteFlow, out: VoteFlowOutput, truth: Tensor) -> dict[str, Tensor]:
+def total_loss(
+    model: VoteFlow, out: VoteFlowOutput, truth: Tensor, *, camera: Tensor, tilt: Tensor
+) -> dict[str, Tensor]:
     """Return the terms of the training loss, each a scalar, and their ``total``.
 
     Args:
         model: the network that gave ``out``.
         out: its output.
         truth: (B, 3) x, y (m), yaw (rad) of the vehicle in the patch's frame.
+        camera: (B, 3) the camera's position in the vehicle's frame, metres.
+        tilt: (B, 2) true slope of the ground in the vehicle's frame.
 
     """
     coarse = vote_loss(
@@ -86,14 +90,18 @@ def total_loss(model: VoteFlow, out: VoteFlowOutput, truth: Tensor) -> dict[str,
         shifts=model.fine_shifts,
         sigma=FINE_SIGMA,
     ).mean()
-    flow = torch.stack([flow_loss(model, out, truth, i).mean() for i in range(len(out.flows))]).mean()
+    seen_at = model.ground_points(camera, tilt)
+    flow = torch.stack([flow_loss(model, out, truth, seen_at, i).mean() for i in range(len(out.flows))]).mean()
+    sigma = model.config.tilt_sigma
+    level = torch.stack([F.smooth_l1_loss(t / sigma, tilt / sigma) for t in out.tilts]).mean()
     pose = torch.stack([pose_loss(p, truth).mean() for p in out.poses]).mean()
     return {
-        "total": coarse + fine + 0.5 * flow + 0.5 * pose,
+        "total": coarse + fine + 0.5 * flow + 0.5 * pose + 0.5 * level,
         "coarse": coarse,
         "fine": fine,
         "flow": flow,
         "pose": pose,
+        "tilt": level,
     }
 
 

@@ -1,4 +1,4 @@
-"""The rigid motion that best explains weighted matches, in closed form."""
+"""The rigid motion that best explains weighted matches, in closed form; and how the ground is tilted under them."""
 
 from __future__ import annotations
 
@@ -39,3 +39,57 @@ def solve_pose(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor,
     y = target_mean[:, 1] - (s * source_mean[:, 0] + c * source_mean[:, 1])
     pose = torch.stack([x, y, yaw], dim=-1)
     return torch.where(solvable[:, None], pose, torch.zeros_like(pose)), solvable
+
+
+def tilt_shift(points: Tensor, camera: Tensor, tilt: Tensor) -> Tensor:
+    """Return how far a tilted ground moves what the camera sees at ground points, to first order.
+
+    A pixel that would show a point of level ground shows a nearer one where the ground rises. A quarter of a degree,
+    which any vehicle pitches, is a metre at a distance of twenty.
+
+    Args:
+        points: (B, ..., 2) on level ground, vehicle frame, metres.
+        camera: (B, 3) the camera's position in the vehicle's frame, metres.
+        tilt: (B, 2) slope of the ground in the vehicle's frame, forward and left (tangent of an angle).
+
+    Returns:
+        (B, ..., 2) metres.
+
+    """
+    shape = (len(camera), *[1] * (points.dim() - 2))
+    offset = points - camera[:, :2].view(*shape, 2)
+    rise = (offset * tilt.view(*shape, 2)).sum(-1) / camera[:, 2].view(shape)
+    return -rise[..., None] * offset
+
+
+def solve_tilt(
+    points: Tensor, flow: Tensor, information: Tensor, *, camera: Tensor, start: Tensor, sigma: float
+) -> Tensor:
+    """Solve for the ground's tilt along with a small rigid motion, by linear least squares with a prior on the tilt.
+
+    Args:
+        points: (B, N, 2) where the ground points are if the tilt is ``start``, vehicle frame, metres.
+        flow: (B, N, 2) how far they were found from there.
+        information: (B, N) inverse variances of the flow, 1/m^2, 0 for what was not found.
+        camera: (B, 3) as for `tilt_shift`.
+        start: (B, 2) tilt from which the flow was measured.
+        sigma: prior standard deviation of the tilt, about level ground.
+
+    Returns:
+        (B, 2) tilt; 0 where the flow says nothing about it.
+
+    """
+    axes = torch.eye(2, device=points.device, dtype=points.dtype) * sigma
+    shifts = [tilt_shift(points, camera, axis.expand(len(points), 2)) for axis in axes]
+    one, zero = torch.ones_like(points[..., 0]), torch.zeros_like(points[..., 0])
+    forward = torch.stack([one, zero, -points[..., 1], shifts[0][..., 0], shifts[1][..., 0]], dim=-1)
+    left = torch.stack([zero, one, points[..., 0], shifts[0][..., 1], shifts[1][..., 1]], dim=-1)
+    measured = flow + tilt_shift(points, camera, start)
+    # sums, not matrix products: autocast would round those to half precision
+    H = points.new_tensor([1e-4, 1e-4, 1e-2, 1.0, 1.0]).diag().expand(len(points), 5, 5)
+    r = torch.zeros_like(H[..., 0])
+    for k, rows in enumerate((forward, left)):
+        weighted = rows * information[..., None]
+        H = H + (weighted[..., :, None] * rows[..., None, :]).sum(1)
+        r = r + (weighted * measured[..., k, None]).sum(1)
+    return torch.linalg.solve(H, r)[:, 3:] * sigma

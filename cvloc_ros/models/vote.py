@@ -102,7 +102,7 @@ def warp_to_vehicle(features: Tensor, points: Tensor, poses: Tensor, *, half_ext
 
     Args:
         features: (B, C, S, S) on a patch that reaches ``half_extent`` metres from its centre to each side.
-        points: (rows, cols, 2) metres in the vehicle's frame.
+        points: (rows, cols, 2) or (B, 1, rows, cols, 2) metres in the vehicle's frame.
         poses: (B, K, 3) x, y (m), yaw (rad) of the vehicle in the patch's frame.
         half_extent: metres.
 
@@ -111,7 +111,7 @@ def warp_to_vehicle(features: Tensor, points: Tensor, poses: Tensor, *, half_ext
 
     """
     b, k, _ = poses.shape
-    rows, cols = points.shape[:2]
+    rows, cols = points.shape[-3:-1]
     cos, sin = torch.cos(poses[..., 2])[..., None, None], torch.sin(poses[..., 2])[..., None, None]
     x = cos * points[..., 0] - sin * points[..., 1] + poses[..., 0, None, None]
     y = sin * points[..., 0] + cos * points[..., 1] + poses[..., 1, None, None]

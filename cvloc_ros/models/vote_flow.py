@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import FlowUpdate, local_correlation
-from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
@@ -33,9 +33,12 @@ class VoteFlowOutput:
         fine_centre: (B, 3) pose around which the second vote was held.
         voted: (B, 3) pose that the two votes give.
         starts: per iteration, (B, 3) pose from which the flow was measured.
+        points: per iteration, (B, rows, cols, 2) where the cells were taken to be, metres in the vehicle frame: not
+            quite where level ground would have them.
         flows: per iteration, (B, 2, rows, cols) metres in the vehicle frame of its start.
         scales: per iteration, (B, rows, cols) metres.
         weights: per iteration, (B, rows, cols) in [0, 1].
+        tilts: per iteration, (B, 2) slope of the ground, forward and left, after least squares.
         poses: per iteration, (B, 3) pose after least squares.
         solved: (B,) whether the last least squares was well posed.
 
@@ -46,9 +49,11 @@ class VoteFlowOutput:
     fine_centre: Tensor
     voted: Tensor
     starts: list[Tensor]
+    points: list[Tensor]
     flows: list[Tensor]
     scales: list[Tensor]
     weights: list[Tensor]
+    tilts: list[Tensor]
     poses: list[Tensor]
     solved: Tensor
 
@@ -77,6 +82,7 @@ class VoteFlow(nn.Module):
         self.update = FlowUpdate(c.window, c.bev_hidden, c.flow_hidden)
         self.coarse_sharpness = nn.Parameter(torch.tensor(3.0))  # log of the vote's inverse temperature
         self.fine_sharpness = nn.Parameter(torch.tensor(3.0))
+        self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
         self._register_grids()
 
     def _register_grids(self) -> None:
@@ -136,6 +142,7 @@ class VoteFlow(nn.Module):
         image: Tensor,
         pixels: Tensor,
         visible: Tensor,
+        camera: Tensor,
         patch: Tensor,
         coverage: Tensor,
         *,
@@ -149,6 +156,7 @@ class VoteFlow(nn.Module):
             image: (B, 3, H, W) RGB in [0, 1].
             pixels: (B, Z, 2 rows, 2 cols, 2) from `ground_pixels` on ``config.bev_samples`` at ``config.heights``.
             visible: (B, Z, 2 rows, 2 cols) bool.
+            camera: (B, 3) the camera's position in the vehicle's frame, metres.
             patch: (B, 3, S, S) RGB in [0, 1], the prior's forward direction up.
             coverage: (B, 1, S, S) in [0, 1].
             box: (B, 3) half-widths of the search: metres forward, metres left, radians; all of it if None.
@@ -171,26 +179,51 @@ class VoteFlow(nn.Module):
         seen = (fine_weight > 0).squeeze(1)
         state, context = self.update.initial(hidden)
         out = VoteFlowOutput(
-            coarse_logits, fine_logits, centre, voted, [], [], [], [], [], torch.ones_like(seen[:, 0, 0])
+            coarse_logits, fine_logits, centre, voted, [], [], [], [], [], [], [], torch.ones_like(seen[:, 0, 0])
         )
+        lattice = self.flow_lattice.expand(len(image), -1, -1, -1)
+        tilt = torch.zeros_like(camera[:, :2])
         for _ in range(self.config.iterations):
-            around = warp_to_vehicle(fine_map, self.flow_lattice, pose[:, None], half_extent=self.half_extent)[:, 0]
+            tilted = (lattice + tilt_shift(lattice, camera, tilt))[:, None]
+            around = warp_to_vehicle(fine_map, tilted, pose[:, None], half_extent=self.half_extent)[:, 0]
             correlation = local_correlation(around[:, :-1], fine, self.config.window)
             margin = self.config.window // 2
             covered = around[:, -1:, margin:-margin:2, margin:-margin:2].detach()
             state, flow, scale = self.update(state, context, correlation, covered)
             weight = (0.1 / scale).square() * seen * covered[:, 0]
+            points = self.ground_points(camera, tilt)
             out.starts.append(pose)
+            out.points.append(points)
             out.flows.append(flow)
             out.scales.append(scale)
             out.weights.append(weight)
-            moved = self.place(self.cells + flow.permute(0, 2, 3, 1), pose)
-            source = self.cells.expand_as(moved)
+            flow = flow.permute(0, 2, 3, 1)
+            tilt = solve_tilt(
+                points.flatten(1, 2),
+                flow.flatten(1, 2),
+                weight.flatten(1) * self.match_information.exp(),
+                camera=camera,
+                start=tilt,
+                sigma=self.config.tilt_sigma,
+            )
+            source, moved = self.ground_points(camera, tilt), self.place(points + flow, pose)
             solution, out.solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
             solution = torch.where(out.solved[:, None], solution, pose)
+            out.tilts.append(tilt)
             out.poses.append(solution)
-            pose = solution.detach()
+            pose, tilt = solution.detach(), tilt.detach()
         return out
+
+    def ground_points(self, camera: Tensor, tilt: Tensor) -> Tensor:
+        """Return where the camera sees the cells if the ground is tilted: (B, rows, cols, 2) metres, vehicle frame.
+
+        Args:
+            camera: (B, 3) its position in the vehicle's frame, metres.
+            tilt: (B, 2) slope of the ground, forward and left.
+
+        """
+        cells = self.cells.expand(len(camera), -1, -1, -1)
+        return cells + tilt_shift(cells, camera, tilt)
 
     @staticmethod
     def place(points: Tensor, pose: Tensor) -> Tensor:

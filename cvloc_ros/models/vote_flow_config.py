@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cvloc_ros.geometry import GroundGrid
@@ -26,6 +27,7 @@ class VoteFlowConfig:
         fine_shifts: shifts of the second vote to each side, in half BEV cells.
         fine_headings: headings of the second vote to each side.
         fine_heading_step_degrees: of the second vote.
+        tilt_degrees: how far the ground tilts under a vehicle, unreported (standard deviation).
         window: half cells of the local correlation's side.
         iterations: of the flow.
         coarse_channels: of the first vote's descriptors.
@@ -50,6 +52,7 @@ class VoteFlowConfig:
     fine_shifts: int = 5
     fine_headings: int = 2
     fine_heading_step_degrees: float = 1.0
+    tilt_degrees: float = 0.3
     window: int = 5
     iterations: int = 2
     coarse_channels: int = 16
@@ -57,6 +60,11 @@ class VoteFlowConfig:
     bev_hidden: int = 64
     flow_hidden: int = 32
     encoder_widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+
+    @property
+    def tilt_sigma(self) -> float:
+        """``tilt_degrees`` as a slope."""
+        return math.tan(math.radians(self.tilt_degrees))
 
     @property
     def bev(self) -> GroundGrid:

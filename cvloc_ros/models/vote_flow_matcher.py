@@ -48,6 +48,7 @@ class VoteFlowMatcher:
             "image": self._tensor(fitted),
             "pixels": pixels,
             "visible": visible,
+            "camera": torch.tensor(T_base_camera[None, :3, 3], dtype=torch.float32, device=self.device),
             "patch": self._tensor(patch),
             "coverage": torch.from_numpy(coverage.astype(np.float32))[None, None].to(self.device),
         }
@@ -56,7 +57,9 @@ class VoteFlowMatcher:
         arrays = {
             "pose": out.poses[-1],
             "start": out.starts[-1],
+            "points": out.points[-1],
             "flow": out.flows[-1],
+            "ground": self.network.ground_points(inputs["camera"], out.tilts[-1]),
             "scale": out.scales[-1],
             "weight": out.weights[-1],
             "coarse": out.coarse_logits.flatten(1).softmax(1).view_as(out.coarse_logits),
@@ -70,14 +73,13 @@ class VoteFlowMatcher:
         )
         matched = time.perf_counter()
         seen = a["weight"] > 0
-        cells = c.bev.centres()[seen]
-        moved = cells + a["flow"].transpose(1, 2, 0)[seen]
+        moved = a["points"][seen] + a["flow"].transpose(1, 2, 0)[seen]
         x, y, yaw = a["start"].astype(float)
         cos, sin = np.cos(yaw), np.sin(yaw)
         return Match(
             pose=a["pose"].astype(float),
             solved=solved,
-            base=cells,
+            base=a["ground"][seen].astype(float),
             patch=moved @ np.array([[cos, sin], [-sin, cos]]) + [x, y],
             weights=a["weight"][seen].astype(float),
             scales=a["scale"][seen].astype(float),

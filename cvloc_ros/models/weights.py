@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -65,7 +66,7 @@ def load_network(path: Path) -> VoteFlow:
         raise WeightsError(f"expected weights at {path}: give a .safetensors file, or train with `cvloc train`")
     card = read_card(path)
     try:
-        numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in card["architecture"].items()}
+        numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card["architecture"].items()}
         network = VoteFlow(VoteFlowConfig(**numbers))
     except (KeyError, TypeError) as error:
         raise WeightsError(f"expected a vote_flow architecture in {path.with_suffix('.json')}, got {error}") from None

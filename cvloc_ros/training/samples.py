@@ -62,16 +62,17 @@ def make_sample(
 
     Returns:
         ``image`` (3, H, W) and ``patch`` (3, S, S) uint8, ``coverage`` (1, S, S) uint8 of 0 or 1, ``pixels`` and
-        ``visible`` as `ground_pixels` gives them, ``truth`` (3,) float32 pose of the vehicle in the patch, and the
-        ground's classes, paint and crowns, uint8, half as fine as the patch (3, S/2, S/2) in ``patch_classes`` and
+        ``visible`` as `ground_pixels` gives them, ``camera`` (3,) its place in the vehicle, ``tilt`` (2,) and
+        ``truth`` (3,) float32, the ground's slope and the pose of the vehicle in the patch, and the ground's
+        classes, paint and crowns, uint8, half as fine as the patch (3, S/2, S/2) in ``patch_classes`` and
         on ``config.bev_samples`` in ``bev_classes``.
 
     """
     ground, satellite, K, T_base_camera = pair.ground, pair.satellite, pair.K, pair.T_base_camera
-    classes = pair.classes
+    classes, tilt = pair.classes, pair.tilt
     if augment and rng.random() < augment.mirrored:
         ground, satellite, K, T_base_camera = _mirror(ground, satellite, K, T_base_camera)
-        classes = np.ascontiguousarray(classes[:, ::-1])
+        classes, tilt = np.ascontiguousarray(classes[:, ::-1]), tilt * [1, -1]
     T_patch_vehicle = draw_prior_error(rng, config)
     source = GroundGrid.centred(satellite.shape[0], config.patch_cell)
     patch = crop_patch(satellite, source, T_patch_vehicle.inverse(), config.patch)
@@ -99,6 +100,8 @@ def make_sample(
         "coverage": coverage[None],
         "pixels": pixels,
         "visible": visible,
+        "camera": T_base_camera[:3, 3].astype(np.float32),
+        "tilt": tilt.astype(np.float32),
         "truth": T_patch_vehicle.vector().astype(np.float32),
         "patch_classes": np.ascontiguousarray(patch_classes),
         "bev_classes": np.ascontiguousarray(bev_classes),
@@ -149,9 +152,12 @@ class TownSamples(IterableDataset):
             town_seed += workers
 
 
+INPUTS = ("image", "pixels", "visible", "camera", "patch", "coverage")
+
+
 def to_inputs(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Return the arguments of `VoteFlow.forward` from a batch of samples."""
-    inputs = {k: batch[k].to(device, non_blocking=True) for k in ("image", "pixels", "visible", "patch", "coverage")}
+    inputs = {k: batch[k].to(device, non_blocking=True) for k in INPUTS}
     for name in ("image", "patch"):
         inputs[name] = inputs[name].float().div_(255).contiguous(memory_format=torch.channels_last)
     inputs["coverage"] = inputs["coverage"].float()

@@ -85,7 +85,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Vo
         truth = batch["truth"].to(fabric.device)
         inputs = to_inputs(batch, fabric.device)
         outputs = model(**inputs, **teacher(truth))
-        losses = total_loss(network, outputs, truth)
+        losses = total_loss(network, outputs, truth, camera=inputs["camera"], tilt=batch["tilt"].to(fabric.device))
         patch_classes, bev_classes = (batch[name].to(fabric.device) for name in ("patch_classes", "bev_classes"))
         losses["naming"] = naming.loss(patch_classes, bev_classes, inputs["coverage"], inputs["visible"])
         losses["total"] = losses["total"] + config.naming * losses["naming"]
@@ -191,7 +191,7 @@ def save(path: Path, network, naming, averaged, optimizer, seen: int) -> None:
     temporary.replace(path)
 
 
-LOG_COLUMNS = ["seen", "total", "coarse", "fine", "flow", "pose", "naming", "rate"] + [
+LOG_COLUMNS = ["seen", "total", "coarse", "fine", "flow", "pose", "tilt", "naming", "rate"] + [
     f"{style}_{name}"
     for style in STYLES
     for name in ("vote_median_m", "median_m", "mean_m", "yaw_median_deg", "lateral_1m", "longitudinal_1m")

@@ -34,6 +34,7 @@ class TownPair:
         ground: RGB uint8 (128, 416, 3).
         K: 3x3 intrinsics of ``ground``, pixels.
         T_base_camera: 4x4, optical frame to base_link, as calibrated: the vehicle also pitches and rolls a little.
+        tilt: (2,) what that makes of the ground: its slope in base_link, forward and left.
         satellite: RGB uint8 (400, 400, 3) on `GRID`, the true pose in its middle, vehicle forward up.
         T_map_base: the true pose in the town's frame.
         classes: (200, 200, 3) uint8 on `CLASS_GRID`, the same extent: see `classes.ground_classes`.
@@ -43,6 +44,7 @@ class TownPair:
     ground: np.ndarray
     K: np.ndarray
     T_base_camera: np.ndarray
+    tilt: np.ndarray
     satellite: np.ndarray
     T_map_base: SE2
     classes: np.ndarray
@@ -72,7 +74,8 @@ def render_pair(town: Town, seed: int, *, scatter: float = 0.0) -> TownPair:
     ground = town.render_ground(T_map_base, camera, T_shaken @ T_base_camera, appearance=ground_look, cars=traffic)
     satellite = town.render_satellite(T_map_base, GRID, appearance=satellite_look, cars=2 * seed + 1)
     classes = ground_classes(town, T_map_base, CLASS_GRID)
-    return TownPair(ground, camera.K, T_base_camera, satellite, T_map_base, classes)
+    tilt = np.tan([shake[0], -shake[1]])
+    return TownPair(ground, camera.K, T_base_camera, tilt, satellite, T_map_base, classes)
 
 
 def town_pairs(first_town: int, count: int, *, style: str, per_town: int = 4) -> Iterator[TownPair]:
