@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+
+from cvloc_ros.localization.setting import check_settings, setting
 
 REASONS = {
     "low_coverage": "too little of the search area is covered by satellite imagery",
@@ -28,42 +30,21 @@ REASONS = {
 class GateConfig:
     """Limits that a localization has to keep to."""
 
-    min_coverage: float = field(
-        default=0.6,
-        metadata={
-            "description": "share of the satellite patch that imagery must cover",
-            "unit": "",
-            "range": (0.0, 1.0),
-        },
+    min_coverage: float = setting(0.6, "share of the satellite patch that imagery must cover", limits=(0.0, 1.0))
+    min_quality: float = setting(
+        0.5, "calibrated probability of being within 2 m that an estimate must reach", limits=(0.0, 1.0)
     )
-    min_quality: float = field(
-        default=0.5,
-        metadata={
-            "description": "calibrated probability of being within 2 m that an estimate must reach",
-            "unit": "",
-            "range": (0.0, 1.0),
-        },
+    max_edge_mass: float = setting(
+        0.3, "largest share of the posterior that may lie at the border of the search box", limits=(0.0, 1.0)
     )
-    max_edge_mass: float = field(
-        default=0.3,
-        metadata={
-            "description": "largest share of the posterior that may lie at the border of the search box",
-            "unit": "",
-            "range": (0.0, 1.0),
-        },
+    max_position_sigma: float = setting(
+        6.0, "largest standard deviation of the position along its weakest direction", unit="m", limits=(0.1, 100.0)
     )
-    max_position_sigma: float = field(
-        default=6.0,
-        metadata={
-            "description": "largest standard deviation of the position along its weakest direction",
-            "unit": "m",
-            "range": (0.1, 100.0),
-        },
+    max_heading_sigma: float = setting(
+        6.0, "largest standard deviation of the heading", unit="deg", limits=(0.1, 180.0)
     )
-    max_heading_sigma: float = field(
-        default=6.0,
-        metadata={"description": "largest standard deviation of the heading", "unit": "deg", "range": (0.1, 180.0)},
-    )
+
+    __post_init__ = check_settings
 
 
 class Gate:
