@@ -44,7 +44,9 @@ class GateConfig:
         6.0, "largest standard deviation of the heading", unit="deg", limits=(0.1, 180.0)
     )
 
-    __post_init__ = check_settings
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits."""
+        check_settings(self)
 
 
 class Gate:

@@ -6,7 +6,8 @@ The ROS parameters, config/localizer.yaml, the documentation and the checks are 
     class GateConfig:
         min_coverage: float = setting(0.6, "share of the patch that imagery must cover", limits=(0.0, 1.0))
 
-        __post_init__ = check_settings
+        def __post_init__(self) -> None:
+            check_settings(self)
 """
 
 from __future__ import annotations

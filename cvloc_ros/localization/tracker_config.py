@@ -105,7 +105,9 @@ class TrackerConfig:
         1.0, "a search never assumes the heading better than this (standard deviation)", unit="deg", limits=(0.0, 20.0)
     )
 
-    __post_init__ = check_settings
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits."""
+        check_settings(self)
 
     def odometry_noise(self, motion: Motion) -> np.ndarray:
         """Return the 3x3 covariance over (m, m, rad) that odometry adds in a motion."""
