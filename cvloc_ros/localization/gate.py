@@ -21,6 +21,8 @@ REASONS = {
     "no_camera_info": "no CameraInfo that could be used has come yet",
     "no_transform": "where the camera sits on the vehicle is unknown",
     "bad_image": "the image could not be decoded, or it is not of the camera that the camera info describes",
+    "no_imagery": "the satellite imagery could not be read",
+    "failed": "the localizer raised an error, which is in the log",
     "waiting": "not tried: the pose is not known well enough to search",
 }
 """Every reason for which a frame has no accepted localization, with its meaning for people."""

@@ -99,6 +99,8 @@ class Localizer:
             matches=Matches(match.base, match.patch, match.weights),
             posterior=Posterior(match.probability, match.x, match.y, match.yaw),
             milliseconds={**spent, "total": sum(spent.values())},
+            covered=patch.covered,
+            search_box=box,
         )
 
 
