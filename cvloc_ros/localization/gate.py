@@ -32,18 +32,24 @@ REASONS = {
 class GateConfig:
     """Limits that a localization has to keep to."""
 
-    min_coverage: float = setting(0.6, "share of the satellite patch that imagery must cover", limits=(0.0, 1.0))
+    min_coverage: float = setting(
+        0.6, "share of the satellite patch that imagery must cover", limits=(0.0, 1.0), live=True
+    )
     min_quality: float = setting(
-        0.5, "calibrated probability of being within 2 m that an estimate must reach", limits=(0.0, 1.0)
+        0.5, "calibrated probability of being within 2 m that an estimate must reach", limits=(0.0, 1.0), live=True
     )
     max_edge_mass: float = setting(
-        0.3, "largest share of the posterior that may lie at the border of the search box", limits=(0.0, 1.0)
+        0.3, "largest share of the posterior that may lie at the border of the search box", limits=(0.0, 1.0), live=True
     )
     max_position_sigma: float = setting(
-        6.0, "largest standard deviation of the position along its weakest direction", unit="m", limits=(0.1, 100.0)
+        6.0,
+        "largest standard deviation of the position along its weakest direction",
+        unit="m",
+        limits=(0.1, 100.0),
+        live=True,
     )
     max_heading_sigma: float = setting(
-        6.0, "largest standard deviation of the heading", unit="deg", limits=(0.1, 180.0)
+        6.0, "largest standard deviation of the heading", unit="deg", limits=(0.1, 180.0), live=True
     )
 
     def __post_init__(self) -> None:
