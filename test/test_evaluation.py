@@ -238,7 +238,7 @@ def test_match_picture_of_a_frame_without_matches():
     answer = Localization(0, prior, SE2(), np.eye(3), 0.1, False, "degenerate_matches", nothing, None, {"total": 1.0})
     black = np.zeros((OVERLAY_GRID.rows, OVERLAY_GRID.cols, 3), np.uint8)
     picture = draw_overlay(frame, Patch(black, black[..., 0] > 0, OVERLAY_GRID, SE2()), answer)
-    assert picture.shape == (650, 1302, 3) and picture.std() > 10
+    assert picture.shape == (680, 1302, 3) and picture.std() > 10
 
 
 def test_table_fits_a_terminal(folder):
