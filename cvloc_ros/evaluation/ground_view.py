@@ -9,23 +9,22 @@ import cv2
 import numpy as np
 
 from cvloc_ros.evaluation.drawing import EMPTY
-from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
+from cvloc_ros.geometry import SE2, GroundGrid
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.types import Frame
 
 _HORIZON_AT = 0.22  # of a view's height: the sky tells nothing
+_FAR = 1e4  # metres
 _EDGE_SCALE = 2  # edges are looked for in a patch enlarged by this
 _EDGE_BLUR = 1.6  # pixels of the enlarged patch
 _EDGE_SHARE = 0.08  # of the enlarged patch's pixels that may be edges, at most
 _SHORTEST_EDGE = 4.0  # metres
 
 
-def project_ground(
-    ground: np.ndarray, camera: PinholeCamera, T_base_camera: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def project_ground(ground: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Project ground points (..., 2) of the vehicle's frame; returns pixels (..., 2) and which are in view (...)."""
-    T_camera_base = np.linalg.inv(T_base_camera)
-    return camera.project(np.asarray(ground) @ T_camera_base[:3, :2].T + T_camera_base[:3, 3])
+    T_camera_base = np.linalg.inv(frame.T_base_camera)
+    return frame.camera.project(np.asarray(ground) @ T_camera_base[:3, :2].T + T_camera_base[:3, 3])
 
 
 def bird_view(frame: Frame, grid: GroundGrid) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +34,7 @@ def bird_view(frame: Frame, grid: GroundGrid) -> tuple[np.ndarray, np.ndarray]:
         RGB uint8 (rows, cols, 3), and bool (rows, cols): which cells are in view.
 
     """
-    pixels, visible = project_ground(grid.centres(), frame.camera, frame.T_base_camera)
+    pixels, visible = project_ground(grid.centres(), frame)
     maps = np.where(visible[..., None], pixels, 0).astype(np.float32)
     image = cv2.remap(frame.image, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     image[~visible] = EMPTY
@@ -77,21 +76,24 @@ def satellite_edges(patch: Patch) -> list[np.ndarray]:
 
 
 class CameraView:
-    """The part of the camera's image that shows the ground, scaled to a panel of ``size`` (width, height)."""
+    """The rows of the camera's image that show the ground, scaled to a panel of ``size`` (width, height)."""
 
     def __init__(self, frame: Frame, size: tuple[int, int]) -> None:
         """Choose rows of the panel's aspect, with the horizon near their top."""
-        camera = frame.camera
-        height = min(round(camera.width * size[1] / size[0]), camera.height)
-        ahead = np.linalg.inv(frame.T_base_camera)[:3, :3] @ [1.0, 0.0, 0.0]
-        horizon = camera.K[1, 2] + camera.K[1, 1] * ahead[1] / max(ahead[2], 0.1)
-        top = int(np.clip(horizon - _HORIZON_AT * height, 0, camera.height - height))
-        rows = frame.image[top : top + height]
-        shrinks = rows.shape[1] > size[0]
-        self.image = cv2.resize(rows, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-        self.camera = camera.cropped(left=0, top=top, width=camera.width, height=height).resized(*size)
-        self._T_base_camera = frame.T_base_camera
+        camera, T_base_camera = frame.camera, frame.T_base_camera
+        rows = min(round(camera.width * size[1] / size[0]), camera.height)
+        far_ahead = np.linalg.inv(T_base_camera) @ [_FAR, 0.0, T_base_camera[2, 3], 1.0]
+        (_, horizon), _ = camera.project(far_ahead[:3])
+        top = int(np.clip(horizon - _HORIZON_AT * rows, 0, camera.height - rows))
+        shrinks = camera.width > size[0]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        self.image = cv2.resize(frame.image[top : top + rows], size, interpolation=interpolation)
+        self._frame, self._top, self._rows = frame, top, rows
+        self._scale = np.array([size[0] / camera.width, size[1] / rows])
 
     def project(self, ground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Project ground points (N, 2) of the vehicle's frame; returns pixels (N, 2) and which are in view (N,)."""
-        return project_ground(ground, self.camera, self._T_base_camera)
+        pixels, visible = project_ground(ground, self._frame)
+        v = pixels[..., 1] - self._top
+        inside = visible & (v >= -0.5) & (v <= self._rows - 0.5)
+        return (pixels - [0, self._top] + 0.5) * self._scale - 0.5, inside
