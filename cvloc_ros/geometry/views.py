@@ -81,7 +81,7 @@ class ForwardView:
         image = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         if isinstance(source, EquirectangularCamera):  # goes on at its other side
             image[:, 0], image[:, -1] = image[:, -2], image[:, 1]
-        return cv2.remap(image, pixels, None, cv2.INTER_LINEAR, borderValue=blank)
+        return cv2.remap(image, pixels[..., 0], pixels[..., 1], cv2.INTER_LINEAR, borderValue=blank)
 
     @property
     def _R_view_source(self) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvloc_ros.geometry import SE2, PinholeCamera
+from cvloc_ros.geometry import SE2, Camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Frame:
 
     stamp: int
     image: np.ndarray
-    camera: PinholeCamera
+    camera: Camera
     T_base_camera: np.ndarray
 
     def __post_init__(self) -> None:
