@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -35,7 +35,12 @@ _TF = "tf2_msgs/msg/TFMessage"
 _MOVING = 2000  # messages of /tf in which a fixed joint must have shown
 
 
-_EVENT_OF = {"image": image_event, "fix": fix_event, "odom": odometry_event, "ground_truth": truth_event}
+_EVENT_OF: dict[str, Callable[[Any, int], Event]] = {
+    "image": image_event,
+    "fix": fix_event,
+    "odom": odometry_event,
+    "ground_truth": truth_event,
+}
 
 
 @dataclass(frozen=True, eq=False)
