@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import cv2
 import numpy as np
 
@@ -73,6 +75,11 @@ def tag(image: np.ndarray, text: str, *, x: int, y: int) -> None:
     y = min(max(y, 8), image.shape[0] - 9)
     box(image, x=x, y=y - 8, width=width, height=17, color=SHADE, opacity=0.72)
     write(image, text, x=x + 5, y=y + 5, size=0.4)
+
+
+def plain_text(text: str) -> str:
+    """Return a text without the letters that OpenCV 4 and RViz cannot write."""
+    return unicodedata.normalize("NFKD", text.replace("©", "(c)")).encode("ascii", "ignore").decode()
 
 
 def text_width(text: str, size: float) -> int:

@@ -56,7 +56,7 @@ def draw_overlay(
     seen, expected = panels.bird_panels(frame, patch, T_patch_base, size=_SMALL)
     above = panels.patch_panel(patch, localization, side=_PATCH_SIDE, truth=truth)
     if credit:
-        drawing.tag(above, credit, x=_PATCH_SIDE, y=_PATCH_SIDE)
+        drawing.tag(above, drawing.plain_text(credit), x=_PATCH_SIDE, y=_PATCH_SIDE)
     _place(canvas, panels.camera_panel(frame, patch, T_patch_base, size=_CAMERA), x=_GAP, y=_GAP)
     for i, panel in enumerate((seen, expected, panels.posterior_panel(localization.posterior, size=_SMALL))):
         _place(canvas, panel, x=_GAP + i * (_SMALL[0] + _GAP), y=2 * _GAP + _CAMERA[1])

@@ -56,6 +56,20 @@ class TfOutput:
 
 
 @dataclass(frozen=True)
+class VisualsOutput:
+    """What is published for people to look at, while somebody subscribes."""
+
+    satellite: str = setting(
+        "both",
+        "the satellite image as textured tiles (for RViz), as coloured points (for Foxglove and Lichtblick), or both",
+        choices=("both", "tiles", "points", "none"),
+    )
+    period: float = setting(
+        0.25, "least time between two images that are drawn", unit="s", limits=(0.0, 60.0), live=True
+    )
+
+
+@dataclass(frozen=True)
 class Health:
     """When an input counts as missing."""
 
@@ -81,12 +95,10 @@ class NodeConfig:
     odometry_wait: float = setting(
         0.15, "how long an image waits for odometry of its own stamp", unit="s", limits=(0.0, 5.0), live=True
     )
-    overlay_period: float = setting(
-        0.5, "least time between two pictures on ~/debug/overlay", unit="s", limits=(0.0, 60.0), live=True
-    )
     frames: FrameNames = FrameNames()
     camera: CameraInput = CameraInput()
     tf: TfOutput = TfOutput()
+    visuals: VisualsOutput = VisualsOutput()
     health: Health = Health()
     gate: GateConfig = GateConfig()
     tracker: TrackerConfig = TrackerConfig()

@@ -47,7 +47,8 @@ class Inputs:
     """All subscriptions of the active node.
 
     Callbacks: ``on_image(message)`` for every image; ``on_odometry(message, stamp)`` after the session has it;
-    ``on_jump(seconds)`` when odometry shows that time has jumped back (a bag that started again).
+    ``on_fix(position, stamp)`` likewise, metres in the map; ``on_jump(seconds)`` when odometry shows that time has
+    jumped back (a bag that started again).
     """
 
     def __init__(
@@ -61,12 +62,13 @@ class Inputs:
         health: Health,
         on_image: Callable[[Any], None],
         on_odometry: Callable[[Odometry, int], None],
+        on_fix: Callable[[np.ndarray, int], None],
         on_jump: Callable[[float], None],
     ) -> None:
         """Subscribe to everything."""
         self._node, self._config, self._datum = node, config, datum
         self._session, self._transforms, self._health = session, transforms, health
-        self._on_image, self._on_odometry, self._on_jump = on_image, on_odometry, on_jump
+        self._on_image, self._on_odometry, self._on_fix, self._on_jump = on_image, on_odometry, on_fix, on_jump
         self._camera: PinholeCamera | None = None
         self._calibration: CameraInfo | None = None  # that the camera was made of, without its header
         self._unplaced: dict[str, str] = {}  # sensor -> why its place on the vehicle is unknown
@@ -186,6 +188,7 @@ class Inputs:
             return
         position = self._datum.to_enu(fix.latitude, fix.longitude)
         self._session.on_fix(fix.stamp, position, fix.covariance, antenna[:2, 3])
+        self._on_fix(position, fix.stamp)
 
     def _initial_pose(self, message: PoseWithCovarianceStamped) -> None:
         map_frame, log = self._config.frames.map, self._node.get_logger()

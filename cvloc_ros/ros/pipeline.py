@@ -56,6 +56,7 @@ class Pipeline:
             health=health,
             on_image=self._image_came,
             on_odometry=self._odometry_came,
+            on_fix=outputs.fix,
             on_jump=self.time_jumped,
         )
         self.reset()
