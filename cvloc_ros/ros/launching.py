@@ -99,7 +99,8 @@ def complete_from_bag(bag: str, given: Mapping[str, str]) -> dict[str, str]:
             def frame_of(topic: str) -> str:
                 connections = [each for each in reader.connections if each.topic == topic]
                 connection, _, data = next(reader.messages(connections=connections))
-                return reader.deserialize(data, connection.msgtype).header.frame_id
+                message: Any = reader.deserialize(data, connection.msgtype)
+                return message.header.frame_id
 
             types = {each.topic: each.msgtype for each in reader.connections if each.msgcount}
             from_elsewhere = {topic: ROLES[name][0] for name, topic in named.items() if topic not in types}
