@@ -13,6 +13,7 @@ from recorded_drive import DATUM, OracleLocalizer, RecordedDrive
 from rich.console import Console
 
 from cvloc_ros.datasets.events import ImageEvent
+from cvloc_ros.datasets.town.sensors import GnssModel
 from cvloc_ros.evaluation import metrics
 from cvloc_ros.evaluation.metrics import PoseErrors, chance, chi2_3dof_cdf, nees, statistics
 from cvloc_ros.evaluation.outputs import write_outputs
@@ -97,7 +98,7 @@ def test_nees_of_honest_and_overconfident_estimates():
 
 @pytest.fixture(scope="module")
 def result():
-    drive = RecordedDrive(seconds=30)
+    drive = RecordedDrive(seconds=30, gnss=GnssModel(outage=(0.0, 0.5)))
     picture = np.full((65, 130, 3), 90, np.uint8)
     run = run_bag(drive, OracleLocalizer(drive), datum=DATUM, painter=lambda frame, localization, truth: picture)
     return replace(run, imagery="nowhere.tif", method="oracle", weights="none", device="cpu")

@@ -8,6 +8,7 @@ from enum import Enum
 import numpy as np
 
 from cvloc_ros.localization.odometry import Motion
+from cvloc_ros.localization.pose_filter import at_least
 from cvloc_ros.localization.setting import check_settings, setting
 
 
@@ -18,7 +19,7 @@ class TrackerState(Enum):
     INITIALIZING = "initializing"  # roughly known; no localizations confirm it yet
     TRACKING = "tracking"
     DEGRADED = "degraded"  # no accepted localization for a while; odometry and GNSS carry the pose
-    LOST = "lost"  # too long or too uncertain: localizations have to confirm one another again
+    LOST = "lost"  # too long alone, or contradicted: the pose is searched for around the last one
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class TrackerConfig:
         0.6, "how far the odometry's heading strays in a turn of one radian", unit="deg/sqrt(rad)", limits=(0.0, 20.0)
     )
     odometry_buffer: float = setting(10.0, "odometry kept for late results and fixes", unit="s", limits=(1.0, 120.0))
+    odometry_gap: float = setting(
+        1.0, "between odometry messages farther apart than this nothing is interpolated", unit="s", limits=(0.05, 10.0)
+    )
     odometry_extrapolation: float = setting(
         0.3, "how far past the newest odometry a pose may be predicted", unit="s", limits=(0.0, 2.0)
     )
@@ -68,20 +72,35 @@ class TrackerConfig:
     heading_sigma: float = setting(
         6.0, "standard deviation that the first heading must reach", unit="deg", limits=(0.5, 45.0)
     )
+    imu_sigma_floor: float = setting(
+        3.0, "no heading of an IMU is trusted more than this, whatever it reports", unit="deg", limits=(0.1, 90.0)
+    )
+    imu_correlation_time: float = setting(
+        60.0, "for how long the errors of an IMU's heading stay the same", unit="s", limits=(0.0, 3600.0)
+    )
     localization_correlation_distance: float = setting(
         2.0, "travel over which the errors of neighbouring localizations stay the same", unit="m", limits=(0.0, 100.0)
     )
     confirmations: int = setting(
-        4, "localizations that must agree with one another before the track starts from them", limits=(1, 50)
+        4, "localizations that must agree on one place before the track starts there", limits=(1, 50)
     )
     confirmation_distance: float = setting(
-        3.0, "travel over which they must agree: images of one place prove nothing", unit="m", limits=(0.0, 50.0)
+        15.0, "travel over which they must agree: images of one place prove nothing", unit="m", limits=(0.0, 100.0)
     )
     recovery_confirmations: int = setting(
-        8, "localizations that must agree with one another to overrule the track", limits=(2, 90)
+        6, "localizations that must agree on another place to overrule the track", limits=(2, 90)
     )
     recovery_distance: float = setting(
         20.0, "travel over which they must agree to overrule the track", unit="m", limits=(0.0, 200.0)
+    )
+    search_radius: float = setting(
+        35.0, "how far around a given or a lost pose is searched at least", unit="m", limits=(0.0, 60.0)
+    )
+    search_heading: float = setting(
+        24.0,
+        "how far to each side of a given or a lost heading is searched at least",
+        unit="deg",
+        limits=(0.0, 180.0),
     )
     degraded_distance: float = setting(
         20.0,
@@ -114,3 +133,10 @@ class TrackerConfig:
         position = self.odometry_position_noise**2 * motion.distance
         heading = self.odometry_heading_noise**2 * motion.seconds + self.odometry_turn_noise**2 * motion.turned
         return np.diag([position, position, np.radians(1.0) ** 2 * heading])
+
+    def fix_noise(self, reported: np.ndarray | None) -> np.ndarray:
+        """Return the 2x2 covariance (m²) to expect of a fix, from the one that it reports, if it does."""
+        covariance = None if reported is None else np.asarray(reported, dtype=float)
+        if covariance is None or not np.isfinite(covariance).all() or np.trace(covariance) <= 0:
+            covariance = np.eye(2) * self.gnss_default_sigma**2
+        return at_least(covariance, np.eye(2) * self.gnss_sigma_floor**2)
