@@ -92,7 +92,7 @@ def state_marker(state: str, x: float, y: float, *, sigma: float | None, frame_i
     """Return the tracker's state and its 2-sigma radius, if it has one, written beside the vehicle at (x, y)."""
     text = _marker("state", Marker.TEXT_VIEW_FACING, stamp=0, frame_id=frame_id)
     text.text = state if sigma is None else f"{state}, within {2 * sigma:.1f} m"
-    text.pose.position.x, text.pose.position.y, text.pose.position.z = x, y + 3 * _TEXT_HEIGHT, _ABOVE["state"]
+    text.pose.position.x, text.pose.position.y, text.pose.position.z = x, y - 3 * _TEXT_HEIGHT, _ABOVE["state"]
     text.scale.z = _TEXT_HEIGHT
     text.color = to_color(_STATE_COLORS.get(state, drawing.TEXT))
     return text
