@@ -80,6 +80,29 @@ def odometry_event(message: Any, received: int) -> OdometryEvent:
     )
 
 
+def odometry_twist(message: Any) -> np.ndarray:
+    """Return an Odometry message's (3,) forward and leftward m/s and yaw rate rad/s, finite or not."""
+    return _twist(message.twist.twist)
+
+
+def imu_orientation(message: Any) -> tuple[np.ndarray, float | None]:
+    """Read the absolute orientation of an Imu message (REP-145).
+
+    Returns:
+        The rotation (3x3) from the IMU's frame into the map's axes (east, north, up), and the standard deviation of
+        its yaw in radians, None if it is not stated.
+
+    Raises:
+        ConversionError: it has no orientation.
+
+    """
+    if message.orientation_covariance[0] == -1:
+        raise ConversionError("the IMU says that it has no orientation (orientation_covariance[0] is -1)")
+    variance = float(message.orientation_covariance[8])
+    sigma = variance**0.5 if 0 < variance < np.inf else None
+    return rotation_matrix(message.orientation), sigma
+
+
 def truth_event(message: Any, received: int) -> TruthEvent:
     """Read an Odometry message whose pose is the truth in the map frame."""
     return TruthEvent(
@@ -145,21 +168,28 @@ def transform_matrix(translation: Any, rotation: Any) -> np.ndarray:
         ConversionError: the quaternion is not of length 1, or a number is not finite.
 
     """
-    x, y, z, w = q = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
-    square = float(q @ q)
-    if not abs(square - 1) < _NOT_UNIT:
-        raise ConversionError(f"expected a unit quaternion (x, y, z, w), got {q.tolist()} of length {square**0.5:.3g}")
-    s = 2 / square
     T = np.eye(4)
-    T[:3, :3] = [
-        [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
-        [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
-        [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
-    ]
+    T[:3, :3] = rotation_matrix(rotation)
     T[:3, 3] = translation.x, translation.y, translation.z
     if not np.isfinite(T).all():
         raise ConversionError(f"expected a finite position, got {T[:3, 3].tolist()}")
     return T
+
+
+def rotation_matrix(quaternion: Any) -> np.ndarray:
+    """Return the 3x3 matrix of a message's quaternion; raises ConversionError if it is not of length 1."""
+    x, y, z, w = q = np.array([quaternion.x, quaternion.y, quaternion.z, quaternion.w])
+    square = float(q @ q)
+    if not abs(square - 1) < _NOT_UNIT:
+        raise ConversionError(f"expected a unit quaternion (x, y, z, w), got {q.tolist()} of length {square**0.5:.3g}")
+    s = 2 / square
+    return np.array(
+        [
+            [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+            [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+            [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+        ]
+    )
 
 
 def planar_covariance(covariance: Any) -> np.ndarray | None:

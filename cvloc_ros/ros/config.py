@@ -22,6 +22,7 @@ class FrameNames:
     base: str = setting("base_link", "the vehicle: x forward, y left, z up, on the ground")
     camera: str = setting("", "the camera's optical frame; empty takes it from the image's header")
     gnss: str = setting("", "the GNSS antenna's frame; empty takes it from the fix's header")
+    imu: str = setting("", "the IMU's frame; empty takes it from the IMU's header")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,24 @@ class CameraInput:
         "auto",
         "whether images are rectified, so that P counts and no distortion; auto goes by 'rect' in the topic's name",
         choices=("auto", "yes", "no"),
+    )
+
+
+@dataclass(frozen=True)
+class ImuInput:
+    """Whether and how an IMU's heading is used."""
+
+    absolute: bool = setting(
+        False, "the topic imu carries an absolute orientation (REP-145: ENU, yaw 0 is east); false leaves it unread"
+    )
+    yaw_offset: float = setting(
+        0.0,
+        "added to the IMU's yaw: minus the magnetic declination (positive to the east); 90 for yaw 0 at north",
+        unit="deg",
+        limits=(-360.0, 360.0),
+    )
+    sigma: float = setting(
+        5.0, "standard deviation of a heading that reports no covariance", unit="deg", limits=(0.1, 180.0)
     )
 
 
@@ -97,6 +116,7 @@ class NodeConfig:
     )
     frames: FrameNames = FrameNames()
     camera: CameraInput = CameraInput()
+    imu: ImuInput = ImuInput()
     tf: TfOutput = TfOutput()
     visuals: VisualsOutput = VisualsOutput()
     health: Health = Health()

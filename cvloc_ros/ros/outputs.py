@@ -19,12 +19,11 @@ from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.localization.types import Frame, Localization
 from cvloc_ros.ros import conversions, frame_status, qos
 from cvloc_ros.ros.config import NodeConfig
-from cvloc_ros.ros.health import WARN, Health, blame
+from cvloc_ros.ros.health import Health, blame
 from cvloc_ros.ros.publishers import Publishers, is_wanted
 from cvloc_ros.ros.tf import Transforms
+from cvloc_ros.ros.tf_output import TfOutput
 from cvloc_ros.ros.visuals import Visuals
-
-_SECOND = 1_000_000_000
 
 
 class Outputs:
@@ -43,7 +42,8 @@ class Outputs:
     ) -> None:
         """Advertise everything and publish the datum."""
         self._node, self._config, self._datum = node, config, datum
-        self._session, self._transforms, self._health = session, transforms, health
+        self._session, self._health = session, health
+        self._tf = TfOutput(node, config, transforms=transforms, health=health)
         self._publishers = Publishers(node, health)
         advertise = self._publishers.advertise
         self._pose = advertise(PoseWithCovarianceStamped, "~/pose")
@@ -107,7 +107,7 @@ class Outputs:
             return
         pose, covariance = known
         frames = self._config.frames
-        self._broadcast(pose, status.T_map_odom, stamp, message.header.frame_id)
+        self._tf.publish(pose, status.T_map_odom, stamp=stamp, odom_frame=message.header.frame_id)
         if is_wanted(self._odometry):
             self._odometry.publish(
                 conversions.to_odometry(
@@ -125,18 +125,10 @@ class Outputs:
             )
         self._visuals.pose(pose, covariance, stamp=stamp)
 
-    def _broadcast(self, T_map_base: SE2, T_map_odom: SE2, stamp: int, odom_frame: str) -> None:
-        publish, frames = self._config.tf.publish, self._config.frames
-        if publish == "none":
-            return
-        T, child = (T_map_odom, frames.odom or odom_frame) if publish == "map_odom" else (T_map_base, frames.base)
-        ahead = round(self._node.get_parameter("tf.tolerance").value * _SECOND)
-        self._transforms.broadcast(conversions.to_transform(T, stamp=stamp + ahead, parent=frames.map, child=child))
-
     def _drawing_failed(self, error: Exception) -> None:
         if not self._node.context.ok():  # ROS has been shut down under the last picture
             return
         if isinstance(error, ImageryError):
-            self._health.problem("imagery", str(error))
+            self._health.report("imagery", "unreadable", str(error))
         else:
-            self._health.problem("outputs", f"a picture could not be drawn: {blame(error)}", level=WARN)
+            self._health.report("outputs", "drawing", f"a picture could not be drawn: {blame(error)}")

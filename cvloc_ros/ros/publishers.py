@@ -9,7 +9,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 
 from cvloc_ros.ros import qos
-from cvloc_ros.ros.health import WARN, Health
+from cvloc_ros.ros.health import Health
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
@@ -31,10 +31,10 @@ class Publishers:
 
         def incompatible(event: Any) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)
-            self._health.problem(
+            self._health.report(
                 "outputs",
+                "qos",
                 f"a subscriber of {resolved} gets nothing: its QoS asks for more {policy} than is offered; relax it",
-                level=WARN,
             )
 
         events = PublisherEventCallbacks(incompatible_qos=incompatible)
