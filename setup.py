@@ -56,6 +56,7 @@ setup(
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("config/*")),
         (f"share/{PACKAGE}/rviz", glob("rviz/*.rviz")),
+        (f"share/{PACKAGE}/doc", glob("doc/*.md") + glob("doc/*.svg")),
     ],
     install_requires=REQUIRES,
     extras_require={"ros": ROS, "dev": DEVELOPMENT, "train": TRAINING, "test": TEST},
@@ -63,6 +64,7 @@ setup(
         "console_scripts": [
             "cvloc = cvloc_ros.cli.main:main",
             "localizer = cvloc_ros.ros.node:main",
+            "ekf_restarter = cvloc_ros.ros.ekf_restarter:main",
         ]
     },
     zip_safe=False,

@@ -4,20 +4,28 @@ Every argument that is given wins over the parameter file; what is not given is 
 """
 
 import os
+from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    GroupAction,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackagePrefix, FindPackageShare
 
+from cvloc_ros.ros import launching
+
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2 and 3
-
-
-def in_share(*path):
-    return PathJoinSubstitution([FindPackageShare("cvloc_ros"), *path])
-
+SHARE = FindPackageShare("cvloc_ros")
+SWITCH = ["true", "false"]
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -31,11 +39,18 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "params_file",
-        default_value=in_share("config", "localizer.yaml"),
-        description="Parameters of the localizer; arguments given here win over it.",
+        default_value="localizer",
+        description="Parameters of the localizer: a file, or the name of one that comes with the package (localizer, "
+        "kitti, oxford). Its section /**/topics, if it has one, remaps the inputs. Arguments given here win over it.",
     ),
     DeclareLaunchArgument(
-        "image", default_value="image", description="Topic of the camera images, without /compressed."
+        "topics",
+        default_value="",
+        description="Topics of the inputs, e.g. 'image=/front/image_raw odom=/odometry'. Inputs: image, camera_info, "
+        "odom, fix, imu, initialpose. What is not named is taken from the bag where only one topic fits.",
+    ),
+    DeclareLaunchArgument(
+        "image", default_value="", description="Topic of the camera images; one that ends with /compressed will do."
     ),
     DeclareLaunchArgument(
         "image_transport",
@@ -43,115 +58,163 @@ ARGUMENTS = [
         choices=["", "raw", "compressed"],
         description="raw, or compressed to subscribe to <image>/compressed.",
     ),
-    DeclareLaunchArgument("camera_info", default_value="camera_info", description="Topic of the camera's CameraInfo."),
-    DeclareLaunchArgument("fix", default_value="fix", description="Topic of the GNSS receiver's NavSatFix."),
-    DeclareLaunchArgument("odom", default_value="odom", description="Topic of the vehicle's Odometry."),
+    DeclareLaunchArgument("camera_info", default_value="", description="Topic of the camera's CameraInfo."),
+    DeclareLaunchArgument("fix", default_value="", description="Topic of the GNSS receiver's NavSatFix."),
+    DeclareLaunchArgument("odom", default_value="", description="Topic of the vehicle's Odometry."),
     DeclareLaunchArgument("bag", default_value="", description="A rosbag2 to play; empty for live sensors."),
     DeclareLaunchArgument("rate", default_value="1.0", description="Seconds of the bag in a second of real time."),
-    DeclareLaunchArgument(
-        "loop", default_value="false", choices=["true", "false"], description="Play the bag again and again."
-    ),
+    DeclareLaunchArgument("loop", default_value="false", choices=SWITCH, description="Play the bag again and again."),
     DeclareLaunchArgument(
         "use_sim_time",
         default_value="",
-        choices=["", "true", "false"],
+        choices=["", *SWITCH],
         description="Follow /clock; by default exactly when a bag is played.",
     ),
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes."),
     DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
+    DeclareLaunchArgument("rviz", default_value="false", choices=SWITCH, description="Open RViz on the vehicle."),
     DeclareLaunchArgument(
-        "rviz", default_value="false", choices=["true", "false"], description="Open RViz on the vehicle."
+        "foxglove",
+        default_value="false",
+        choices=SWITCH,
+        description="Serve all topics at ws://localhost:8765 for Foxglove and Lichtblick (foxglove_bridge).",
     ),
     DeclareLaunchArgument(
         "ekf",
         default_value="false",
-        choices=["true", "false"],
-        description="Fuse poses and odometry in robot_localization, which then owns map -> odom.",
+        choices=["false", "true", "both"],
+        description="Fuse poses and odometry in robot_localization, which then owns map -> odom; 'both' adds a second "
+        "EKF that owns odom -> base_link, for vehicles on which nothing else publishes it.",
     ),
     DeclareLaunchArgument(
-        "ekf_params_file", default_value=in_share("config", "ekf.yaml"), description="Parameters of the EKF."
+        "ekf_params_file",
+        default_value=PathJoinSubstitution([SHARE, "config", "ekf.yaml"]),
+        description="Parameters of the EKFs.",
     ),
 ]
 
 
-def localizer(context):
-    """Return the localizer with the parameters that were given here, and the EKF if it is wanted."""
+def start(context):
+    """Return everything that the arguments ask for."""
 
     def given(name):
         return LaunchConfiguration(name).perform(context).strip()
 
-    simulated = given("use_sim_time") == "true" or (not given("use_sim_time") and bool(given("bag")))
-    parameters = {"use_sim_time": simulated}
-    for argument, parameter in (("imagery", "imagery"), ("device", "device"), ("image_transport", "camera.transport")):
-        if given(argument):
-            parameters[parameter] = given(argument)
-    if given("datum"):
-        parameters["datum"] = [float(number) for number in given("datum").strip("[]").split(",")]
-    if given("ekf") == "true":
-        parameters["tf.publish"] = "none"
+    share = Path(SHARE.perform(context))
+    params_file = launching.parameter_file(given("params_file"), share / "config")
+    topics = launching.topics_of_file(params_file) | launching.topics_of_text(given("topics"))
+    topics |= {name: given(name) for name in ("image", "camera_info", "fix", "odom") if given(name)}
+    if given("bag"):
+        topics = launching.complete_from_bag(given("bag"), topics)
+    topics["image"], transport = launching.split_transport(topics.get("image", "image"))
 
-    inputs = [(topic, LaunchConfiguration(topic)) for topic in ("image", "camera_info", "fix", "odom")]
-    namespace, log_level = LaunchConfiguration("namespace"), LaunchConfiguration("log_level")
-    return [
+    parameters = {}
+    if given("use_sim_time") or given("bag"):
+        parameters["use_sim_time"] = given("use_sim_time") != "false"
+    clock = dict(parameters)  # what every node gets
+    for parameter, value in (
+        ("imagery", given("imagery")),
+        ("device", given("device")),
+        ("camera.transport", given("image_transport") or transport),
+    ):
+        if value:
+            parameters[parameter] = value
+    if given("datum"):
+        parameters["datum"] = launching.datum(given("datum"))
+    no_ekf = launching.missing("robot_localization", argument=f"ekf:={given('ekf')}")
+    if given("ekf") != "false" and not no_ekf:
+        parameters["tf.publish"] = "none"  # two owners of map -> odom would make it jump
+
+    namespace, log_level = given("namespace"), ["--ros-args", "--log-level", given("log_level")]
+    actions = [
         Node(
             package="cvloc_ros",
             executable="localizer",
             name="cvloc",
             namespace=namespace,
-            parameters=[LaunchConfiguration("params_file"), parameters],
-            remappings=inputs,
-            arguments=["--ros-args", "--log-level", log_level],
+            parameters=[str(params_file), parameters],
+            remappings=list(topics.items()),
+            arguments=log_level,
             additional_env={"OMP_WAIT_POLICY": "PASSIVE"},  # the network's idle threads leave the cores to others
             output="screen",
-        ),
+        )
+    ]
+    if given("ekf") != "false":
+        actions.append(LogInfo(msg=no_ekf) if no_ekf else ekf(given, topics, clock))
+    for viewer, action in (("rviz2", rviz), ("foxglove_bridge", foxglove)):
+        argument = viewer.partition("_")[0].rstrip("2")
+        if given(argument) == "true":
+            line = launching.missing(viewer, argument=f"{argument}:=true")
+            actions += [LogInfo(msg=line)] if line else action(share, namespace, clock)
+    if given("bag"):
+        actions.append(player(given, topics, context))
+    return actions
+
+
+def ekf(given, topics, clock):
+    """Return the EKFs, in a group: an included file would share its arguments with what comes after it."""
+    arguments = {
+        "params_file": given("ekf_params_file"),
+        "local": str(given("ekf") == "both").lower(),
+        "odom": topics.get("odom", "odom"),
+        "use_sim_time": str(clock.get("use_sim_time", "")).lower(),
+        "namespace": given("namespace"),
+        "log_level": given("log_level"),
+    }
+    source = PythonLaunchDescriptionSource(PathJoinSubstitution([SHARE, "launch", "ekf.launch.py"]))
+    return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments.items())])
+
+
+def rviz(share, namespace, clock):
+    """Return RViz with the package's configuration."""
+    config = share / "rviz" / "cvloc.rviz"
+    return [
         Node(
-            condition=IfCondition(LaunchConfiguration("ekf")),
-            package="robot_localization",
-            executable="ekf_node",
-            name="ekf_map",
-            namespace=namespace,
-            parameters=[LaunchConfiguration("ekf_params_file"), {"use_sim_time": simulated}],
-            remappings=[("odom", LaunchConfiguration("odom"))],
-            arguments=["--ros-args", "--log-level", log_level],
-            output="screen",
-        ),
-        Node(
-            condition=IfCondition(LaunchConfiguration("rviz")),
             package="rviz2",
             executable="rviz2",
             namespace=namespace,
-            arguments=["-d", in_share("rviz", "cvloc.rviz")],
-            parameters=[{"use_sim_time": simulated}],
+            arguments=["-d", str(config)],
+            parameters=[clock],
+            remappings=launching.viewer_remaps(config, namespace),
+            output="log",
+        )
+    ]
+
+
+def foxglove(share, namespace, clock):
+    """Return the bridge to Foxglove, and say where the layout is."""
+    layout = share / "config" / "foxglove_layout.json"
+    return [
+        LogInfo(msg=f"Foxglove or Lichtblick: open ws://localhost:8765 and import the layout {layout}"),
+        Node(
+            package="foxglove_bridge",
+            executable="foxglove_bridge",
+            namespace=namespace,
+            parameters=[clock],
             output="log",
         ),
     ]
 
 
-def player(context):
-    """Return the bag player, which begins when the localizer listens to the odometry."""
-
-    def given(name):
-        return LaunchConfiguration(name).perform(context).strip()
-
-    if not given("bag"):
-        return []
-    namespace = "/" + given("namespace").strip("/")
-    odom = given("odom") if given("odom").startswith("/") else f"{namespace.rstrip('/')}/{given('odom')}"
-    executable = PathJoinSubstitution([FindPackagePrefix("cvloc_ros"), "lib", "cvloc_ros", "cvloc"])
-    command = [executable, "play", given("bag"), "--rate", given("rate"), "--wait-for", odom, "--timeout", "60"]
+def player(given, topics, context):
+    """Return the bag player, which begins when the localizer listens."""
+    namespace = f"/{given('namespace').strip('/')}".rstrip("/")
+    executable = Path(FindPackagePrefix("cvloc_ros").perform(context)) / "lib" / "cvloc_ros" / "cvloc"
+    command = [str(executable), "play", given("bag"), "--rate", given("rate"), "--timeout", "60"]
+    command += launching.player_options(given("bag"), topics, namespace=namespace)
     if given("loop") == "true":
         command.append("--loop")
-    return [ExecuteProcess(cmd=command, name="bag_player", output="screen", additional_env={"PYTHONUNBUFFERED": "1"})]
+    return ExecuteProcess(cmd=command, name="bag_player", output="screen", additional_env={"PYTHONUNBUFFERED": "1"})
 
 
 def shared_memory(context):
     """Make images fit into shared memory, unless the user has a profile of their own."""
     if any(name in os.environ for name in PROFILE_VARIABLES):
         return []
-    profile = in_share("config", "fastdds_shared_memory.xml")
+    profile = PathJoinSubstitution([SHARE, "config", "fastdds_shared_memory.xml"])
     return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES]
 
 
 def generate_launch_description():
-    steps = [OpaqueFunction(function=function) for function in (shared_memory, localizer, player)]
+    steps = [OpaqueFunction(function=function) for function in (shared_memory, start)]
     return LaunchDescription([*ARGUMENTS, *steps])

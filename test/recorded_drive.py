@@ -18,11 +18,13 @@ from cvloc_ros.datasets.town.sensors import (
     simulate_odometry,
 )
 from cvloc_ros.geometry import SE2, LocalFrame, PinholeCamera, camera_extrinsics, wrap_angle
+from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.types import Frame, Localization, Matches, Posterior
 
 EPOCH = 1_750_000_000 * SECOND
 DATUM = LocalFrame(48.2082, 16.3738, 180.0)
 CAMERA = PinholeCamera.from_focal(208, 64, 120.0)
+LARGEST = (20.0, np.radians(10.0))
 _JPEG = cv2.imencode(".jpg", np.full((64, 208, 3), 120, np.uint8))[1].ravel()
 
 
@@ -64,7 +66,10 @@ class RecordedDrive:
 
 
 class OracleLocalizer:
-    """Answers with the truth, some noise and some outliers; the covariance is that of the noise."""
+    """Answers with the truth, some noise and some outliers; the covariance is that of the noise.
+
+    Where the truth is not in the search box it answers with the box's middle, and is not sure.
+    """
 
     def __init__(self, drive, *, sigma=0.4, outliers=0.05, rejected=0.05, seed=0):
         self._drive, self._sigma, self._outliers, self._rejected = drive, sigma, outliers, rejected
@@ -78,13 +83,32 @@ class OracleLocalizer:
             noise[:2] += 10.0
         reason = "low_quality" if self._rng.random() < self._rejected else ""
         pose = SE2(truth.x + noise[0], truth.y + noise[1], float(wrap_angle(truth.yaw + noise[2])))
+        box, quality = search_box(prior, LARGEST), 0.9
+        if (np.abs((prior.T_map_base.inverse() @ pose).vector()) > box).any():
+            pose, quality, reason = prior.T_map_base, 0.2, "low_quality"
         base = self._rng.uniform([8, -10], [35, 10], (60, 2))
         placed = (prior.T_map_base.inverse() @ pose).apply(base)
-        axis = np.linspace(-20, 20, 11)
-        posterior = Posterior(np.full((3, 11, 11), 1 / 363), axis, axis, np.radians([-5, 0, 5]))
+        posterior = _peak_at(prior.T_map_base.inverse() @ pose)
         weights = self._rng.uniform(0.2, 1, 60)
         matches = Matches(base, placed, weights)
         stages = {"patch": 1.0, "match": 5.0}
         return Localization(
-            frame.stamp, prior, pose, np.diag(sigmas**2), 0.9, not reason, reason, matches, posterior, stages
+            frame.stamp,
+            prior,
+            pose,
+            np.diag(sigmas**2),
+            quality,
+            not reason,
+            reason,
+            matches,
+            posterior,
+            stages,
+            search_box=box,
         )
+
+
+def _peak_at(step):
+    axis, turns = np.linspace(-20, 20, 26), np.radians(np.linspace(-10, 10, 11))
+    yaw, x, y = np.meshgrid(turns, axis, axis, indexing="ij")
+    p = np.exp(-((x - step.x) ** 2 + (y - step.y) ** 2) / 2 - (yaw - step.yaw) ** 2 / (2 * np.radians(1.0) ** 2))
+    return Posterior(p / p.sum(), axis, axis, turns)

@@ -110,7 +110,8 @@ class NodeProcess:
 class Vehicle:
     """Publishes a drive due east, in real time, and keeps what the node answers.
 
-    What it leaves out can be chosen, and changed while it drives: the flags odometry, camera_info, fixes, images.
+    What it leaves out can be chosen, and changed while it drives: the flags odometry, odometry_transforms,
+    camera_info, fixes, images.
     """
 
     def __init__(self, domain: int) -> None:
@@ -126,6 +127,7 @@ class Vehicle:
         self._odometry = create(Odometry, "odom", 10)
         self._fix = create(NavSatFix, "fix", 10)
         self._static = create(TFMessage, "/tf_static", qos.STATIC_TF)
+        self._moving = create(TFMessage, "/tf", qos.MOVING_TF)
         self.initial_pose = create(PoseWithCovarianceStamped, "initialpose", 10)
         self.start = 1_000 * 1_000_000_000
         self._heard: list = []  # subscriptions of one test
@@ -136,7 +138,7 @@ class Vehicle:
     def renew(self) -> None:
         """Begin a new test: drive from the start with everything on, and forget what was heard."""
         self.odometry = self.camera_info = self.fixes = self.images = True
-        self.calibrated = self.compressed = True
+        self.odometry_transforms = self.calibrated = self.compressed = True
         self.image_stamps: set[int] = set()
         self.statuses: dict[str, object] = {}
         self.frames: list = []
@@ -223,6 +225,9 @@ class Vehicle:
         message.pose.pose.orientation.w = 1.0
         message.twist.twist.linear.x = SPEED
         self._odometry.publish(message)
+        if self.odometry_transforms:
+            edge = to_transform(SE2(SPEED * seconds, 0.0, 0.0), stamp=stamp, parent="odom", child="base_link")
+            self._moving.publish(TFMessage(transforms=[edge]))
 
     def _publish_fix(self, stamp: int, seconds: float) -> None:
         if not self.fixes:

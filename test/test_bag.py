@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from bag_rewriting import STORE, rewrite
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from cvloc_ros.datasets.bag import Bag
 from cvloc_ros.datasets.bag_topics import BagError
@@ -20,7 +20,6 @@ from cvloc_ros.datasets.town.drive import record
 from cvloc_ros.datasets.town.motion import follow
 from cvloc_ros.geometry import LocalFrame, PinholeCamera, camera_extrinsics
 
-STORE = get_typestore(Stores.ROS2_JAZZY)
 CAMERA = PinholeCamera(160, 48, np.array([[90.0, 0, 80.5], [0, 91, 23], [0, 0, 1]]), (-0.1, 0.02, 0.001, 0.0, 0.0))
 MOUNT = camera_extrinsics(height=1.65, x=1.2, y=-0.1, yaw=0.02, pitch=0.06, roll=-0.01)
 ODOMETRY, FIX = "nav_msgs/msg/Odometry", "sensor_msgs/msg/NavSatFix"
@@ -47,28 +46,6 @@ def recorded(drive, tmp_path_factory):
     path = tmp_path_factory.mktemp("bags") / "drive"
     write_drive_bag(path, drive, workers=1)
     return path
-
-
-def rewrite(source, target, *, drop=(), rename=None, edit=None, storage=StoragePlugin.MCAP):
-    """Copy a bag with some topics left out or renamed; ``edit`` maps a topic to a change of its messages.
-
-    Arrays of messages are read-only: a change replaces them.
-    """
-    rename, edit = rename or {}, edit or {}
-    with AnyReader([source]) as reader, Writer(target, version=9, storage_plugin=storage) as writer:
-        connections = {
-            c.topic: writer.add_connection(rename.get(c.topic, c.topic), c.msgtype, typestore=STORE)
-            for c in reader.connections
-            if c.topic not in drop
-        }
-        for connection, stamp, data in reader.messages():
-            if connection.topic in edit:
-                message = STORE.deserialize_cdr(data, connection.msgtype)
-                edit[connection.topic](message)
-                data = STORE.serialize_cdr(message, connection.msgtype)
-            if connection.topic in connections:
-                writer.write(connections[connection.topic], stamp, data)
-    return target
 
 
 def of_type(events, kind):
@@ -268,6 +245,29 @@ class TestDamage:
         os.truncate(file, int(file.stat().st_size * share))
         with pytest.raises(BagError, match="is damaged or no bag.*repair"):
             Bag.open(tmp_path / "drive")
+
+    def test_a_bad_message_is_left_out_and_counted(self, recorded, tmp_path):
+        count = iter(range(1000))
+
+        def wrong(message):
+            if (i := next(count)) in (5, 9):
+                message.pose.pose.orientation.w += 1.0 + i
+
+        bag = Bag.open(rewrite(recorded, tmp_path / "bag", edit={"/odom": wrong}))
+        for _ in range(2):
+            assert len(of_type(bag, OdometryEvent)) == len(of_type(Bag.open(recorded), OdometryEvent)) - 2
+            (note,) = bag.notes
+            assert note.startswith("/odom: 2 unusable messages left out: expected a unit quaternion")
+
+    def test_a_message_that_does_not_parse(self, recorded, tmp_path):
+        with AnyReader([recorded]) as reader, Writer(tmp_path / "bag", version=9) as writer:
+            topics = {c.topic: writer.add_connection(c.topic, c.msgtype, typestore=STORE) for c in reader.connections}
+            for i, (connection, stamp, data) in enumerate(reader.messages()):
+                cut = connection.topic == "/odom" and i > 20
+                writer.write(topics[connection.topic], stamp, data[:40] if cut else data)
+        bag = Bag.open(tmp_path / "bag")
+        assert len(of_type(bag, ImageEvent)) == len(of_type(Bag.open(recorded), ImageEvent))
+        assert bag.unusable["/odom", "it does not parse"] > 10
 
     def test_empty(self, tmp_path):
         with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:

@@ -178,6 +178,10 @@ class TestLocalFrame:
         place = KARLSRUHE.to_wgs84(points)
         np.testing.assert_allclose(KARLSRUHE.to_enu(place[:, 0], place[:, 1]), points, atol=1e-6)
 
+    def test_takes_numpys_numbers(self):
+        frame = LocalFrame(*np.array([KARLSRUHE.latitude, KARLSRUHE.longitude]))
+        np.testing.assert_allclose(frame.to_enu(KARLSRUHE.latitude, KARLSRUHE.longitude), 0, atol=1e-6)
+
     @pytest.mark.parametrize("datum", [(91, 0), (0, 181), (float("nan"), 0)])
     def test_refuses_a_datum_that_is_not_on_earth(self, datum):
         with pytest.raises(ValueError, match="expected a datum"):

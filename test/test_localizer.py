@@ -8,7 +8,8 @@ import pytest
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.covariance import EVIDENCE, weigh_evidence
-from cvloc_ros.localization.localizer import Localizer, search_box
+from cvloc_ros.localization.localizer import Localizer
+from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.types import Frame, Prior
 from cvloc_ros.models.matcher import Match
 from cvloc_ros.training.calibrate import UNCALIBRATED

@@ -56,6 +56,22 @@ class TestImages:
         layout = RawLayout(5, 7, rows.shape[1] + 3, encoding)
         np.testing.assert_array_equal(ImageEvent(0, "c", data, layout).image(), self.COLOURS)
 
+    @pytest.mark.parametrize("order, is_bigendian", [("<u2", False), (">u2", True)])
+    def test_sixteen_bits_are_read_by_their_upper_byte(self, order, is_bigendian):
+        layouts = {
+            "rgb16": self.COLOURS,
+            "bgra16": np.concatenate([self.COLOURS[..., ::-1], self.COLOURS[..., :1]], -1),
+        }
+        for encoding, pixels in layouts.items():
+            wide = (pixels.astype(np.uint16) * 256 + 9).astype(order).view(np.uint8).reshape(5, -1)
+            data = np.pad(wide, ((0, 0), (0, 4))).ravel()
+            image = ImageEvent(0, "c", data, RawLayout(5, 7, wide.shape[1] + 4, encoding, is_bigendian)).image()
+            np.testing.assert_array_equal(image, self.COLOURS)
+        mosaic = np.full((4, 6), 200, np.uint8)
+        wide = (mosaic.astype(np.uint16) * 256).astype(order).view(np.uint8).ravel()
+        image = ImageEvent(0, "c", wide, RawLayout(4, 6, 12, "bayer_grbg16", is_bigendian)).image()
+        assert (image == 200).all()
+
     def test_grey_and_png(self):
         grey = self.COLOURS[..., 0]
         image = ImageEvent(0, "c", grey.ravel(), RawLayout(5, 7, 7, "mono8")).image()
@@ -71,6 +87,7 @@ class TestImages:
         [
             (ImageEvent(0, "c", np.zeros(99, np.uint8)), "got 99 bytes that do not decode"),
             (ImageEvent(0, "c", np.zeros(0, np.uint8)), "got 0 bytes"),
+            (ImageEvent(0, "c", cv2.imencode(".jpg", COLOURS)[1].ravel()[:-9]), "the message is cut off"),
             (ImageEvent(0, "c", np.zeros(99, np.uint8), RawLayout(5, 7, 21, "rgb8")), "cut off"),
             (ImageEvent(0, "c", np.zeros(70, np.uint8), RawLayout(5, 7, 14, "yuyv")), "7 x 5 pixels of yuyv are no"),
             (ImageEvent(0, "c", np.zeros(105, np.uint8), RawLayout(5, 7, 21, "32FC1")), "got encoding '32FC1'"),

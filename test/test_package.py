@@ -14,7 +14,6 @@ import yaml
 import cvloc_ros
 
 ROOT = Path(__file__).resolve().parents[1]
-LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 
 
 def run(*command, **options):
@@ -102,62 +101,11 @@ def test_manifest_names_the_message_packages_that_are_used():
 
 
 def test_console_scripts_exist():
-    for target in ("cvloc_ros.cli.main:main", "cvloc_ros.ros.node:main"):
+    for target in ("cvloc_ros.cli.main:main", "cvloc_ros.ros.node:main", "cvloc_ros.ros.ekf_restarter:main"):
         module, function = target.split(":")
         assert target in (ROOT / "setup.py").read_text()
         path = ROOT / (module.replace(".", "/") + ".py")
         assert function in {n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)}
-
-
-@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
-def test_every_launch_argument_is_declared_and_described(path):
-    tree = ast.parse(path.read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    declared = {
-        call.args[0].value: {keyword.arg: keyword.value for keyword in call.keywords}
-        for call in calls
-        if getattr(call.func, "id", "") == "DeclareLaunchArgument"
-    }
-    # given("x") is how the launch file reads an argument inside of its functions
-    used = {
-        call.args[0].value
-        for call in calls
-        if getattr(call.func, "id", "") in ("LaunchConfiguration", "given") and isinstance(call.args[0], ast.Constant)
-    }
-    assert used <= declared.keys(), "an argument is used but not declared"
-    for name, keywords in declared.items():
-        assert "default_value" in keywords, f"{name} has no default"
-        assert len(keywords["description"].value) > 15, f"{name} is not described"
-
-
-@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
-def test_launch_sets_parameters_that_exist(path):
-    pytest.importorskip("rclpy")
-    from cvloc_ros.ros.config import NodeConfig
-    from cvloc_ros.ros.parameters import settings
-
-    known = {name for name, _ in settings(NodeConfig)} | {"use_sim_time"}
-    text = path.read_text()
-    dictionary = next(
-        node.value
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "parameters"
-    )
-    named = {key.value for key in dictionary.keys}
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "parameters":
-            named |= {node.slice.value} if isinstance(node.slice, ast.Constant) else set()
-    assert {"use_sim_time", "datum", "tf.publish"} <= named <= known
-
-
-def test_launch_runs_where_launch_is_installed(installed):
-    pytest.importorskip("launch_ros", reason="launch is only in a ROS installation")
-    from launch import LaunchContext
-    from launch.launch_description_sources import PythonLaunchDescriptionSource
-
-    for path in LAUNCH_FILES:
-        description = PythonLaunchDescriptionSource(str(path)).get_launch_description(LaunchContext())
-        assert description.get_launch_arguments()
 
 
 def test_parameter_file_is_that_of_the_dataclasses():
@@ -197,14 +145,6 @@ def test_every_parameter_is_described():
         assert len(about.description) > 10, name
         if isinstance(setting.default, float):
             assert about.floating_point_range, f"{name} has no range"
-
-
-def test_ekf_listens_to_the_localizer():
-    (content,) = yaml.safe_load((ROOT / "config" / "ekf.yaml").read_text()).values()
-    parameters = content["ros__parameters"]
-    assert parameters["pose0"] == "cvloc/pose" and parameters["smooth_lagged_data"]
-    assert [i for i, used in enumerate(parameters["pose0_config"]) if used] == [0, 1, 5]
-    assert len(parameters["initial_estimate_covariance"]) == len(parameters["odom0_config"]) == 15
 
 
 def test_rviz_shows_the_topics_that_are_published():

@@ -8,7 +8,11 @@ pytest.importorskip("rclpy", reason="needs ROS 2: make setup, or a sourced ROS i
 
 from cvloc_ros.localization.session import SessionStatus
 from cvloc_ros.localization.tracker import TrackerState
-from cvloc_ros.ros.health import ERROR, OK, RECENT, WARN, Health, InputHealth
+from cvloc_ros.ros import health as health_module
+from cvloc_ros.ros.diagnostics_table import TABLE, markdown
+from cvloc_ros.ros.frame_statistics import RECENT
+from cvloc_ros.ros.health import ERROR, MOST_KINDS, OK, WARN, Health
+from cvloc_ros.ros.input_health import InputHealth, Publishers
 
 
 @pytest.fixture
@@ -17,78 +21,127 @@ def log():
 
 
 @pytest.fixture
-def health(log):
-    graph = {"/odom": (0, ["/wheel/odom"]), "/image": (2, [])}
+def health(log, monkeypatch):
+    monkeypatch.setattr(health_module, "CALM", 0.05)
+    graph = {
+        "/odom": Publishers(0, [], ["/wheel/odom"]),
+        "/image": Publishers(2, [], []),
+        "/camera_info": Publishers(0, ["sensor_msgs/msg/Image"], []),
+    }
     return Health(lambda level, line: log.append((level, line)), lambda topic, _: graph[topic])
 
 
-def judge(health, *, silence=5.0, tracker=None):
-    array = health.diagnostics(name="cvloc", silence=silence, tracker=tracker)
+def judge(health, *, silence=5.0, paused=False):
+    array = health.diagnostics("cvloc", silence=silence, paused=paused)
     return {status.name.removeprefix("cvloc: "): status for status in array.status}
 
 
 def watched(what, topic, *, ago, **options):
-    return InputHealth(what, topic, "x/msg/Image", ERROR, since=time.monotonic() - ago, **options)
+    return InputHealth(what, topic, "x/msg/Image", since=time.monotonic() - ago, **options)
+
+
+def values(status):
+    return {entry.key: entry.value for entry in status.values}
 
 
 def test_silence_is_reported_once_with_its_likely_cause(health, log):
-    health.watch({"odometry": watched("odometry", "/odom", ago=7.0), "image": watched("image", "/image", ago=7.0)})
+    inputs = {"odometry": "/odom", "image": "/image", "camera_info": "/camera_info"}
+    health.watch({status: watched(status, topic, ago=7.0) for status, topic in inputs.items()})
+    assert all(status.level == OK for status in judge(health, paused=True).values())
     statuses = judge(health)
     assert "no odometry on /odom for 7 s: nobody publishes it" in statuses["odometry"].message
     assert "published on /wheel/odom" in statuses["odometry"].message
     assert "2 publishers there, but nothing arrives" in statuses["image"].message
+    assert "published as sensor_msgs/msg/Image, expected x/msg/Image" in statuses["camera_info"].message
     for _ in range(3):
         judge(health)
-    assert [level for level, _ in log] == [ERROR, ERROR]
-    health.note("odometry")
+    assert [level for level, _ in log] == [ERROR, ERROR, ERROR]
+    health.inputs["odometry"].note()
     assert judge(health)["odometry"].level == OK
     assert log[-1] == (OK, "odometry: fine again")
 
 
 def test_input_of_which_one_message_is_enough(health):
-    health.watch({"image": watched("CameraInfo", "/image", ago=7.0, once=True)})
-    assert judge(health)["image"].level == ERROR
-    health.note("image")
+    health.watch({"camera_info": watched("CameraInfo", "/image", ago=7.0, once=True)})
+    assert judge(health)["camera_info"].level == ERROR
+    health.inputs["camera_info"].note()
     time.sleep(0.02)
-    assert judge(health, silence=0.01)["image"].level == OK
+    assert judge(health, silence=0.01)["camera_info"].level == OK
 
 
-def test_problem_with_changing_numbers_is_logged_once(health, log):
-    for size in (10, 20, 30):
-        health.problem("image", f"images are unusable: {size} bytes")
-    health.problem("image", "images of 640 x 480 do not fit: 5")
-    health.problem("image", "images of 641 x 480 do not fit: 5")
-    assert len(log) == 2
-    assert judge(health)["image"].message == "images of 641 x 480 do not fit: 5"
-    health.fine("image")
-    health.fine("image")
-    assert [level for level, _ in log] == [ERROR, ERROR, OK]
-
-
-def test_tracker_that_waits_is_logged_when_it_lasts(health, log):
-    status = SessionStatus(TrackerState.WAITING, "motion: 3 m so far", None)
-    found = judge(health, silence=0.05, tracker=status)["tracker"]
-    assert found.level == WARN and "waiting for motion" in found.message and not log
+def test_storm_of_good_and_bad_messages_is_two_lines(health, log):
+    health.watch({"image": watched("image", "/image", ago=0.0)})
+    for size in range(50):
+        health.report("image", "unusable", f"images are unusable: {size} bytes")
+        health.fine("image")
+    found = judge(health)["image"]
+    assert found.level == ERROR and found.message == "images are unusable: 49 bytes"
+    assert values(found)["unused.unusable"] == "50"
+    assert [level for level, _ in log] == [ERROR]
     time.sleep(0.06)
-    judge(health, silence=0.05, tracker=status)
-    assert len(log) == 1
-    judge(health, tracker=SessionStatus(TrackerState.TRACKING, "", None))
-    assert log[-1] == (OK, "tracker: fine again")
-    lost = judge(health, tracker=SessionStatus(TrackerState.LOST, "localizations: none", None))["tracker"]
-    assert lost.level == ERROR
+    assert judge(health)["image"].level == OK
+    assert log[1:] == [(OK, "image: fine again")]
+
+
+def test_every_kind_of_problem_has_its_line_up_to_a_number(health, log):
+    for _ in range(3):
+        health.report("image", "unusable", "images are unusable: encoding 'magic'")
+        health.report("image", "unusable", "images are unusable: 7 bytes")
+        health.report("image", "contradiction", "images of 640 x 480 do not fit")
+    assert len(log) == 3
+    for i in range(100):
+        health.report("image", "unusable", f"images are unusable: encoding 'x{i}'")
+    assert len(log) == MOST_KINDS + 1
+    assert " | " in judge(health)["image"].message
+
+
+def test_condition_that_is_not_in_the_table_is_refused(health):
+    with pytest.raises(KeyError):
+        health.report("image", "blue", "it is blue")
+
+
+def test_every_change_of_the_trackers_state_is_logged_once(health, log):
+    def tell(state, waiting_for=""):
+        for _ in range(3):
+            health.tracker(SessionStatus(state, waiting_for, None), silence=0.05)
+        return judge(health)["tracker"]
+
+    found = tell(TrackerState.WAITING, "motion: 3 m so far")
+    assert found.level == WARN and "waiting for motion" in found.message and not log
+    time.sleep(0.06)  # what it waits for is worth a line only when it lasts
+    tell(TrackerState.WAITING, "motion: 4 m so far")
+    assert [line for _, line in log] == ["waiting: waiting for motion: 4 m so far"]
+    log.clear()
+    tell(TrackerState.INITIALIZING, "localizations: 4 have to agree")
+    assert tell(TrackerState.TRACKING).level == OK
+    assert tell(TrackerState.LOST, "localizations: none").level == ERROR
+    tell(TrackerState.TRACKING)
+    assert [line.partition(": ")[2].partition(":")[0] for _, line in log if "->" in line] == [
+        "waiting -> initializing", "initializing -> tracking", "tracking -> lost", "lost -> tracking",
+    ]  # fmt: skip
+    assert [level for level, line in log if "->" in line] == [WARN, OK, ERROR, OK]
 
 
 def test_rejections_are_counted_by_reason_and_reported_when_they_are_all_there_is(health):
     for _ in range(RECENT - 1):
-        health.frame("waiting", 0.0)
+        health.frames.note("waiting", {})
     assert judge(health)["localization"].level == OK
-    health.frame("low_quality", 20.0, message="the matcher itself doubts it")
+    health.frames.note("low_quality", {}, message="the matcher itself doubts it")
     found = judge(health)["localization"]
     assert found.level == WARN
     assert f"{RECENT - 1} for 'waiting', the last one: the matcher itself doubts it" in found.message
-    values = {entry.key: entry.value for entry in found.values}
-    assert values["rejected.waiting"] == str(RECENT - 1) and values["median_ms"] == "20.0"
-    health.frame("", 30.0)
+    assert values(found)["rejected.waiting"] == str(RECENT - 1)
+    health.frames.note("", {"total": 30.0})
     assert judge(health)["localization"].level == OK
-    health.reset_statistics()
-    assert judge(health)["localization"].values[0].value == "0"
+    health.frames.reset()
+    assert values(judge(health)["localization"])["frames"] == "0"
+
+
+def test_documentation_names_everything():
+    page = markdown()
+    for status, row in TABLE.items():
+        assert f"| `{status}` |" in page
+        for condition in row.conditions.values():
+            assert condition.when in page
+        for key in row.values:
+            assert f"| `{key}` |" in page

@@ -40,7 +40,7 @@ def world(tmp_path_factory):
         "gate.max_heading_sigma": 90.0,
         "gate.max_edge_mass": 1.0,
         "gate.min_coverage": 0.1,
-        "overlay_period": 0.0,
+        "visuals.period": 0.0,
     }
     arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     process, vehicle = NodeProcess(domain, folder, "--ros-args", *arguments), Vehicle(domain)

@@ -33,7 +33,7 @@ def test_drive_is_localized_through_an_outage():
     assert summary["tracker"]["position_error_m"]["rmse"] < 0.4
     assert summary["tracker"]["position_error_m"]["rmse"] < summary["gnss"]["position_error_m"]["rmse"] / 3
     assert summary["localized"] / summary["frames"] > 0.8
-    assert summary["rejected"]["inconsistent_with_track"] > 10 and summary["rejected"]["low_quality"] > 10
+    assert summary["rejected"]["inconsistent_with_track"] > 3 and summary["rejected"]["low_quality"] > 10
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert 50 <= len(painted) == len(result.samples) <= 61  # one a second, with the truth of its own stamp
     assert np.median([error for _, error in painted]) < 1.0
@@ -97,7 +97,9 @@ def test_result_of_a_drive_before_a_reset_is_discarded():
             return answer
 
     session = LocalizationSession(Slow())
-    frames = []
+    first = next(event for event in drive if isinstance(event, ImageEvent))
+    frames = [session.on_image(drive.frame(first))]
+    assert frames[0].localization is None and frames[0].message == "waiting for odometry: no message yet"
     for event in drive:
         if isinstance(event, ImageEvent):
             frames.append(session.on_image(drive.frame(event)))
@@ -107,7 +109,6 @@ def test_result_of_a_drive_before_a_reset_is_discarded():
             session.on_fix(event.stamp, DATUM.to_enu(event.latitude, event.longitude), event.covariance)
         elif hasattr(event, "T_odom_base"):
             session.on_odometry(event.stamp, event.T_odom_base)
-    assert frames[0].localization is None and frames[0].message.startswith("waiting for")
     assert frames[-1].reason == "reset" and not frames[-1].localization.accepted
     assert session.pose(frames[-1].localization.stamp) is None
 

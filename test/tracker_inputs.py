@@ -1,8 +1,11 @@
 """A simulated drive as the tracker sees it: what odometry, GNSS and the localizer say, and how far off it then is."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from cvloc_ros.geometry import SE2, wrap_angle
+from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.tracker import Tracker, TrackerState
 from cvloc_ros.localization.types import Localization, Matches, Prior
 
@@ -12,9 +15,27 @@ LEVER = (-0.4, 0.3)
 NO_MATCHES = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
 
 
+BOX = (20.0, 20.0, np.radians(10.0))
+LARGEST = (20.0, np.radians(10.0))
+
+
 def localization(stamp, pose, *, sigma=0.4):
     covariance = np.diag([sigma, sigma, np.radians(0.5)]) ** 2
-    return Localization(stamp, Prior(pose, covariance), pose, covariance, 0.9, True, "", NO_MATCHES, None, {})
+    prior = Prior(pose, covariance)
+    return Localization(stamp, prior, pose, covariance, 0.9, True, "", NO_MATCHES, None, {}, search_box=BOX)
+
+
+def search(tracker, answer):
+    """Give the tracker what a matcher finds in each box that it asks for: the answer where the box holds it."""
+    accepted = False
+    for prior in tracker.priors(answer.stamp):
+        box = search_box(prior, LARGEST)
+        step = prior.T_map_base.inverse() @ answer.T_map_base
+        found = replace(answer, prior=prior, search_box=box)
+        if (np.abs(step.vector()) > box).any():
+            found = replace(found, T_map_base=prior.T_map_base, quality=0.2, accepted=False, reason="low_quality")
+        accepted |= tracker.add_localization(found)
+    return accepted
 
 
 class Drive:
@@ -74,8 +95,8 @@ def run(drive, *, tracker=None, late=0.0, skip=()):
                 rows.append((data[0], tracker.state, np.hypot(*error[:2]), abs(error[2]), nees))
         elif kind == "fix":
             tracker.add_gnss(*data, LEVER)
-        elif tracker.prior(data.stamp) is not None:
-            tracker.add_localization(data)
+        else:
+            search(tracker, data)
     return tracker, rows
 
 

@@ -49,9 +49,9 @@ def _lines(config: type, *, indent: str) -> Iterator[str]:
 
 def _about(setting: Field) -> str:
     about = setting.metadata
-    limits = "{:g} to {:g}".format(*about["range"]) if "range" in about else ""
-    bounds = ", ".join(part for part in (about.get("unit", ""), limits) if part)
-    return about["description"] + (f" [{bounds}]" if bounds else "") + (" *" if about.get("live") else "")
+    limits = "{:g} to {:g}".format(*about["limits"]) if about["limits"] else ""
+    bounds = ", ".join(part for part in (about["unit"], limits) if part)
+    return about["description"] + (f" [{bounds}]" if bounds else "") + (" *" if about["live"] else "")
 
 
 def _literal(value: Any) -> str:

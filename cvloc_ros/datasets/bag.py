@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cvloc_ros.datasets.message_reading import (
     image_event,
     odometry_event,
     truth_event,
+    without_numbers,
 )
 from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
 from cvloc_ros.geometry import LocalFrame, PinholeCamera
@@ -33,15 +35,12 @@ _TF = "tf2_msgs/msg/TFMessage"
 _MOVING = 2000  # messages of /tf in which a fixed joint must have shown
 
 
-def _fix_or_none(message: Any, received: int) -> FixEvent | None:
-    """Read a fix; None while the receiver has none."""
-    try:
-        return fix_event(message, received)
-    except ConversionError:
-        return None
-
-
-_EVENT_OF = {"image": image_event, "fix": _fix_or_none, "odom": odometry_event, "ground_truth": truth_event}
+_EVENT_OF: dict[str, Callable[[Any, int], Event]] = {
+    "image": image_event,
+    "fix": fix_event,
+    "odom": odometry_event,
+    "ground_truth": truth_event,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,8 @@ class Bag:
         datum: the map frame: from the datum topic, else at the first fix; None if there is neither.
         start: when the first message was recorded, nanoseconds.
         end: when the last message was recorded, nanoseconds.
-        notes: what was assumed because the bag does not say it, one sentence each.
+        assumptions: what was assumed because the bag does not say it, one sentence each.
+        unusable: messages that the last iteration has left out: how many by (topic, why).
 
     """
 
@@ -71,7 +71,8 @@ class Bag:
     datum: LocalFrame | None
     start: int
     end: int
-    notes: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    unusable: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @classmethod
     def open(
@@ -125,23 +126,40 @@ class Bag:
                 datum=_datum(reader, chosen, fix, source=str(path)),
                 start=reader.start_time,
                 end=reader.end_time - 1,
-                notes=tuple(mounts.notes),
+                assumptions=tuple(mounts.notes),
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the bag: assumptions, and what of it could not be used."""
+        left_out = (f"{topic}: {n} unusable messages left out: {why}" for (topic, why), n in self.unusable.items())
+        return self.assumptions + tuple(left_out)
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the images, fixes, odometry and truth in the order in which they were recorded.
+
+        A message that cannot be used is left out and counted in `unusable`.
 
         Raises:
             BagError: the bag is damaged further on.
 
         """
+        self.unusable.clear()
         readers = {self.topics[role]: read for role, read in _EVENT_OF.items() if role in self.topics}
         with _reading(self.source) as reader:
             connections = [c for c in reader.connections if c.topic in readers]
             for connection, received, data in reader.messages(connections=connections):
-                event = readers[connection.topic](reader.deserialize(data, connection.msgtype), received)
-                if event is not None:
-                    yield event
+                try:
+                    message = reader.deserialize(data, connection.msgtype)
+                except Exception:  # cut-off bytes trip the parser in any way
+                    self.unusable[connection.topic, "it does not parse"] += 1
+                    continue
+                try:
+                    event = readers[connection.topic](message, received)
+                except ConversionError as error:
+                    self.unusable[connection.topic, without_numbers(str(error))] += 1
+                    continue
+                yield event
 
     def frame(self, event: ImageEvent) -> Frame:
         """Decode an image and attach the camera that took it.
@@ -184,9 +202,10 @@ def _messages(reader: AnyReader, topic: str) -> Iterator[tuple[Any, int]]:
 
 def _first_fix(reader: AnyReader, topic: str) -> FixEvent | None:
     """Return the first valid fix of a topic, None if there is none."""
-    return next(
-        (fix for message, received in _messages(reader, topic) if (fix := _fix_or_none(message, received))), None
-    )
+    for message, received in _messages(reader, topic):
+        with suppress(ConversionError):
+            return fix_event(message, received)
+    return None
 
 
 class _Mounts:
@@ -201,7 +220,8 @@ class _Mounts:
         for topic in static_topics:
             for message, _ in _messages(reader, topic):
                 for transform in message.transforms:
-                    self._tree.update(transform, static=True)
+                    with suppress(ConversionError):  # then its frame is missing, and that is said
+                        self._tree.update(transform, static=True)
 
     def camera(self, frames: list[str], *, source: str) -> np.ndarray:
         """Return ``T_base_camera`` (4x4) of the first of some frames that is connected with the vehicle."""
@@ -247,7 +267,8 @@ class _Mounts:
                 for transform in message.transforms:
                     child = frame_name(transform.child_frame_id)
                     if child != self._base_frame and child not in self._tree:
-                        self._tree.update(transform, static=False)
+                        with suppress(ConversionError):
+                            self._tree.update(transform, static=False)
                 found = self._connected(frames)
                 if found is not None:
                     return found

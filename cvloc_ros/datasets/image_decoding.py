@@ -12,7 +12,7 @@ import numpy as np
 
 _AS_IS = -1  # not one of OpenCV's conversion codes
 
-# encoding -> (bytes a pixel, OpenCV's conversion to RGB). OpenCV names a Bayer pattern by its second row's second
+# encoding -> (values a pixel, OpenCV's conversion to RGB). OpenCV names a Bayer pattern by its second row's second
 # and third pixel, ROS by its first two rows.
 ENCODINGS: dict[str, tuple[int, int]] = {
     "rgb8": (3, _AS_IS),
@@ -22,8 +22,7 @@ ENCODINGS: dict[str, tuple[int, int]] = {
     "mono8": (1, cv2.COLOR_GRAY2RGB),
     "8UC1": (1, cv2.COLOR_GRAY2RGB),
     "8UC3": (3, cv2.COLOR_BGR2RGB),
-    "mono16": (2, cv2.COLOR_GRAY2RGB),
-    "16UC1": (2, cv2.COLOR_GRAY2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
     "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
     "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
     "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
@@ -33,7 +32,10 @@ ENCODINGS: dict[str, tuple[int, int]] = {
     "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUYV),
     "yuyv": (2, cv2.COLOR_YUV2RGB_YUYV),
 }
-_SIXTEEN_BITS = ("mono16", "16UC1")
+# Encodings of two bytes a value -> what they are once only the upper byte is kept.
+_SIXTEEN_BITS = {name.replace("8", "16", 1): name for name in ENCODINGS if name.endswith(("8", "8UC1", "8UC3", "8UC4"))}
+_FILE_MARKS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"))  # of JPEG and PNG
+KNOWN_ENCODINGS = (*ENCODINGS, *_SIXTEEN_BITS)
 
 
 class ConversionError(ValueError):
@@ -60,29 +62,30 @@ def decode_raw(data: np.ndarray, layout: RawLayout) -> np.ndarray:
     """Decode the bytes (uint8) of a raw image.
 
     Returns:
-        RGB uint8, (height, width, 3). 16-bit grey keeps its upper 8 bits.
+        RGB uint8, (height, width, 3). 16-bit images keep their upper 8 bits.
 
     Raises:
         ConversionError: the encoding is unknown or the data does not have the size that the layout says.
 
     """
-    if layout.encoding not in ENCODINGS:
+    if layout.encoding not in KNOWN_ENCODINGS:
         raise ConversionError(
-            f"expected a raw image encoded as {', '.join(ENCODINGS)}, got encoding '{layout.encoding}': convert it in "
-            "the camera's driver, or use the compressed topic"
+            f"expected a raw image encoded as {', '.join(KNOWN_ENCODINGS)}, got encoding '{layout.encoding}': "
+            "convert it in the camera's driver, or use the compressed topic"
         )
-    bytes_per_pixel, conversion = ENCODINGS[layout.encoding]
+    wide = layout.encoding in _SIXTEEN_BITS
+    values, conversion = ENCODINGS[_SIXTEEN_BITS.get(layout.encoding, layout.encoding)]
+    row_bytes = layout.width * values * (2 if wide else 1)
     height, width, step = layout.height, layout.width, layout.step
-    if height * width == 0 or step < width * bytes_per_pixel or data.size < height * step:
+    if height * width == 0 or step < row_bytes or data.size < height * step:
         raise ConversionError(
-            f"expected {height} rows of {width} pixels of {layout.encoding} (step >= {width * bytes_per_pixel}), got "
-            f"{data.size} bytes with step {step}: the image is empty or cut off, see its driver"
+            f"expected {height} rows of {width} pixels of {layout.encoding} (step >= {row_bytes}), got {data.size} "
+            f"bytes with step {step}: the image is empty or cut off, see its driver"
         )
-    rows = data[: height * step].reshape(height, step)[:, : width * bytes_per_pixel]  # the rest of a row is padding
-    if layout.encoding in _SIXTEEN_BITS:
-        pixels = rows.reshape(height, width, 2)[..., 0 if layout.is_bigendian else 1]
-    else:
-        pixels = rows.reshape(height, width, bytes_per_pixel) if bytes_per_pixel > 1 else rows
+    rows = data[: height * step].reshape(height, step)[:, :row_bytes]  # the rest of a row is padding
+    if wide:
+        rows = rows[:, (0 if layout.is_bigendian else 1) :: 2]
+    pixels = rows.reshape(height, width, values) if values > 1 else rows
     pixels = np.ascontiguousarray(pixels)
     try:
         return pixels if conversion == _AS_IS else cv2.cvtColor(pixels, conversion)
@@ -104,10 +107,19 @@ def decode_file(data: np.ndarray) -> np.ndarray:
     """
     # The camera info belongs to the pixels as they are stored: an orientation tag must not turn them.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
+    image = cv2.imdecode(data, flags) if _is_whole(data) else None
     if image is None:
         raise ConversionError(
             f"expected a JPEG or PNG image, got {data.size} bytes that do not decode: the message is cut off, or the "
             "topic carries no colour images (compressedDepth?)"
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _is_whole(data: np.ndarray) -> bool:
+    """Whether a file has its end: decoders paint what is missing grey or black and say nothing."""
+    start = data[:8].tobytes()
+    for beginning, end in _FILE_MARKS:
+        if start.startswith(beginning):
+            return data.tobytes().rfind(end) > 0  # drivers may pad behind it
+    return data.size > 0

@@ -6,6 +6,7 @@ expected and what to do.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from cvloc_ros.datasets.image_decoding import ConversionError, RawLayout
 from cvloc_ros.geometry import SE2, PinholeCamera
 
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of (x, y, z, roll, pitch, yaw)
+_NO_FIX = -1  # sensor_msgs/NavSatStatus
+_NOT_UNIT = 0.01  # by how much the square of a quaternion's length may miss 1, as tf2 has it
+_NUMBERS = re.compile(r"\[[^\]]*\]|(?<![\w.])-?(\d+(\.\d*)?(e[-+]?\d+)?|nan|inf)(?![\w])")
 _PINHOLE_MODELS = ("", "plumb_bob", "rational_polynomial")
 
 
@@ -34,20 +38,31 @@ def image_event(message: Any, received: int) -> ImageEvent:
 def fix_event(message: Any, received: int = 0) -> FixEvent:
     """Read a NavSatFix.
 
+    Since Jazzy a status that nobody has set reads "unknown" (-2). Such a fix is taken where something else vouches for
+    it: a covariance beside the position.
+
     Raises:
-        ConversionError: the receiver had no fix, or the position is not finite.
+        ConversionError: the receiver had no fix, or the position is none.
 
     """
-    if message.status.status < 0:
-        raise ConversionError("the receiver says that it has no fix (status.status < 0)")
-    if not np.isfinite([message.latitude, message.longitude]).all():
-        raise ConversionError(f"expected finite coordinates, got {message.latitude}, {message.longitude}")
+    status, latitude, longitude = message.status.status, message.latitude, message.longitude
+    if status == _NO_FIX:
+        raise ConversionError("the receiver says that it has no fix (status.status -1)")
+    if not np.isfinite([latitude, longitude]).all():
+        raise ConversionError(f"expected finite coordinates, got {latitude}, {longitude}")
+    if abs(latitude) > 90 or abs(longitude) > 180 or latitude == longitude == 0:
+        raise ConversionError(f"expected a place in degrees, got latitude {latitude}, longitude {longitude}")
     covariance = np.array(message.position_covariance, dtype=float).reshape(3, 3)[:2, :2]
-    known = message.position_covariance_type != 0 and np.isfinite(covariance).all() and (np.diag(covariance) > 0).all()
+    known = message.position_covariance_type != 0 and _is_covariance(covariance)
+    if status < _NO_FIX and not known:
+        raise ConversionError(
+            f"whether there is a fix is unknown (status.status {status}), and no covariance vouches for the position: "
+            "let the receiver's driver set the status, or a covariance with its type"
+        )
     return FixEvent(
         stamp_of(message, received),
-        message.latitude,
-        message.longitude,
+        latitude,
+        longitude,
         message.altitude if np.isfinite(message.altitude) else 0.0,  # NaN is a receiver's word for "not known"
         covariance if known else None,
         frame_name(message.header.frame_id),
@@ -63,6 +78,29 @@ def odometry_event(message: Any, received: int) -> OdometryEvent:
         _twist(message.twist.twist),
         planar_covariance(message.twist.covariance),
     )
+
+
+def odometry_twist(message: Any) -> np.ndarray:
+    """Return an Odometry message's (3,) forward and leftward m/s and yaw rate rad/s, finite or not."""
+    return _twist(message.twist.twist)
+
+
+def imu_orientation(message: Any) -> tuple[np.ndarray, float | None]:
+    """Read the absolute orientation of an Imu message (REP-145).
+
+    Returns:
+        The rotation (3x3) from the IMU's frame into the map's axes (east, north, up), and the standard deviation of
+        its yaw in radians, None if it is not stated.
+
+    Raises:
+        ConversionError: it has no orientation.
+
+    """
+    if message.orientation_covariance[0] == -1:
+        raise ConversionError("the IMU says that it has no orientation (orientation_covariance[0] is -1)")
+    variance = float(message.orientation_covariance[8])
+    sigma = variance**0.5 if 0 < variance < np.inf else None
+    return rotation_matrix(message.orientation), sigma
 
 
 def truth_event(message: Any, received: int) -> TruthEvent:
@@ -113,6 +151,11 @@ def frame_name(frame_id: str) -> str:
     return frame_id.lstrip("/")
 
 
+def without_numbers(text: str) -> str:
+    """Return a complaint without the numbers of this very message, so that complaints of one kind are equal."""
+    return _NUMBERS.sub("…", text)
+
+
 def pose_matrix(pose: Any) -> np.ndarray:
     """Return the 4x4 matrix of a geometry_msgs/Pose; raises ConversionError if it is no rigid motion."""
     return transform_matrix(pose.position, pose.orientation)
@@ -122,30 +165,41 @@ def transform_matrix(translation: Any, rotation: Any) -> np.ndarray:
     """Return the 4x4 matrix of a message's translation (or position), metres, and quaternion.
 
     Raises:
-        ConversionError: the quaternion is zero, or a number is not finite.
+        ConversionError: the quaternion is not of length 1, or a number is not finite.
 
     """
-    x, y, z, w = q = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
-    square = float(q @ q)
-    if not 1e-12 < square < np.inf:
-        raise ConversionError(f"expected a unit quaternion (x, y, z, w), got {q.tolist()}")
-    s = 2 / square
     T = np.eye(4)
-    T[:3, :3] = [
-        [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
-        [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
-        [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
-    ]
+    T[:3, :3] = rotation_matrix(rotation)
     T[:3, 3] = translation.x, translation.y, translation.z
     if not np.isfinite(T).all():
         raise ConversionError(f"expected a finite position, got {T[:3, 3].tolist()}")
     return T
 
 
+def rotation_matrix(quaternion: Any) -> np.ndarray:
+    """Return the 3x3 matrix of a message's quaternion; raises ConversionError if it is not of length 1."""
+    x, y, z, w = q = np.array([quaternion.x, quaternion.y, quaternion.z, quaternion.w])
+    square = float(q @ q)
+    if not abs(square - 1) < _NOT_UNIT:
+        raise ConversionError(f"expected a unit quaternion (x, y, z, w), got {q.tolist()} of length {square**0.5:.3g}")
+    s = 2 / square
+    return np.array(
+        [
+            [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+            [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+            [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+        ]
+    )
+
+
 def planar_covariance(covariance: Any) -> np.ndarray | None:
     """Return the (3, 3) part over (x, y, yaw) of ROS's 36 numbers; None if it is unknown (zeros, or -1)."""
     planar = np.asarray(covariance, dtype=float).reshape(6, 6)[_PLANAR]
-    return planar if np.isfinite(planar).all() and (np.diag(planar) > 0).all() else None
+    return planar if _is_covariance(planar) else None
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    return bool(np.isfinite(matrix).all() and (np.diag(matrix) > 0).all())
 
 
 def _twist(twist: Any) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""Strokes and letters of the match picture: OpenCV's drawing with sub-pixel positions, outlines and one font."""
+"""Colours, strokes and letters of the match picture: OpenCV's drawing with sub-pixel positions, outlines, one font."""
 
 from __future__ import annotations
+
+import unicodedata
 
 import cv2
 import numpy as np
@@ -10,9 +12,29 @@ Color = tuple[int, int, int]
 BLACK: Color = (0, 0, 0)
 TEXT: Color = (232, 234, 237)
 SHADE: Color = (24, 26, 31)
+EMPTY: Color = (44, 48, 56)
+"""Where nothing is known."""
+QUIET: Color = (154, 160, 166)
+PRIOR: Color = (255, 183, 77)
+ACCEPTED: Color = (102, 222, 140)
+REJECTED: Color = (255, 99, 97)
+TRUTH: Color = (255, 255, 255)
+EDGE: Color = (64, 224, 255)
 
+_PLASMA = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_PLASMA)[:, 0, ::-1]
 _SHIFT = 4  # bits of sub-pixel position
 _FONT = cv2.FONT_HERSHEY_DUPLEX
+
+
+def weight_colors(weights: np.ndarray) -> np.ndarray:
+    """Return RGB colours (N, 3) uint8 of weights (N,) in [0, 1]: dark violet for little, yellow for much."""
+    return _PLASMA[np.round(60 + 195 * np.clip(weights, 0, 1)).astype(np.uint8)]
+
+
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """Return RGB colours (H, W, 3) uint8 of values (H, W) in [0, 1]: black for nothing, white for all."""
+    scaled = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
 def polyline(image: np.ndarray, pixels: np.ndarray, color: Color, *, thickness: int = 1) -> None:
@@ -53,6 +75,11 @@ def tag(image: np.ndarray, text: str, *, x: int, y: int) -> None:
     y = min(max(y, 8), image.shape[0] - 9)
     box(image, x=x, y=y - 8, width=width, height=17, color=SHADE, opacity=0.72)
     write(image, text, x=x + 5, y=y + 5, size=0.4)
+
+
+def plain_text(text: str) -> str:
+    """Return a text without the letters that OpenCV 4 and RViz cannot write."""
+    return unicodedata.normalize("NFKD", text.replace("©", "(c)")).encode("ascii", "ignore").decode()
 
 
 def text_width(text: str, size: float) -> int:

@@ -103,6 +103,11 @@ def nees(east_north_yaw: np.ndarray, covariances: np.ndarray) -> np.ndarray:
     return (east_north_yaw * solved).sum(axis=-1)
 
 
+def honesty(values: np.ndarray) -> dict[str, float]:
+    """Return the mean of NEES values, and the share that lies in the regions claimed to hold 95 %."""
+    return {"mean": float(np.mean(values)), "within_95": float(np.mean(values <= CHI2_3DOF_95))}
+
+
 def chi2_3dof_cdf(value: np.ndarray) -> np.ndarray:
     """Return the probability that an honest NEES of three degrees of freedom is at most ``value``."""
     value = np.asarray(value, dtype=float)

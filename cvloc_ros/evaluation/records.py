@@ -16,6 +16,7 @@ from cvloc_ros.localization.session import ImageResult, LocalizationSession
 from cvloc_ros.localization.types import Prior
 
 _TRUTH_SPAN = 1e9  # seconds: all of it
+_TRUTH_GAP = 1.0  # seconds: nobody knows where a vehicle was in a longer gap
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +157,8 @@ class RunResult:
 
 
 def pose_track(poses: list[tuple[int, SE2]], *, extrapolation: float = 0.0) -> OdometryBuffer:
-    """Return stamped poses in a form that interpolates."""
-    track = OdometryBuffer(seconds=_TRUTH_SPAN, extrapolation=extrapolation)
+    """Return stamped poses in a form that interpolates, but not over gaps of more than a second."""
+    track = OdometryBuffer(seconds=_TRUTH_SPAN, extrapolation=extrapolation, gap=_TRUTH_GAP)
     for stamp, pose in poses:
         track.add(stamp, pose)
     return track

@@ -15,9 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cvloc_ros import __version__
+from cvloc_ros.evaluation.honesty import run_honesty_figure
 from cvloc_ros.evaluation.map_plot import map_figure
 from cvloc_ros.evaluation.metrics import chance
-from cvloc_ros.evaluation.plots import errors_figure, honesty_figure
+from cvloc_ros.evaluation.plots import errors_figure
 from cvloc_ros.evaluation.records import FrameRecord, RunResult, Sample
 from cvloc_ros.evaluation.report_style import PAGE
 from cvloc_ros.localization.gate import REASONS
@@ -39,7 +40,7 @@ def write_report(result: RunResult, summary: dict[str, Any], folder: Path) -> No
     sections.append(_figure("Over time", _save(errors_figure(result), pictures / "errors.png"), caption))
     if "position_error_m" in summary:
         sections.append(f"<section><h2>Errors</h2>{_error_table(summary)}<p>{_TABLE_CAPTION}</p></section>")
-    honesty = honesty_figure(result)
+    honesty = run_honesty_figure(result)
     if honesty is not None:
         picture = _save(honesty, pictures / "calibration.png")
         sections.append(_figure("Can the covariance be trusted?", picture, _HONESTY_CAPTION))
@@ -151,7 +152,7 @@ def _notes(result: RunResult) -> str:
 
 def _error_table(summary: dict[str, Any]) -> str:
     head = ["", "median m", "mean m", "RMSE m", "95 % m", "max m", "lat. m", "long. m", "yaw °",
-            "lat. ≤ 1 m", "long. ≤ 1 m", "yaw ≤ 1°"]  # fmt: skip
+            "lat. ≤ 1 m", "long. ≤ 1 m", "yaw ≤ 1°", "NEES", "in 95 %"]  # fmt: skip
     rows = []
     for name, errors in (
         ("per-frame localization", summary),
@@ -168,6 +169,8 @@ def _error_table(summary: dict[str, Any]) -> str:
             cells += [f"{errors[key]['median']:.2f}" for key in names]
             recalls = ("lateral_1m", "longitudinal_1m", "yaw_1deg")
             cells += [f"{100 * errors['recall'][key]:.0f} %" for key in recalls]
+        if "nees" in errors:
+            cells += [f"{errors['nees']['mean']:.1f}", f"{100 * errors['nees']['within_95']:.0f} %"]
         rows.append([name, *cells, *[""] * (len(head) - 1 - len(cells))])
     return _table(head, rows)
 
@@ -219,6 +222,7 @@ _TABLE_CAPTION = (
     "have confirmed. Chance is the centre of a ±20 m ±10° search box."
 )
 _HONESTY_CAPTION = (
-    "NEES is the squared error in units of the claimed covariance: 3 on average if the claim is honest. In the last "
-    "panel, a curve on the diagonal means that a region claimed to hold 90 % of the truths does hold 90 %."
+    "NEES is the squared error in units of the claimed covariance: 3 on average if the claim is honest, and in 95 of "
+    "100 cases below the dashed line. In the last panel, a curve on the diagonal means that a region claimed to hold "
+    "90 % of the truths does hold 90 %; the dots are the ellipsoids of 1, 2 and 3 sigma."
 )

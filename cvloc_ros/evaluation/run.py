@@ -83,6 +83,7 @@ def run_bag(
     *,
     datum: LocalFrame,
     tracker_config: TrackerConfig | None = None,
+    initial_pose: tuple[SE2, np.ndarray] | None = None,
     painter: Painter | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> RunResult:
@@ -93,6 +94,7 @@ def run_bag(
         localizer: finds frames on a satellite map whose map frame is that of ``datum``.
         datum: of the map; the bag's own truth is brought into it where the two differ.
         tracker_config: see `TrackerConfig`.
+        initial_pose: ``T_map_base`` at the start and its 3x3 covariance, as ``initialpose`` gives it to the node.
         painter: draws the sample pictures, about one a second.
         progress: is called with the share that is done, 0 to 1.
 
@@ -103,6 +105,8 @@ def run_bag(
     """
     config = tracker_config or TrackerConfig()
     session = LocalizationSession(localizer, tracker_config=config)
+    if initial_pose is not None:
+        session.set_pose(bag.start, *initial_pose)
     result = RunResult(
         source=bag.source,
         imagery="",

@@ -1,9 +1,10 @@
-"""Pinhole cameras with lens distortion, and where they sit on the vehicle."""
+"""What any camera can do, pinhole cameras with lens distortion, and where cameras sit on the vehicle."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -33,6 +34,52 @@ def camera_extrinsics(
     return T
 
 
+class Camera(Protocol):
+    """A lens and an image size: where points of the optical frame (x right, y down, z forward) appear."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        ...
+
+    @property
+    def focal(self) -> float:
+        """Pixels per radian in the image's middle."""
+        ...
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Project points (..., 3) to pixels (..., 2) as (u, v), and a mask (...) of those that the image shows."""
+        ...
+
+    def rays(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the optical-frame rays (..., 3), of any length, of pixels (..., 2)."""
+        ...
+
+    def resized(self, width: int, height: int) -> Camera:
+        """Return the camera of the image resized to ``width`` x ``height`` (pixel centres at integers)."""
+        ...
+
+
+def check_intrinsics(width: int, height: int, K: np.ndarray) -> np.ndarray:
+    """Return the intrinsic matrix (3x3) as floats; raise ValueError if it or the size cannot belong to a camera."""
+    K = np.asarray(K, dtype=float)
+    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise ValueError(f"expected a 3x3 intrinsic matrix with positive focal lengths, got {K.tolist()}")
+    if width < 1 or height < 1:
+        raise ValueError(f"expected a positive image size, got {width} x {height}")
+    return K
+
+
+def scale_intrinsics(K: np.ndarray, sx: float, sy: float) -> np.ndarray:
+    """Return the intrinsic matrix of an image that is scaled by ``sx`` and ``sy`` (pixel centres at integers)."""
+    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]]) @ K
+
+
 @dataclass(frozen=True, eq=False)
 class PinholeCamera:
     """Intrinsics of a pinhole camera: ``K`` (3x3, pixels), image size, and OpenCV distortion coefficients.
@@ -47,14 +94,9 @@ class PinholeCamera:
 
     def __post_init__(self) -> None:
         """Refuse intrinsics that cannot belong to a camera."""
-        K = np.asarray(self.K, dtype=float)
-        if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-            raise ValueError(f"expected a 3x3 intrinsic matrix with positive focal lengths, got {K.tolist()}")
-        if self.width < 1 or self.height < 1:
-            raise ValueError(f"expected a positive image size, got {self.width} x {self.height}")
+        object.__setattr__(self, "K", check_intrinsics(self.width, self.height, self.K))
         if len(self.distortion) not in _DISTORTION_SIZES:
             raise ValueError(f"expected {_DISTORTION_SIZES} distortion coefficients, got {len(self.distortion)}")
-        object.__setattr__(self, "K", K)
         object.__setattr__(self, "distortion", tuple(float(d) for d in self.distortion))
 
     @classmethod
@@ -65,6 +107,11 @@ class PinholeCamera:
         cx = (width - 1) / 2 if cx is None else cx
         cy = (height - 1) / 2 if cy is None else cy
         return cls(width, height, np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]]))
+
+    @property
+    def focal(self) -> float:
+        """Pixels per radian in the image's middle."""
+        return float(self.K[0, 0])
 
     @property
     def is_distorted(self) -> bool:
@@ -103,9 +150,8 @@ class PinholeCamera:
 
     def resized(self, width: int, height: int) -> PinholeCamera:
         """Return the camera of the image resized to ``width`` x ``height`` (pixel centres at integers)."""
-        sx, sy = width / self.width, height / self.height
-        S = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
-        return replace(self, width=width, height=height, K=S @ self.K)
+        K = scale_intrinsics(self.K, width / self.width, height / self.height)
+        return replace(self, width=width, height=height, K=K)
 
     def cropped(self, *, left: int, top: int, width: int, height: int) -> PinholeCamera:
         """Return the camera of the image cropped to a box; the box may reach beyond the image."""

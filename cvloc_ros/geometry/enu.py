@@ -31,6 +31,8 @@ class LocalFrame:
 
     def __post_init__(self) -> None:
         """Refuse a datum that is not on Earth."""
+        for name in ("latitude", "longitude", "altitude"):  # PROJ reads "49.0", not NumPy's "np.float64(49.0)"
+            object.__setattr__(self, name, float(getattr(self, name)))
         if not (abs(self.latitude) <= 90 and abs(self.longitude) <= 180):  # also catches NaN
             raise ValueError(
                 "expected a datum as WGS84 latitude in [-90, 90] and longitude in [-180, 180] degrees, "

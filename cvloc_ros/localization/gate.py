@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+
+from cvloc_ros.localization.setting import check_settings, setting
 
 REASONS = {
     "low_coverage": "too little of the search area is covered by satellite imagery",
@@ -19,6 +21,8 @@ REASONS = {
     "no_camera_info": "no CameraInfo that could be used has come yet",
     "no_transform": "where the camera sits on the vehicle is unknown",
     "bad_image": "the image could not be decoded, or it is not of the camera that the camera info describes",
+    "no_imagery": "the satellite imagery could not be read",
+    "failed": "the localizer raised an error, which is in the log",
     "waiting": "not tried: the pose is not known well enough to search",
 }
 """Every reason for which a frame has no accepted localization, with its meaning for people."""
@@ -28,42 +32,29 @@ REASONS = {
 class GateConfig:
     """Limits that a localization has to keep to."""
 
-    min_coverage: float = field(
-        default=0.6,
-        metadata={
-            "description": "share of the satellite patch that imagery must cover",
-            "unit": "",
-            "range": (0.0, 1.0),
-        },
+    min_coverage: float = setting(
+        0.6, "share of the satellite patch that imagery must cover", limits=(0.0, 1.0), live=True
     )
-    min_quality: float = field(
-        default=0.5,
-        metadata={
-            "description": "calibrated probability of being within 2 m that an estimate must reach",
-            "unit": "",
-            "range": (0.0, 1.0),
-        },
+    min_quality: float = setting(
+        0.5, "calibrated probability of being within 2 m that an estimate must reach", limits=(0.0, 1.0), live=True
     )
-    max_edge_mass: float = field(
-        default=0.3,
-        metadata={
-            "description": "largest share of the posterior that may lie at the border of the search box",
-            "unit": "",
-            "range": (0.0, 1.0),
-        },
+    max_edge_mass: float = setting(
+        0.3, "largest share of the posterior that may lie at the border of the search box", limits=(0.0, 1.0), live=True
     )
-    max_position_sigma: float = field(
-        default=6.0,
-        metadata={
-            "description": "largest standard deviation of the position along its weakest direction",
-            "unit": "m",
-            "range": (0.1, 100.0),
-        },
+    max_position_sigma: float = setting(
+        6.0,
+        "largest standard deviation of the position along its weakest direction",
+        unit="m",
+        limits=(0.1, 100.0),
+        live=True,
     )
-    max_heading_sigma: float = field(
-        default=6.0,
-        metadata={"description": "largest standard deviation of the heading", "unit": "deg", "range": (0.1, 180.0)},
+    max_heading_sigma: float = setting(
+        6.0, "largest standard deviation of the heading", unit="deg", limits=(0.1, 180.0), live=True
     )
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their limits."""
+        check_settings(self)
 
 
 class Gate:

@@ -10,12 +10,10 @@ from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import Patch, SatelliteMap
 from cvloc_ros.localization.covariance import Calibration, weigh_evidence
 from cvloc_ros.localization.gate import Gate
+from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.types import Frame, Localization, Matches, Posterior, Prior
 from cvloc_ros.models.matcher import Matcher
 from cvloc_ros.models.weights import load_matcher
-
-BOX_FLOOR = (4.0, np.radians(4.0))  # m, rad: a confident prior may still be wrong by this much
-BOX_SIGMAS = 3.0
 
 
 class Localizer:
@@ -99,16 +97,9 @@ class Localizer:
             matches=Matches(match.base, match.patch, match.weights),
             posterior=Posterior(match.probability, match.x, match.y, match.yaw),
             milliseconds={**spent, "total": sum(spent.values())},
+            covered=patch.covered,
+            search_box=box,
         )
-
-
-def search_box(prior: Prior, largest: tuple[float, float]) -> tuple[float, float, float]:
-    """Return the half-widths (m forward, m left, rad) of the search around a prior."""
-    R = prior.T_map_base.rotation()
-    sigma_x, sigma_y = np.sqrt(np.diag(R.T @ prior.covariance[:2, :2] @ R))
-    sigma_yaw = np.sqrt(prior.covariance[2, 2])
-    x, y = (float(np.clip(BOX_SIGMAS * s, BOX_FLOOR[0], largest[0])) for s in (sigma_x, sigma_y))
-    return x, y, float(np.clip(BOX_SIGMAS * sigma_yaw, BOX_FLOOR[1], largest[1]))
 
 
 def load_localizer(

@@ -21,8 +21,9 @@ class Motion(NamedTuple):
 class OdometryBuffer:
     """``T_odom_base`` of the last seconds, interpolated between messages and extrapolated a little past the newest."""
 
-    def __init__(self, *, seconds: float, extrapolation: float) -> None:
-        """Keep ``seconds`` of odometry and extrapolate it by at most ``extrapolation`` seconds."""
+    def __init__(self, *, seconds: float, extrapolation: float, gap: float) -> None:
+        """Keep ``seconds`` of it, extrapolate by ``extrapolation`` and interpolate over ``gap`` seconds at most."""
+        self._gap = round(gap * 1e9)
         self._span = round(seconds * 1e9)
         self._reach = round(extrapolation * 1e9)
         self._stamps: list[int] = []
@@ -59,19 +60,36 @@ class OdometryBuffer:
         """Metres travelled since the first message."""
         return self._distance[-1] if self._distance else 0.0
 
+    def travelled_at(self, stamp: int) -> float:
+        """Metres travelled from the first message to a stamp; stamps beyond what is kept count as its ends."""
+        return self._along(self._distance, stamp)
+
     def at(self, stamp: int) -> SE2 | None:
-        """Return ``T_odom_base`` at a stamp, or None outside of what is kept and may be extrapolated."""
+        """Return ``T_odom_base`` at a stamp; None in a gap, and outside of what is kept and may be extrapolated."""
         place = self._place(stamp)
         if place is None:
             return None
         index, part = place
         if len(self._poses) == 1:
             return self._poses[0]
+        if 0 < part < 1 and self._stamps[index + 1] - self._stamps[index] > self._gap:
+            return None
         # Moving along the step in its own frame keeps an extrapolation pointing where the vehicle was heading.
         step = self._poses[index].inverse() @ self._poses[index + 1]
         if part <= 1:
             return self._poses[index] @ SE2(part * step.x, part * step.y, part * step.yaw)
         return self._poses[index + 1] @ SE2((part - 1) * step.x, (part - 1) * step.y, (part - 1) * step.yaw)
+
+    def missing_at(self, stamp: int | None) -> str:
+        """Say, for people, why there is no pose at a stamp; empty if there is one."""
+        if not self._stamps or stamp is None:
+            return "odometry: no message yet"
+        if self.at(stamp) is not None:
+            return ""
+        gap = (stamp - self._stamps[-1]) * 1e-9
+        if gap > 0:
+            return f"odometry at the image's stamp: the newest message is {gap:.1f} s older"
+        return f"odometry at the image's stamp, {-gap:.1f} s before the newest message: none is kept from then"
 
     def motion(self, first: int, last: int) -> Motion:
         """Return the motion between two stamps, in either order; stamps beyond the buffer count as its ends."""

@@ -6,6 +6,8 @@ import numpy as np
 
 from cvloc_ros.geometry import SE2, wrap_angle
 
+_CHI2_99 = {1: 6.635, 2: 9.210}  # by degrees of freedom
+
 
 def transport(displacement: np.ndarray) -> np.ndarray:
     """Return the 3x3 Jacobian that carries an error (east, north, yaw) to a point ``displacement`` (2,) metres away.
@@ -83,9 +85,42 @@ class PoseFilter:
         residual = position - np.array([expected.x, expected.y]) - arm
         return residual, transport(arm)[:2] @ self.jacobian(T_odom_base)
 
+    def heading_innovation(self, T_odom_base: SE2, yaw: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return (residual (1,), Jacobian (1, 3)) of a measured heading (rad) in the map at an odometry pose."""
+        expected = self.T_map_odom @ T_odom_base
+        return np.array([wrap_angle(yaw - expected.yaw)]), np.array([[0.0, 0.0, 1.0]])
+
     def innovation_covariance(self, jacobian: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Return the covariance that a residual should have, given the measurement's ``noise``."""
         return jacobian @ self._covariance @ jacobian.T + noise
+
+    def correct_weakly(
+        self,
+        residual: np.ndarray,
+        jacobian: np.ndarray,
+        noise: np.ndarray,
+        *,
+        gap: float,
+        correlation_time: float,
+    ) -> float:
+        """Take in a measurement whose errors persist, and which may be plainly wrong.
+
+        Args:
+            residual: (n,), as of the innovations above.
+            jacobian: (n, 3).
+            noise: (n, n), of one measurement.
+            gap: seconds since the last such measurement.
+            correlation_time: seconds for which its errors stay the same.
+
+        Returns:
+            The squared Mahalanobis distance over its 99 % bound. From 1 on the measurement contradicts the pose, and
+            its noise was enlarged until it no longer did.
+
+        """
+        S = self.innovation_covariance(jacobian, noise)
+        contradiction = float(residual @ np.linalg.solve(S, residual)) / _CHI2_99[len(residual)]
+        self.correct(residual, jacobian, noise * max(1.0, contradiction) * correlation_factor(gap, correlation_time))
+        return contradiction
 
     def correct(self, residual: np.ndarray, jacobian: np.ndarray, noise: np.ndarray) -> None:
         """Take a measurement in: the Kalman update, in Joseph's form."""

@@ -44,7 +44,8 @@ class ImageResult:
     """What became of one image.
 
     Attributes:
-        localization: None if it was not tried; its ``accepted`` and ``reason`` include the tracker's verdict.
+        localization: None if it was not tried; the better one if several places were searched. Its ``accepted`` and
+            ``reason`` include the tracker's verdict.
         reason: one of the gate's and tracker's reasons, or "waiting"; empty if accepted.
         message: the same for people, e.g. "waiting for odometry"; empty if accepted.
 
@@ -63,12 +64,16 @@ class SessionStatus:
         state: see `TrackerState`.
         waiting_for: what is missing and why; empty while tracking.
         T_map_odom: None until the pose is known.
+        hypotheses: places under consideration; while there is a track, those that contradict it.
+        gnss_complaint: why the newest fix was not believed, for people; empty if it was.
 
     """
 
     state: TrackerState
     waiting_for: str
     T_map_odom: SE2 | None
+    hypotheses: int = 0
+    gnss_complaint: str = ""
 
 
 class LocalizationSession:
@@ -104,20 +109,36 @@ class LocalizationSession:
         with self._lock:
             self._tracker.set_pose(stamp, T_map_base, covariance)
 
+    def on_heading(self, stamp: int, yaw: float, sigma: float) -> None:
+        """Take in the absolute heading of base_link from an IMU: see `Tracker.add_heading`."""
+        with self._lock:
+            self._tracker.add_heading(stamp, yaw, sigma)
+
+    def relocalize(self) -> None:
+        """Search around the last pose as after a loss; odometry and fixes are kept: see `Tracker.relocalize`."""
+        with self._lock:
+            self._tracker.relocalize()
+
     def on_image(self, frame: Frame) -> ImageResult:
         """Localize one image and let the tracker take the result in. Blocks for as long as the localizer takes."""
         with self._lock:
             epoch = self._epoch
-            prior = self._tracker.prior(frame.stamp)
+            priors = self._tracker.priors(frame.stamp)
             missing = self._tracker.missing_at(frame.stamp)
-        if prior is None:
-            return ImageResult(None, "waiting", f"waiting for {missing}")
-        localization = self._localizer.localize(frame, prior)
+        best = ImageResult(None, "waiting", f"waiting for {missing}")
+        for prior in priors:
+            result = self._take(self._localizer.localize(frame, prior), epoch)
+            if best.localization is None or _rank(result) > _rank(best):
+                best = result
+            if result.reason in ("", "reset"):
+                return result
+        return best
+
+    def _take(self, localization: Localization, epoch: int) -> ImageResult:
+        """Let the tracker take a localization in, unless there was a reset since the epoch of its prior."""
         with self._lock:
             if epoch != self._epoch:
                 reason = "reset"
-            elif not localization.accepted:
-                reason = localization.reason
             else:
                 reason = "" if self._tracker.add_localization(localization) else self._tracker.last_rejection
         if reason and localization.accepted:
@@ -132,7 +153,10 @@ class LocalizationSession:
     def status(self) -> SessionStatus:
         """Return the tracker's state."""
         with self._lock:
-            return SessionStatus(self._tracker.state, self._tracker.waiting_for, self._tracker.T_map_odom)
+            tracker = self._tracker
+            return SessionStatus(
+                tracker.state, tracker.waiting_for, tracker.T_map_odom, tracker.hypotheses, tracker.gnss_complaint
+            )
 
     def reset(self) -> None:
         """Forget everything; results under way are discarded."""
@@ -142,3 +166,7 @@ class LocalizationSession:
     def _reset(self) -> None:
         self._epoch += 1
         self._tracker.reset()
+
+
+def _rank(result: ImageResult) -> float:
+    return -1.0 if result.localization is None else result.localization.quality

@@ -4,26 +4,33 @@ It estimates ``T_map_odom`` (3 degrees of freedom) with a Kalman filter. Odometr
 adds noise by distance, turn and time. A localization stamped t measures ``T_map_base(t) @ T_odom_base(t)^-1``, so that
 late results need no rewinding. Errors that stay the same from one measurement to the next (a GNSS bias, a matcher's
 view of one place) must not be averaged away as if they were noise: the measurement's covariance is enlarged instead.
+
+Until localizations have confirmed a pose, and when they have long contradicted it, a `Search` looks for it in several
+boxes an image. While there is a track, some images are matched in the largest box, to see whether they would rather be
+elsewhere: `Confidence` keeps what they say.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from cvloc_ros.geometry import SE2
+from cvloc_ros.geometry import SE2, wrap_angle
+from cvloc_ros.localization.confidence import Confidence
+from cvloc_ros.localization.first_pose import FirstPose
+from cvloc_ros.localization.gnss import Fix
 from cvloc_ros.localization.odometry import OdometryBuffer
 from cvloc_ros.localization.pose_filter import PoseFilter, at_least, correlation_factor
-from cvloc_ros.localization.start import Fix, FixTrack, Sighting, Sightings
+from cvloc_ros.localization.search import Search
+from cvloc_ros.localization.sweep import whole_box
 from cvloc_ros.localization.tracker_config import TrackerConfig, TrackerState
 from cvloc_ros.localization.types import Localization, Prior
 
 __all__ = ["Tracker", "TrackerConfig", "TrackerState"]
 
-_CHI2_2DOF_99 = 9.210
 _CHI2_3DOF_999 = 16.266
 _JUMP = 1_000_000_000  # ns: a stamp this far back means that time started again
-_FIX_REACH = 6.0  # fixes are kept over so many times the distance that the first heading needs
 _MAX_SPEED = 150.0  # m/s: a faster step is no motion
+_DOUBT_EVERY = 4  # images: after so many it is asked whether the track would rather be elsewhere
 
 
 class Tracker:
@@ -37,18 +44,18 @@ class Tracker:
     def reset(self) -> None:
         """Forget everything but the configuration."""
         config = self.config
-        self._odometry = OdometryBuffer(seconds=config.odometry_buffer, extrapolation=config.odometry_extrapolation)
+        self._odometry = OdometryBuffer(
+            seconds=config.odometry_buffer, extrapolation=config.odometry_extrapolation, gap=config.odometry_gap
+        )
         self._filter: PoseFilter | None = None
         self._given: tuple[SE2, np.ndarray] | None = None  # by set_pose before there was odometry
-        self._fixes = FixTrack(_FIX_REACH * config.heading_distance)
-        self._sightings = Sightings(self._noise)
-        self._confirmed = False  # localizations have confirmed the pose
-        self._lost = False  # they had, but too long ago
-        self._from_fixes = False  # the pose comes from fixes alone, so that more of them may improve its heading
+        self._first_pose = FirstPose(config, self._noise)
+        self._search = Search(config, self._noise)
+        self._confidence = Confidence(config)
+        self._images = 0
+        self._from_fixes = False  # the pose is the first one, so that more fixes may improve its heading
         self._last_fix: int | None = None  # that the filter has taken in
-        self._contradicted_since: int | None = None  # by fixes
-        self._accepted_stamp = 0
-        self._accepted_travel = 0.0
+        self._last_heading: int | None = None  # likewise
         self.last_rejection = ""
 
     def add_odometry(self, stamp: int, T_odom_base: SE2) -> None:
@@ -70,7 +77,8 @@ class Tracker:
             self.set_pose(stamp, *pose)
         elif self._filter is not None and newest is not None:
             self._filter.move(T_odom_base, self._noise(newest, stamp))
-        if self._confirmed and self._too_long_alone():
+        known = self.pose(stamp) if self._confidence.confirmed else None
+        if known is not None and self._confidence.too_long_alone(self._odometry.travelled, known[1]):
             self._lose()
 
     def is_time_jump(self, stamp: int) -> bool:
@@ -97,27 +105,54 @@ class Tracker:
         position, arm = np.asarray(position, dtype=float), np.asarray(lever_arm, dtype=float)
         if T_odom_base is None or not np.isfinite(position).all():
             return
-        noise = self._fix_covariance(covariance)
-        self._fixes.add(Fix(stamp, T_odom_base.apply(arm), position, noise))
+        fix = Fix(stamp, T_odom_base.apply(arm), position, self.config.fix_noise(covariance))
+        if not self._first_pose.add_fix(fix):
+            return
         if self._filter is None or self._from_fixes:
             self._start_from_fixes(stamp)
             return
         residual, H = self._filter.point_innovation(T_odom_base, arm, position)
-        S = self._filter.innovation_covariance(H, noise)
-        contradiction = float(residual @ np.linalg.solve(S, residual)) / _CHI2_2DOF_99
-        gap = np.inf if self._last_fix is None else (stamp - self._last_fix) * 1e-9
-        noise = noise * max(1.0, contradiction) * correlation_factor(gap, self.config.gnss_correlation_time)
-        self._filter.correct(residual, H, noise)
+        contradiction = self._filter.correct_weakly(
+            residual,
+            H,
+            fix.covariance,
+            gap=_seconds(self._last_fix, stamp),
+            correlation_time=self.config.gnss_correlation_time,
+        )
         self._last_fix = stamp
-        far = float(np.linalg.norm(residual)) > self.config.gnss_veto if self._confirmed else contradiction > 1
-        if not far:
-            self._contradicted_since = None
-        elif self._contradicted_since is None:
-            self._contradicted_since = stamp
-        elif stamp - self._contradicted_since > self.config.gnss_takeover * 1e9:
-            if self._confirmed:
+        confirmed = self._confidence.confirmed
+        far = float(np.linalg.norm(residual)) > self.config.gnss_veto if confirmed else contradiction > 1
+        if self._first_pose.contradicts(stamp, far):
+            if confirmed:
                 self._lose()
             self._start_from_fixes(stamp)
+
+    def add_heading(self, stamp: int, yaw: float, sigma: float) -> None:
+        """Take in the absolute heading of an IMU: it may start a track next to a fix, and afterwards weighs little.
+
+        Args:
+            stamp: nanoseconds.
+            yaw: of base_link, radians counter-clockwise from east.
+            sigma: its standard deviation, radians; never taken for less than ``imu_sigma_floor``.
+
+        """
+        T_odom_base = self._odometry.at(stamp)
+        if T_odom_base is None or not np.isfinite([yaw, sigma]).all():
+            return
+        sigma = max(float(sigma), np.radians(self.config.imu_sigma_floor))
+        self._first_pose.add_heading(stamp, float(wrap_angle(yaw - T_odom_base.yaw)), sigma)
+        if self._filter is None:
+            self._start_from_fixes(stamp)
+            return
+        residual, H = self._filter.heading_innovation(T_odom_base, yaw)
+        self._filter.correct_weakly(
+            residual,
+            H,
+            np.array([[sigma**2]]),
+            gap=_seconds(self._last_heading, stamp),
+            correlation_time=self.config.imu_correlation_time,
+        )
+        self._last_heading = stamp
 
     def set_pose(self, stamp: int, T_map_base: SE2, covariance: np.ndarray) -> None:
         """Start again from a pose that someone knows, at a stamp (or at the newest odometry, if there is none then).
@@ -135,40 +170,70 @@ class Tracker:
         if T_odom_base is None:
             self._given = T_map_base, covariance
             return
-        self._sightings.clear()
+        self._search.hypotheses.clear()
         self._start(stamp, T_map_base, covariance, T_odom_base)
+        self._search.around(T_map_base, covariance, T_odom_base, wide=True)
+
+    def relocalize(self) -> None:
+        """Doubt the pose: search around it as after a loss, but keep odometry, fixes and the pose until then."""
+        self._search.hypotheses.clear()
+        if self._filter is not None:
+            self._lose()
 
     def add_localization(self, localization: Localization) -> bool:
-        """Take in a localization that the gate has accepted; False if it does not fit, with `last_rejection`."""
+        """Take in what came of one of `priors`, accepted by the gate or not; False, with `last_rejection`, if unused.
+
+        Those that the gate rejected still say something about where the vehicle is not.
+        """
         stamp = localization.stamp
         T_odom_base = self._odometry.at(stamp)
-        self.last_rejection = ""
-        if T_odom_base is None or self._filter is None:
+        self.last_rejection = localization.reason
+        if T_odom_base is None:
             self.last_rejection = "too_old"
             return False
-        pose, noise = localization.T_map_base, np.asarray(localization.covariance, dtype=float)
-        self._sightings.add(Sighting(stamp, T_odom_base, pose, noise))
-        if self._confirmed:
-            residual, H = self._filter.pose_innovation(T_odom_base, pose)
-            noise = noise + self._noise(stamp, self._odometry.newest or stamp)
-            S = self._filter.innovation_covariance(H, noise)
-            if residual @ np.linalg.solve(S, residual) <= _CHI2_3DOF_999:
-                moved = self._odometry.motion(self._accepted_stamp, stamp).distance
-                noise = noise * correlation_factor(moved, self.config.localization_correlation_distance)
-                self._filter.correct(residual, H, noise)
-                self._note_accepted(stamp)
+        self._images += 1
+        travelled = self._odometry.travelled_at(stamp)
+        self._search.add(localization, T_odom_base, travelled)
+        sure = self._confidence.confirmed
+        if sure and self._follow(localization, T_odom_base, travelled):
+            return True
+        found = self._search.overruling(self._confidence.log_odds) if sure else self._search.found()
+        if found is not None:
+            self._start(stamp, *found.filter.pose_at(T_odom_base), T_odom_base)
+            self._confidence.confirm(stamp, travelled)
+            self._search.hypotheses.clear()
+            if localization.accepted and found.fits(localization, T_odom_base):
                 return True
-        config = self.config
-        count = config.recovery_confirmations if self._confirmed else config.confirmations
-        distance = config.recovery_distance if self._confirmed else config.confirmation_distance
-        agreed = self._sightings.agreed(count, distance=distance)
-        if agreed is None:
-            self.last_rejection = "inconsistent_with_track" if self._confirmed else "unconfirmed"
+        elif self._confidence.refuted:
+            self._lose()
+        elif not sure and self._search.round_done:
+            self._search.again(*self._about(T_odom_base), T_odom_base)
+        if localization.accepted:
+            self.last_rejection = "inconsistent_with_track" if sure else "unconfirmed"
+        return False
+
+    def _follow(self, localization: Localization, T_odom_base: SE2, travelled: float) -> bool:
+        """Weigh the confirmed track by a localization, and take it in if it was accepted and fits."""
+        assert self._filter is not None
+        pose, covariance = self._filter.pose_at(T_odom_base)
+        self._confidence.weigh(localization, pose, covariance, travelled)
+        self._search.hypotheses.drop_near(pose, T_odom_base)
+        residual, H = self._filter.pose_innovation(T_odom_base, localization.T_map_base)
+        noise = localization.covariance + self._noise(localization.stamp, self._odometry.newest or 0)
+        S = self._filter.innovation_covariance(H, noise)
+        if not localization.accepted or residual @ np.linalg.solve(S, residual) > _CHI2_3DOF_999:
             return False
-        self._start(stamp, *agreed, T_odom_base)
-        self._confirmed = True
-        self._note_accepted(stamp)
+        moved = self._confidence.accept(localization.stamp, travelled)
+        self._filter.correct(
+            residual, H, noise * correlation_factor(moved, self.config.localization_correlation_distance)
+        )
+        self.last_rejection = ""
         return True
+
+    @property
+    def hypotheses(self) -> int:
+        """How many places are under consideration; while there is a track, those that contradict it."""
+        return len(self._search.hypotheses)
 
     @property
     def T_map_odom(self) -> SE2 | None:
@@ -186,59 +251,56 @@ class Tracker:
             covariance = covariance + self._noise(newest, stamp)
         return pose, covariance
 
-    def prior(self, stamp: int) -> Prior | None:
-        """Return where to search at a stamp: `pose` with a floor under its covariance; None if unknown."""
-        known = self.pose(stamp)
+    def priors(self, stamp: int) -> list[Prior]:
+        """Return the boxes in which to search the image of a stamp: none, one, or two while a pose is sought."""
+        T_odom_base = self._odometry.at(stamp)
+        if T_odom_base is None:
+            return []
+        known = self.pose(stamp) if self._confidence.confirmed else None
         if known is None:
-            return None
+            return self._search.priors(T_odom_base, self._odometry.travelled_at(stamp))
+        every = _DOUBT_EVERY if self.hypotheses == 0 else _DOUBT_EVERY // 2
+        if self._images % every == 0:
+            return [whole_box(known[0], self._images // every)]
         position, heading = self.config.prior_position_floor, np.radians(self.config.prior_heading_floor)
-        return Prior(known[0], at_least(known[1], np.diag([position, position, heading]) ** 2))
+        return [Prior(known[0], at_least(known[1], np.diag([position, position, heading]) ** 2))]
 
     @property
     def state(self) -> TrackerState:
         """How far the tracker has come."""
-        if self._confirmed:
-            travel, seconds = self._alone()
-            alone = travel > self.config.degraded_distance or seconds > self.config.degraded_time
-            return TrackerState.DEGRADED if alone else TrackerState.TRACKING
-        if self._lost:
-            return TrackerState.LOST
-        if self._filter is None and (self._odometry.newest is None or not self._fixes):
+        newest = self._odometry.newest
+        state = self._confidence.state(newest or 0, self._odometry.travelled)
+        if state is not None:
+            return state
+        if self._filter is None and (newest is None or not self._first_pose.has_fix):
             return TrackerState.WAITING
         return TrackerState.INITIALIZING
 
     @property
     def waiting_for(self) -> str:
         """What would bring the tracker further, for people; empty while TRACKING."""
-        missing = self.missing_at(self._odometry.newest)
-        if missing or self.state is TrackerState.TRACKING:
+        newest = self._odometry.newest
+        missing = self.missing_at(newest)
+        if missing:
             return missing
-        if self.state is TrackerState.INITIALIZING:
-            return (
-                f"localizations: {self.config.confirmations} have to agree over "
-                f"{self.config.confirmation_distance:g} m of travel before the track starts"
-            )
-        travel, seconds = self._alone()
-        return f"localizations: none accepted for {travel:.0f} m and {seconds:.1f} s"
+        if self._confidence.confirmed:
+            return self._confidence.doubt(newest or 0, self._odometry.travelled)
+        return (
+            f"localizations: {self.config.confirmations} have to agree on one of {self.hypotheses} places over "
+            f"{self.config.confirmation_distance:g} m of travel before the track starts"
+        )
+
+    @property
+    def gnss_complaint(self) -> str:
+        """Why the newest fix was not believed, for people; empty if it was."""
+        return self._first_pose.complaint
 
     def missing_at(self, stamp: int | None) -> str:
         """Say which input is missing for a pose at a stamp; empty if there is a pose."""
-        newest = self._odometry.newest
-        if newest is None or stamp is None:
-            return "odometry: no message yet"
-        if self._odometry.at(stamp) is None:
-            gap = (stamp - newest) * 1e-9
-            order = "older" if gap > 0 else "newer"
-            return f"odometry at the image's stamp: the newest message is {abs(gap):.1f} s {order}"
-        if self._filter is not None:
-            return ""
-        if not self._fixes:
-            return "a position: no GNSS fix and no initial pose yet"
-        needed = self.config.heading_distance
-        return (
-            f"motion: heading is unknown until the vehicle has moved {needed:g} m or more on GNSS "
-            f"({self._fixes.extent:.0f} m so far), or until an initial pose is given"
-        )
+        missing = self._odometry.missing_at(stamp)
+        if missing:
+            return missing
+        return "" if self._filter is not None else self._first_pose.missing()
 
     def _start(self, stamp: int, T_map_base: SE2, covariance: np.ndarray, T_odom_base: SE2) -> None:
         """Begin a track at a stamp, and carry it to the newest odometry."""
@@ -247,45 +309,36 @@ class Tracker:
         end = None if newest is None else self._odometry.at(newest)
         if newest is not None and end is not None:
             self._filter.move(end, self._noise(stamp, newest))
-        self._confirmed = self._lost = self._from_fixes = False
-        self._contradicted_since = None
+        self._confidence.restart()
+        self._from_fixes = False
 
     def _start_from_fixes(self, stamp: int) -> None:
-        """Begin a track from the fixes alone, once the vehicle has moved enough for them to tell its heading."""
-        T_odom_base = self._odometry.at(stamp)
-        if T_odom_base is None or self._fixes.extent < self.config.heading_distance:
+        """Begin a track from fixes once the heading is known, too; until then images are asked, in all headings."""
+        T_odom_base, first = self._odometry.at(stamp), not self._from_fixes
+        if T_odom_base is None or not self._first_pose.has_fix:
             return
-        pose, covariance = self._fixes.align(T_odom_base, relative_sigma=self.config.gnss_relative_sigma)
-        covariance += self._noise(self._fixes.middle, stamp)
-        if covariance[2, 2] > np.radians(self.config.heading_sigma) ** 2:
-            return
-        self._start(stamp, pose, covariance, T_odom_base)
-        self._from_fixes = True
-        self._last_fix = stamp
+        known = self._first_pose.pose(stamp, T_odom_base)
+        if known is not None:
+            self._start(stamp, *known, T_odom_base)
+            self._from_fixes = True
+            self._last_fix = stamp
+        if not self._search.begun or (first and known is not None):
+            self._search.around(*self._about(T_odom_base), T_odom_base, wide=False)
+
+    def _about(self, T_odom_base: SE2) -> tuple[SE2, np.ndarray]:
+        """Return the pose around which to search, and its 3x3 covariance: as good as it is known."""
+        return self._first_pose.place(T_odom_base) if self._filter is None else self._filter.pose_at(T_odom_base)
 
     def _lose(self) -> None:
-        self._confirmed, self._lost = False, True
-        self._sightings.clear()
-
-    def _note_accepted(self, stamp: int) -> None:
-        self._accepted_stamp, self._accepted_travel = stamp, self._odometry.travelled
-
-    def _alone(self) -> tuple[float, float]:
-        """Return the metres and seconds since the last accepted localization."""
-        newest = self._odometry.newest or self._accepted_stamp
-        return self._odometry.travelled - self._accepted_travel, (newest - self._accepted_stamp) * 1e-9
-
-    def _too_long_alone(self) -> bool:
-        known = self.pose(self._odometry.newest or 0)
-        sigma = 0.0 if known is None else float(np.sqrt(np.linalg.eigvalsh(known[1][:2, :2])[-1]))
-        return self._alone()[0] > self.config.lost_distance or sigma > self.config.lost_sigma
+        self._confidence.lose()
+        T_odom_base = self._odometry.at(self._odometry.newest or 0)
+        assert T_odom_base is not None
+        self._search.around(*self._about(T_odom_base), T_odom_base, wide=True)
 
     def _noise(self, first: int, last: int) -> np.ndarray:
         """Return the 3x3 covariance that odometry adds between two stamps."""
         return self.config.odometry_noise(self._odometry.motion(first, last))
 
-    def _fix_covariance(self, covariance: np.ndarray | None) -> np.ndarray:
-        reported = None if covariance is None else np.asarray(covariance, dtype=float)
-        if reported is None or not np.isfinite(reported).all() or np.trace(reported) <= 0:
-            reported = np.eye(2) * self.config.gnss_default_sigma**2
-        return at_least(reported, np.eye(2) * self.config.gnss_sigma_floor**2)
+
+def _seconds(first: int | None, last: int) -> float:
+    return np.inf if first is None else (last - first) * 1e-9

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvloc_ros.geometry import SE2, PinholeCamera
+from cvloc_ros.geometry import SE2, Camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Frame:
 
     stamp: int
     image: np.ndarray
-    camera: PinholeCamera
+    camera: Camera
     T_base_camera: np.ndarray
 
     def __post_init__(self) -> None:
@@ -106,6 +106,8 @@ class Localization:
         matches: the correspondences behind the pose.
         posterior: over the search box, where the method has one.
         milliseconds: time per stage.
+        covered: share of the patch with imagery, 0 to 1.
+        search_box: half-widths of the search around the prior (m forward, m left, rad).
 
     """
 
@@ -119,3 +121,5 @@ class Localization:
     matches: Matches
     posterior: Posterior | None
     milliseconds: dict[str, float]
+    covered: float = 1.0
+    search_box: tuple[float, float, float] = (0.0, 0.0, 0.0)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cvloc_ros.geometry import GroundGrid, PinholeCamera
+from cvloc_ros.geometry import Camera, GroundGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Matcher(Protocol):
     def match(
         self,
         image: np.ndarray,
-        camera: PinholeCamera,
+        camera: Camera,
         T_base_camera: np.ndarray,
         patch: np.ndarray,
         coverage: np.ndarray,

@@ -5,32 +5,38 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cvloc_ros.geometry import PinholeCamera
+from cvloc_ros.geometry import Camera, ForwardView, PinholeCamera
 
 # Focal lengths (pixels, at the network's image width) that training covers; others are scaled into the range.
 FOCAL_RANGE = (190.0, 330.0)
 HORIZON_ROW = 0.47  # of the image's height
+_VIEW_FOCAL = 250.0  # of the view that is cut out of a fisheye image or a panorama: 80 degrees wide
 
 
 def fit_image(
-    image: np.ndarray, camera: PinholeCamera, T_base_camera: np.ndarray, *, width: int, height: int
-) -> tuple[np.ndarray, PinholeCamera]:
+    image: np.ndarray, camera: Camera, T_base_camera: np.ndarray, *, width: int, height: int
+) -> tuple[np.ndarray, Camera]:
     """Scale and crop (or pad) an image to ``width`` x ``height`` with the horizon at a fixed row.
 
     The image's width is kept where the camera's field of view is one that training covers; a wider or narrower one
-    is cropped or padded at the sides, so that angles keep their size.
+    is cropped or padded at the sides, so that angles keep their size. Out of the image of any other than a pinhole
+    camera a level pinhole view forward is cut.
 
     Args:
         image: RGB uint8 (H, W, 3).
         camera: its intrinsics.
-        T_base_camera: 4x4; only the rotation is used, to find the horizon.
+        T_base_camera: 4x4; only the rotation is used, to find the horizon and the way ahead.
         width: pixels.
         height: pixels.
 
     Returns:
-        The image (height, width, 3) and its camera.
+        The image (height, width, 3) and its camera, which takes points in the same optical frame.
 
     """
+    if not isinstance(camera, PinholeCamera):
+        ahead = PinholeCamera.from_focal(width, height, _VIEW_FOCAL, cy=HORIZON_ROW * height)
+        view = ForwardView(ahead, camera, T_base_camera)
+        return view.cut(image), view
     focal = float(np.clip(camera.K[0, 0] * width / camera.width, *FOCAL_RANGE))
     scale = focal / camera.K[0, 0]
     scaled = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvloc_ros.geometry import GroundGrid, PinholeCamera
+from cvloc_ros.geometry import Camera, GroundGrid
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.matcher import Match
 from cvloc_ros.models.preprocess import fit_image
@@ -26,13 +26,13 @@ class VoteFlowMatcher:
         c = network.config
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
-        self._ground: tuple[PinholeCamera, np.ndarray, Tensor, Tensor] | None = None
+        self._ground: tuple[Camera, np.ndarray, Tensor, Tensor] | None = None
 
     @torch.inference_mode()
     def match(
         self,
         image: np.ndarray,
-        camera: PinholeCamera,
+        camera: Camera,
         T_base_camera: np.ndarray,
         patch: np.ndarray,
         coverage: np.ndarray,
@@ -99,7 +99,7 @@ class VoteFlowMatcher:
         return tensor.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
 
     def _ground_pixels(
-        self, camera: PinholeCamera, T_base_camera: np.ndarray, fitted: PinholeCamera
+        self, camera: Camera, T_base_camera: np.ndarray, fitted: Camera
     ) -> tuple[Tensor, Tensor]:
         """Project the BEV once for as long as the camera stays the same object, mounted the same."""
         c = self.network.config

@@ -1,118 +1,43 @@
 """What the node says about itself: /diagnostics, and one log line for every problem.
 
-Every status is published once a second, also while all is well. Statuses and when they leave OK:
+Every status is published once a second, also while all is well; `diagnostics_table` says which there are, and when
+they leave OK. Problems are of two kinds:
 
-| status         | WARN                                           | ERROR                                          |
-|----------------|------------------------------------------------|------------------------------------------------|
-| `node`         | not active; disabled by `~/enable`             | cannot be configured; no /clock                |
-| `image`        |                                                | silent; undecodable; not as camera info says   |
-| `camera_info`  |                                                | never came; not calibrated; no pinhole camera  |
-| `odometry`     |                                                | silent; unusable                               |
-| `gnss`         | silent; no fix; unusable                       |                                                |
-| `transforms`   |                                                | where a sensor sits on the vehicle is unknown  |
-| `imagery`      |                                                | cannot be opened or read                       |
-| `tracker`      | waiting, initializing, degraded: and for what  | lost                                           |
-| `localization` | none of the last `RECENT` images was accepted  | the localizer failed                           |
-| `outputs`      | a subscriber asks for another QoS than offered |                                                |
+- *states* (`state`) are there or not, e.g. an input that is silent;
+- *reports* (`report`) are of single messages, which may come by the hundred, good and bad in turn. Such a problem
+  stays until nothing but good messages has come for `CALM` seconds.
 
-*Silent* means that nothing came for `health.silence` seconds of real time. The text then says on which topic, since
-when, whether anybody publishes it, and on which other topics messages of that type are to be had. Inputs carry their
-topic, count, rate and age as values; `localization` carries the accepted and rejected frames by reason.
-
-A problem is logged when it appears, and again only after it was gone: a text's head (up to the first colon, numbers
-aside) is what tells problems apart.
+A problem is logged when it appears, and again only after it was gone: complaints that differ in numbers alone are one
+problem, and of one condition at most `MOST_KINDS` different complaints are logged.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import traceback
-from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from cvloc_ros.datasets.message_reading import without_numbers
 from cvloc_ros.localization.session import SessionStatus
 from cvloc_ros.localization.tracker import TrackerState
+from cvloc_ros.ros.diagnostics_table import ERROR, OK, TABLE, WARN
+from cvloc_ros.ros.frame_statistics import FrameStatistics
+from cvloc_ros.ros.input_health import Graph, InputHealth
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-RECENT = 30
-"""Frames over which acceptance and latency are judged."""
+__all__ = ["CALM", "ERROR", "MOST_KINDS", "OK", "WARN", "Health", "blame"]
 
-STATUSES = (
-    "node",
-    "image",
-    "camera_info",
-    "odometry",
-    "gnss",
-    "transforms",
-    "imagery",
-    "tracker",
-    "localization",
-    "outputs",
-)
-_RATE_WINDOW = 50  # messages
+CALM = 3.0
+"""Seconds of good messages after which a reported problem is gone."""
+MOST_KINDS = 5
+"""Different complaints of one condition that are logged until it is gone."""
+_OF_THE_DRIVE = ("transforms", "tf", "tracker", "localization")  # statuses that begin anew with the subscriptions
 
 Log = Callable[[bytes, str], None]
 """Takes a level (OK, WARN, ERROR) and a line."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with a status."""
-
-    level: bytes
-    text: str
-
-    @property
-    def kind(self) -> str:
-        """What tells it from another problem of the same status."""
-        return re.sub(r"[\d.]+", "", self.text.partition(":")[0])
-
-
-@dataclass
-class InputHealth:
-    """One subscribed topic.
-
-    Attributes:
-        what: e.g. "image"; begins the text "no image on ...".
-        topic: as resolved after remapping.
-        type_name: e.g. "sensor_msgs/msg/Image".
-        level: of its silence.
-        once: whether one message is enough for ever (camera info).
-        since: when waiting began, seconds of time.monotonic().
-
-    """
-
-    what: str
-    topic: str
-    type_name: str
-    level: bytes
-    once: bool = False
-    since: float = field(default_factory=time.monotonic)
-    count: int = 0
-    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
-
-    def note(self) -> None:
-        """Count a message that came just now."""
-        self.count += 1
-        self.arrivals.append(time.monotonic())
-
-    def silent_for(self, now: float) -> float:
-        """Return for how many seconds nothing came; 0 if that does not matter."""
-        if self.once and self.count:
-            return 0.0
-        return now - (self.arrivals[-1] if self.arrivals else self.since)
-
-    def rate(self) -> float:
-        """Return the messages a second of late."""
-        if len(self.arrivals) < 2:
-            return 0.0
-        return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
 
 
 def blame(error: Exception) -> str:
@@ -121,155 +46,152 @@ def blame(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}); please report it"
 
 
+@dataclass
+class _Problem:
+    text: str
+    fine_since: float | None = None  # since when only good messages have come
+
+
 class Health:
     """Collects what goes well and what does not; safe to call from any thread."""
 
-    def __init__(self, log: Log, graph: Callable[[str, str], tuple[int, list[str]]]) -> None:
-        """Log through ``log``; ``graph(topic, type name)`` counts publishers and lists other topics of the type."""
-        self._log = log
-        self._graph = graph
+    def __init__(self, log: Log, graph: Graph) -> None:
+        """Log through ``log``; ``graph`` knows who publishes what."""
+        self._log, self._graph = log, graph
         self.inputs: dict[str, InputHealth] = {}
-        self._problems: dict[str, Problem] = {}
-        self._announced: dict[str, str] = {}  # status -> kind of the problem that was logged last
-        self._tracker_problem_since = ("", 0.0)  # kind, time
+        self.frames = FrameStatistics()
+        self._problems: dict[str, dict[str, _Problem]] = {status: {} for status in TABLE}
+        self._logged: dict[tuple[str, str], set[str]] = {}  # (status, condition) -> kinds of complaints
+        self._values: dict[str, Callable[[], dict[str, str]]] = {"localization": self.frames.values}
+        self._state = ""  # the tracker's
+        self._state_since = time.monotonic()
         self._lock = threading.RLock()
-        self.reset_statistics()
-
-    def reset_statistics(self) -> None:
-        """Start counting frames anew."""
-        with self._lock:
-            self.frames = self.accepted = self.dropped = 0
-            self.rejected: Counter[str] = Counter()
-            self._last_rejection = ""
-            self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT)  # (reason or "", milliseconds)
 
     # What the rest of the node reports
 
     def watch(self, inputs: dict[str, InputHealth]) -> None:
-        """Begin to expect messages; an empty dictionary stops it."""
-        self.inputs = inputs
-
-    def note(self, status: str) -> None:
-        """Count a message of an input."""
-        if status in self.inputs:
-            self.inputs[status].note()
-
-    def problem(self, status: str, text: str, *, level: bytes = ERROR) -> None:
-        """Say what is wrong; it stays until `fine`."""
-        self.state(status, Problem(level, text))
-
-    def fine(self, status: str) -> None:
-        """Say that a status's problem, if it had one, is gone."""
-        self.state(status, None)
-
-    def state(self, status: str, problem: Problem | None) -> None:
-        """Set a status's problem, or clear it."""
+        """Begin to expect messages, with nothing known of them; an empty dictionary stops it."""
         with self._lock:
-            if problem is not None:
-                self._problems[status] = problem
-                self._announce(status, problem)
-            elif self._problems.pop(status, None) is not None:
-                self._announce(status, None)
+            for status in (*self.inputs, *inputs, *_OF_THE_DRIVE):
+                self._problems[status].clear()
+                for key in [key for key in self._logged if key[0] == status]:
+                    del self._logged[key]
+            self.inputs, self._state = inputs, ""
 
-    def frame(self, reason: str, milliseconds: float, *, message: str = "") -> None:
-        """Count one image that was looked at: accepted if ``reason`` is empty; ``message`` is for people."""
-        with self._lock:
-            self.frames += 1
-            self._last_rejection = message
-            self._recent.append((reason, milliseconds))
-            if reason:
-                self.rejected[reason] += 1
-            else:
-                self.accepted += 1
+    def provide(self, status: str, values: Callable[[], dict[str, str]]) -> None:
+        """Ask a function for a status's values whenever they are published."""
+        self._values[status] = values
 
-    def drop(self) -> None:
-        """Count one image that came while another one waited, and was never looked at."""
+    def report(self, status: str, condition: str, text: str) -> None:
+        """Say what is wrong with a message, and count it; see `TABLE` for the conditions."""
         with self._lock:
-            self.dropped += 1
+            if status in self.inputs:
+                self.inputs[status].unused[condition] += 1
+            self._set(status, condition, text)
+
+    def fine(self, status: str, *conditions: str) -> None:
+        """Say that a message was good, as far as these conditions go; all of the status if none is named."""
+        with self._lock:
+            for condition, problem in self._problems[status].items():
+                if problem.fine_since is None and (condition in conditions or not conditions):
+                    problem.fine_since = time.monotonic()
+
+    def state(self, status: str, condition: str, text: str, *, kind: str | None = None, quiet: bool = False) -> None:
+        """Set a condition, or clear it if ``text`` is empty.
+
+        Args:
+            status: a key of `TABLE`.
+            condition: one of its conditions.
+            text: what is wrong, for people.
+            kind: what tells this problem from others of the condition, if not the text but its numbers.
+            quiet: whether not to log it.
+
+        """
+        with self._lock:
+            if text:
+                self._set(status, condition, text, kind=kind, quiet=quiet)
+            elif condition in self._problems[status]:
+                self._clear(status, condition)
+
+    def only(self, status: str, condition: str, text: str, *, kind: str | None = None, quiet: bool = False) -> None:
+        """Set one condition (none if ``condition`` is empty) and clear all others of a status."""
+        with self._lock:
+            for other in [c for c in self._problems[status] if c != condition]:
+                self._clear(status, other)
+            if condition:
+                self._set(status, condition, text, kind=kind, quiet=quiet)
+
+    def tracker(self, status: SessionStatus, *, silence: float) -> None:
+        """Take in the tracker's state: log it if it has changed, and what it waits for if that lasts."""
+        with self._lock:
+            now, state = time.monotonic(), status.state.value
+            tracking = status.state is TrackerState.TRACKING
+            waiting = f": waiting for {status.waiting_for}" if status.waiting_for else ""
+            if state != self._state:
+                if self._state:
+                    level = OK if tracking else TABLE["tracker"].conditions[state].level
+                    self._log(level, f"tracker: {self._state} -> {state}{waiting}")
+                self._state, self._state_since = state, now
+            lasts = now - self._state_since > silence
+            stuck = status.state in (TrackerState.WAITING, TrackerState.INITIALIZING) and lasts
+            if "gnss" in self.inputs:
+                self.state("gnss", "disbelieved", status.gnss_complaint, kind="")
+            what = status.waiting_for.partition(":")[0]
+            self.only("tracker", "" if tracking else state, f"{state}{waiting}", kind=what, quiet=not stuck)
 
     # What comes out
 
-    def diagnostics(self, *, name: str, silence: float, tracker: SessionStatus | None) -> DiagnosticArray:
-        """Judge everything as it is now and return the message, without its stamp; log what is new."""
+    def diagnostics(self, name: str, *, silence: float, paused: bool = False) -> DiagnosticArray:
+        """Judge everything as it is now and return the message, without its stamp; log what is new.
+
+        Args:
+            name: the node's, which begins the statuses' names.
+            silence: seconds of real time after which a silent input is a problem.
+            paused: whether time stands still, so that silence is none.
+
+        """
         with self._lock:
-            return self._diagnostics(name, silence, tracker)
+            now = time.monotonic()
+            for status, watched in self.inputs.items():
+                quiet_for = 0.0 if paused else watched.silent_for(now)
+                silent = quiet_for > silence
+                publishers = self._graph(watched.topic, watched.type_name) if silent else None
+                self.state(status, "silent", watched.silence(quiet_for, publishers) if publishers else "")
+            self.state("localization", "none_accepted", self.frames.complaint(), kind="")
+            for status, problems in self._problems.items():
+                for condition in [c for c, p in problems.items() if p.fine_since and now - p.fine_since > CALM]:
+                    self._clear(status, condition)
+            shown = [status for status in TABLE if status != "imu" or status in self.inputs]
+            return DiagnosticArray(status=[self._status(status, name, now) for status in shown])
 
-    def _diagnostics(self, name: str, silence: float, tracker: SessionStatus | None) -> DiagnosticArray:
-        now = time.monotonic()
-        current: dict[str, Problem | None] = {status: self._problems.get(status) for status in STATUSES}
-        for status, watched in self.inputs.items():
-            if watched.silent_for(now) > silence and not (watched.count and current[status]):
-                current[status] = self._silence(watched, watched.silent_for(now))
-        if tracker is not None and tracker.state is not TrackerState.TRACKING:
-            level = ERROR if tracker.state is TrackerState.LOST else WARN
-            current["tracker"] = Problem(level, f"{tracker.state.value}, waiting for {tracker.waiting_for}")
-        if current["localization"] is None:
-            current["localization"] = self._rejection_problem()
-        array = DiagnosticArray()
-        for status, found in current.items():
-            # The tracker needs a while to start; its waiting is worth a line only when it lasts.
-            if status != "tracker" or found is None or self._lasts(found, now, silence):
-                self._announce(status, found)
-            array.status.append(
-                DiagnosticStatus(
-                    level=found.level if found else OK,
-                    name=f"{name}: {status}",
-                    message=found.text if found else "OK",
-                    hardware_id=name,
-                    values=[KeyValue(key=key, value=value) for key, value in self._values(status, now).items()],
-                )
-            )
-        return array
-
-    def _silence(self, watched: InputHealth, seconds: float) -> Problem:
-        publishers, others = self._graph(watched.topic, watched.type_name)
-        if publishers:
-            cause = f"{publishers} publisher{'s' if publishers > 1 else ''} there, but nothing arrives; is it running?"
-            if "mage" in watched.type_name:
-                cause += " Images are lost on the default transport: use the shared-memory profile (README)"
-        else:
-            cause = "nobody publishes it; start its driver or the bag, or remap it"
-            if others:
-                cause += f". This type is published on {', '.join(others)}"
-        return Problem(watched.level, f"no {watched.what} on {watched.topic} for {seconds:.0f} s: {cause}")
-
-    def _rejection_problem(self) -> Problem | None:
-        if len(self._recent) < RECENT or not all(reason for reason, _ in self._recent):
-            return None
-        reason, count = Counter(reason for reason, _ in self._recent).most_common(1)[0]
-        last = f", the last one: {self._last_rejection}" if self._last_rejection else ""
-        return Problem(WARN, f"none of the last {RECENT} images was accepted: {count} for '{reason}'{last}")
-
-    def _lasts(self, found: Problem, now: float, silence: float) -> bool:
-        if self._tracker_problem_since[0] != found.kind:
-            self._tracker_problem_since = (found.kind, now)
-        return now - self._tracker_problem_since[1] > silence
-
-    def _announce(self, status: str, found: Problem | None) -> None:
-        """Log a problem that was not there before, and its end."""
-        before = self._announced.get(status)
-        if found is not None and before != found.kind:
-            self._announced[status] = found.kind
-            self._log(found.level, found.text)
-        elif found is None and before is not None:
-            del self._announced[status]
-            self._log(OK, f"{status}: fine again")
-
-    def _values(self, status: str, now: float) -> dict[str, str]:
+    def _status(self, status: str, name: str, now: float) -> DiagnosticStatus:
+        conditions = TABLE[status].conditions
+        found = sorted(self._problems[status].items(), key=lambda item: conditions[item[0]].level, reverse=True)
+        values = self._values.get(status, dict)()
         if status in self.inputs:
-            watched = self.inputs[status]
-            age = f"{now - watched.arrivals[-1]:.2f}" if watched.arrivals else "never"
-            return {
-                "topic": watched.topic,
-                "count": f"{watched.count}",
-                "rate_hz": f"{watched.rate():.1f}",
-                "age_s": age,
-            }
-        if status != "localization":
-            return {}
-        times = [milliseconds for _, milliseconds in self._recent if milliseconds > 0]
-        values = {"frames": self.frames, "accepted": self.accepted, "dropped": self.dropped}
-        values |= {f"rejected.{reason}": count for reason, count in sorted(self.rejected.items())}
-        result = {key: str(value) for key, value in values.items()}
-        result["median_ms"] = f"{np.median(times):.1f}" if times else ""
-        return result
+            values |= self.inputs[status].values(now)
+        if status == "tracker" and self._state:
+            values |= {"state": self._state, "state_for_s": f"{now - self._state_since:.1f}"}
+        return DiagnosticStatus(
+            level=conditions[found[0][0]].level if found else OK,
+            name=f"{name}: {status}",
+            message=" | ".join(problem.text for _, problem in found) or "OK",
+            hardware_id=name,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+
+    def _set(self, status: str, condition: str, text: str, *, kind: str | None = None, quiet: bool = False) -> None:
+        level = TABLE[status].conditions[condition].level
+        self._problems[status][condition] = _Problem(text)
+        if quiet:
+            return
+        logged = self._logged.setdefault((status, condition), set())
+        kind = without_numbers(text) if kind is None else kind
+        if kind not in logged and len(logged) < MOST_KINDS:
+            logged.add(kind)
+            self._log(level, text)
+
+    def _clear(self, status: str, condition: str) -> None:
+        del self._problems[status][condition]
+        if self._logged.pop((status, condition), None) and not self._problems[status]:
+            self._log(OK, f"{status}: fine again")

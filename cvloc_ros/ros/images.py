@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cvloc_ros.datasets.image_decoding import ENCODINGS, ConversionError, RawLayout, decode_file, decode_raw
+from cvloc_ros.datasets.image_decoding import KNOWN_ENCODINGS, ConversionError, RawLayout, decode_file, decode_raw
 
 
 def image_decoder() -> str:
@@ -20,13 +20,13 @@ def from_image(message: Any) -> np.ndarray:
     """Decode a sensor_msgs/Image of any encoding that is known here or to cv_bridge.
 
     Returns:
-        RGB uint8, (height, width, 3). 16-bit grey keeps its upper 8 bits.
+        RGB uint8, (height, width, 3). 16-bit images keep their upper 8 bits.
 
     Raises:
         ConversionError: the encoding is unknown or the data does not have the size that the header says.
 
     """
-    if message.encoding not in ENCODINGS and _has_cv_bridge():
+    if message.encoding not in KNOWN_ENCODINGS and _has_cv_bridge():
         return _from_cv_bridge(message)
     return decode_raw(np.frombuffer(message.data, np.uint8), RawLayout.of(message))
 
@@ -53,6 +53,6 @@ def _from_cv_bridge(message: Any) -> np.ndarray:
         return np.ascontiguousarray(decode(message, "rgb8"))
     except Exception as error:  # its own error type lives in its compiled part, which may be what fails
         raise ConversionError(
-            f"expected one of {', '.join(ENCODINGS)}, or what cv_bridge decodes, got encoding '{message.encoding}' "
-            f"({error}): convert it in the driver"
+            f"expected one of {', '.join(KNOWN_ENCODINGS)}, or what cv_bridge decodes, got encoding "
+            f"'{message.encoding}' ({error}): convert it in the driver"
         ) from error

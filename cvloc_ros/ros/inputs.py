@@ -1,53 +1,56 @@
-"""The node's subscriptions: messages are checked, converted, and handed to the session; images become frames.
+"""The node's subscriptions: messages are checked, converted, and handed to the session; images go to the worker.
 
 Nothing is synchronized by message filters (they starve after a bag has looped). Odometry and fixes go to the session,
-which knows the pose at any stamp; the newest CameraInfo counts; an image waits, for a bounded time, until odometry of
-its own stamp is there.
+which knows the pose at any stamp; an image waits, for a bounded time, until odometry of its own stamp is there.
+
+A message that cannot be used is counted and reported (`Health.report`); what it says is never guessed.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseWithCovarianceStamped, TwistWithCovariance
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
-from std_msgs.msg import Header
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, NavSatFix
 
 from cvloc_ros.datasets.image_decoding import ConversionError
-from cvloc_ros.datasets.message_reading import camera_of, fix_event, planar_covariance, pose_matrix
-from cvloc_ros.datasets.transform_tree import MissingTransform
-from cvloc_ros.geometry import SE2, LocalFrame, PinholeCamera
+from cvloc_ros.datasets.message_reading import (
+    fix_event,
+    imu_orientation,
+    odometry_twist,
+    planar_covariance,
+    pose_matrix,
+)
+from cvloc_ros.geometry import SE2, LocalFrame
 from cvloc_ros.localization.session import LocalizationSession
-from cvloc_ros.localization.types import Frame
-from cvloc_ros.ros import images, qos
+from cvloc_ros.ros import qos
+from cvloc_ros.ros.camera_input import CameraInput
 from cvloc_ros.ros.config import NodeConfig
 from cvloc_ros.ros.conversions import to_nanoseconds
-from cvloc_ros.ros.health import ERROR, WARN, Health, InputHealth, blame
-from cvloc_ros.ros.tf import Transforms
+from cvloc_ros.ros.drive_time import JUMP, DriveTime
+from cvloc_ros.ros.health import Health, blame
+from cvloc_ros.ros.input_health import InputHealth
+from cvloc_ros.ros.mounts import Mounts
 
 _SECOND = 1_000_000_000
 _SIGMA_OF_A_CLICK = np.diag([2.0, 2.0, np.radians(10)])  # of an initial pose that comes without covariance
-
-
-class NotReady(Exception):
-    """An image cannot become a frame; ``reason`` (a key of `REASONS`) is counted, and health already knows why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+_CLOCK_SLACK = 5 * _SECOND  # between the stamps of GNSS and odometry
+_HEADING_PERIOD = _SECOND // 10  # an IMU sends more often than its heading has news
+_AHEAD = 20  # messages in a row from the future: they are no remains of a bag's end
 
 
 class Inputs:
     """All subscriptions of the active node.
 
     Callbacks: ``on_image(message)`` for every image; ``on_odometry(message, stamp)`` after the session has it;
-    ``on_jump(seconds)`` when odometry shows that time has jumped back (a bag that started again).
+    ``on_fix(position, stamp)`` likewise, metres in the map.
     """
 
     def __init__(
@@ -57,35 +60,38 @@ class Inputs:
         *,
         datum: LocalFrame,
         session: LocalizationSession,
-        transforms: Transforms,
+        mounts: Mounts,
         health: Health,
+        time: DriveTime,
         on_image: Callable[[Any], None],
         on_odometry: Callable[[Odometry, int], None],
-        on_jump: Callable[[float], None],
+        on_fix: Callable[[np.ndarray, int], None],
     ) -> None:
         """Subscribe to everything."""
-        self._node, self._config, self._datum = node, config, datum
-        self._session, self._transforms, self._health = session, transforms, health
-        self._on_image, self._on_odometry, self._on_jump = on_image, on_odometry, on_jump
-        self._camera: PinholeCamera | None = None
-        self._calibration: CameraInfo | None = None  # that the camera was made of, without its header
-        self._unplaced: dict[str, str] = {}  # sensor -> why its place on the vehicle is unknown
-        self._newest_odometry: int | None = None
+        self._node, self._config, self._datum, self._time = node, config, datum, time
+        self._session, self._mounts, self._health = session, mounts, health
+        self._on_image, self._on_odometry, self._on_fix = on_image, on_odometry, on_fix
         self._odometry_came = threading.Condition()
+        self._ahead: Counter[str] = Counter()  # messages in a row, by status
         self._subscriptions: list[Any] = []
         self._watched: dict[str, InputHealth] = {}
+        self.reset()
 
         # What remaps and namespaces make of image holds for its compressed sibling too, as with image_transport.
         image, image_topic = Image, node.resolve_topic_name("image")
         said = config.camera.rectified
-        self._rectified = said == "yes" or (said == "auto" and "rect" in image_topic.rsplit("/", 1)[-1])
+        rectified = said == "yes" or (said == "auto" and "rect" in image_topic.rsplit("/", 1)[-1])
+        self.camera = CameraInput(rectified=rectified, mounts=mounts, health=health)
+        """Makes frames of image messages."""
         if config.camera.transport == "compressed":
             image, image_topic = CompressedImage, f"{image_topic}/compressed"
         subscribe = self._subscribe
         subscribe("image", image, image_topic, self._image, qos.IMAGE)
-        subscribe("camera_info", CameraInfo, "camera_info", self._camera_info, qos.SENSOR, what="CameraInfo", once=True)
-        subscribe("odometry", Odometry, "odom", self._odometry, qos.SENSOR)
-        subscribe("gnss", NavSatFix, "fix", self._fix, qos.SENSOR, what="GNSS fix", level=WARN)
+        subscribe("camera_info", CameraInfo, "camera_info", self.camera.camera_info, what="CameraInfo", once=True)
+        subscribe("odometry", Odometry, "odom", self._odometry)
+        subscribe("gnss", NavSatFix, "fix", self._fix, what="GNSS fix")
+        if config.imu.absolute:
+            subscribe("imu", Imu, "imu", self._imu, what="IMU")
         self._subscriptions.append(
             node.create_subscription(PoseWithCovarianceStamped, "initialpose", self._initial_pose, qos.SENSOR)
         )
@@ -98,94 +104,107 @@ class Inputs:
             self._node.destroy_subscription(subscription)
 
     def reset(self) -> None:
-        """Forget the odometry's time."""
+        """Forget all stamps."""
+        self._newest_image = self._newest_heading = -JUMP
         with self._odometry_came:
-            self._newest_odometry = None
+            self.newest_odometry: int | None = None
+            self._odometry_came.notify_all()
 
-    def wait_for_odometry(self, stamp: int, timeout: float) -> None:
-        """Block until odometry at or after a stamp is there, for at most ``timeout`` seconds of real time."""
-        with self._odometry_came:
-            self._odometry_came.wait_for(
-                lambda: self._newest_odometry is None or self._newest_odometry >= stamp, timeout
-            )
+    def wait_for_odometry(self, stamp: int, timeout: float) -> bool:
+        """Block until odometry at or after a stamp is there, for at most ``timeout`` seconds of real time.
 
-    def frame(self, message: Image | CompressedImage) -> Frame:
-        """Make a frame of an image message.
-
-        Raises:
-            NotReady: something that belongs to it is missing or unusable.
+        Returns:
+            Whether it is.
 
         """
-        camera = self._camera  # the executor's thread may replace it
-        if camera is None:
-            raise NotReady("no_camera_info")
-        T_base_camera = self._sensor("camera", self._config.frames.camera or message.header.frame_id)
-        if T_base_camera is None:
-            raise NotReady("no_transform")
-        try:
-            compressed = isinstance(message, CompressedImage)
-            image = images.from_compressed_image(message) if compressed else images.from_image(message)
-            frame = Frame(to_nanoseconds(message.header.stamp), image, camera, T_base_camera)
-        except ValueError as error:
-            self._health.problem("image", f"images on {self._watched['image'].topic} are unusable: {error}")
-            raise NotReady("bad_image") from error
-        self._health.fine("image")
-        return frame
+        with self._odometry_came:
+            self._odometry_came.wait_for(lambda: self.newest_odometry is None or self.newest_odometry >= stamp, timeout)
+            return self.newest_odometry is not None and self.newest_odometry >= stamp
 
     # Callbacks
 
     def _image(self, message: Image | CompressedImage) -> None:
-        stamp = to_nanoseconds(message.header.stamp)
-        if self._is_of_this_pass(stamp):
-            self._on_image(message)
-
-    def _camera_info(self, message: CameraInfo) -> None:
-        message.header = Header()
-        if message == self._calibration:  # as ever; a camera made anew would have its ground projected anew
+        stamp = self._stamp("image", message)
+        if stamp is None:
             return
-        self._calibration, self._camera = message, None
-        try:
-            self._camera = camera_of(message, rectified=self._rectified)
-            self._health.fine("camera_info")
-        except ConversionError as error:
-            topic = self._watched["camera_info"].topic
-            self._health.problem("camera_info", f"the CameraInfo on {topic} is unusable: {error}")
+        # A step back by more is a bag that loops, or a camera of another clock: the session will see.
+        if self._newest_image - JUMP < stamp <= self._newest_image:
+            self._out_of_order("image")
+            return
+        self._health.fine("image", "out_of_order")
+        self._newest_image = stamp
+        self._on_image(message)
 
     def _odometry(self, message: Odometry) -> None:
-        stamp = to_nanoseconds(message.header.stamp)
-        if not self._is_of_this_pass(stamp):
+        stamp = self._stamp("odometry", message)
+        if stamp is None:
             return
-        if self._newest_odometry is not None and stamp < self._newest_odometry - _SECOND:
-            self._on_jump((stamp - self._newest_odometry) / _SECOND)
+        if not self._time.odometry(stamp):
+            self._out_of_order("odometry")
+            return
         try:
             T_odom_child = pose_matrix(message.pose.pose)
         except ConversionError as error:
-            self._health.problem("odometry", f"odometry on {self._watched['odometry'].topic} is unusable: {error}")
+            self._health.report("odometry", "unusable", f"odometry on {self._topic('odometry')} is unusable: {error}")
             return
-        T_base_child = self._sensor("odometry", message.child_frame_id or self._config.frames.base)
+        T_base_child = self._mounts.place("odometry", message.child_frame_id or self._config.frames.base)
         if T_base_child is None:
             return
         self._health.fine("odometry")
-        T_odom_base = SE2.from_matrix(T_odom_child @ np.linalg.inv(T_base_child))
-        self._session.on_odometry(stamp, T_odom_base)
+        if not np.isfinite(odometry_twist(message)).all():
+            message.twist = TwistWithCovariance()  # it is only passed on, and NaN would poison who listens
+        self._session.on_odometry(stamp, SE2.from_matrix(T_odom_child @ np.linalg.inv(T_base_child)))
         with self._odometry_came:
-            self._newest_odometry = stamp
+            self.newest_odometry = stamp
             self._odometry_came.notify_all()
         self._on_odometry(message, stamp)
 
     def _fix(self, message: NavSatFix) -> None:
+        topic, health = self._topic("gnss"), self._health
+        if self._stamp("gnss", message) is None:
+            return
         try:
             fix = fix_event(message)
         except ConversionError as error:
-            topic = self._watched["gnss"].topic
-            self._health.problem("gnss", f"fixes on {topic} are not used: {error}", level=WARN)
+            health.report("gnss", "unusable", f"fixes on {topic} are not used: {error}")
             return
-        self._health.fine("gnss")
-        antenna = self._sensor("gnss", self._config.frames.gnss or fix.frame_id)
-        if antenna is None or not self._is_of_this_pass(fix.stamp):
+        health.fine("gnss", "unusable")
+        if message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN and fix.covariance is None:
+            text = f"fixes on {topic} state a covariance that is zero or not finite: tracker.gnss_default_sigma is used"
+            health.report("gnss", "covariance", text)
+        else:
+            health.fine("gnss", "covariance")
+        odometry = self.newest_odometry
+        if odometry is not None and abs(fix.stamp - odometry) > _CLOCK_SLACK:
+            apart = (fix.stamp - odometry) / _SECOND
+            text = f"fixes on {topic} are not used: stamped {apart:+.1f} s from odometry; their clocks differ"
+            health.report("gnss", "clock", text)
+            return
+        health.fine("gnss")
+        antenna = self._mounts.place("gnss", fix.frame_id)
+        if antenna is None:
             return
         position = self._datum.to_enu(fix.latitude, fix.longitude)
         self._session.on_fix(fix.stamp, position, fix.covariance, antenna[:2, 3])
+        self._on_fix(position, fix.stamp)
+
+    def _imu(self, message: Imu) -> None:
+        stamp = self._stamp("imu", message)
+        if stamp is None or self._newest_heading - JUMP < stamp < self._newest_heading + _HEADING_PERIOD:
+            return
+        self._newest_heading = stamp
+        try:
+            R_map_imu, sigma = imu_orientation(message)
+        except ConversionError as error:
+            self._health.report("imu", "unusable", f"the heading on {self._topic('imu')} is not used: {error}")
+            return
+        self._health.fine("imu")
+        T_base_imu = self._mounts.place("imu", message.header.frame_id)
+        if T_base_imu is None:
+            return
+        forward = R_map_imu @ T_base_imu[0, :3]  # base_link's x axis, seen from the IMU, in the map
+        yaw = np.arctan2(forward[1], forward[0]) + np.radians(self._config.imu.yaw_offset)
+        self._session.on_heading(stamp, float(yaw), sigma or np.radians(self._config.imu.sigma))
 
     def _initial_pose(self, message: PoseWithCovarianceStamped) -> None:
         map_frame, log = self._config.frames.map, self._node.get_logger()
@@ -213,52 +232,53 @@ class Inputs:
         message_type: type,
         topic: str,
         callback: Callable[[Any], None],
-        profile: QoSProfile,
+        profile: QoSProfile = qos.SENSOR,
         *,
         what: str = "",
-        level: bytes = ERROR,
         once: bool = False,
     ) -> None:
         resolved = self._node.resolve_topic_name(topic)
         package, name = message_type.__module__.split(".")[0], message_type.__name__
-        watched = InputHealth(what or status, resolved, f"{package}/msg/{name}", level, once)
-        self._watched[status] = watched
+        self._watched[status] = watched = InputHealth(what or status, resolved, f"{package}/msg/{name}", once)
 
         def received(message: Any) -> None:
-            self._health.note(status)
+            stamp = to_nanoseconds(message.header.stamp)
+            watched.note((self._time.now - stamp) / _SECOND if stamp else None)
             try:
                 callback(message)
             except Exception as error:  # must neither end the node nor stay hidden
                 if self._node.context.ok():
-                    self._health.problem(status, f"a message on {resolved} was not taken in: {blame(error)}")
+                    self._health.report(status, "refused", f"a message on {resolved} was not taken in: {blame(error)}")
 
-        self._subscriptions.append(self._node.create_subscription(message_type, topic, received, profile))
+        def incompatible(complaint: str) -> None:
+            self._health.report(status, "qos", complaint)
 
-    def _sensor(self, sensor: str, frame_id: str) -> np.ndarray | None:
-        """Return ``T_base_sensor`` (4x4), or None and a problem if it is unknown."""
-        base = self._config.frames.base
-        T: np.ndarray | None
-        try:
-            if not frame_id:
-                raise MissingTransform(f"its messages carry no frame_id; set the parameter frames.{sensor}")
-            T = self._transforms.lookup(base, frame_id)
-            if sensor == "camera" and T[2, 3] <= 0:
-                raise MissingTransform(
-                    f"expected it above the ground, got z = {T[2, 3]:.2f} m from '{base}' to '{frame_id}'; "
-                    f"'{base}' must lie on the ground, and the camera's height over it must be published"
-                )
-            self._unplaced.pop(sensor, None)
-        except MissingTransform as error:
-            self._unplaced[sensor] = f"the {sensor}'s place on the vehicle is unknown: {error}"
-            T = None
-        if self._unplaced:
-            self._health.problem("transforms", next(iter(self._unplaced.values())))
-        else:
-            self._health.fine("transforms")
-        return T
+        self._subscriptions.append(
+            qos.subscribe(self._node, message_type, topic, received, profile, on_incompatible=incompatible)
+        )
 
-    def _is_of_this_pass(self, stamp: int) -> bool:
-        """Whether a message belongs to the time that /clock shows, not to the end of a bag that has just looped."""
-        now = self._node.get_clock().now().nanoseconds
-        simulated = self._node.get_parameter("use_sim_time").value
-        return not simulated or now == 0 or stamp < now + _SECOND
+    def _topic(self, status: str) -> str:
+        return self._watched[status].topic
+
+    def _stamp(self, status: str, message: Any) -> int | None:
+        """Return a message's stamp, nanoseconds; None if the message is not of the drive."""
+        stamp = to_nanoseconds(message.header.stamp)
+        if stamp == 0:
+            text = f"messages on {self._topic(status)} are not used: their stamp is zero; let their driver set it"
+            self._health.report(status, "unstamped", text)
+            return None
+        self._health.fine(status, "unstamped")
+        if self._time.is_of_this_pass(stamp):
+            self._ahead[status] = 0
+            self._health.fine(status, "ahead")
+            return stamp
+        self._ahead[status] += 1
+        if self._ahead[status] > _AHEAD:
+            ahead = (stamp - self._time.now) / _SECOND
+            text = f"messages on {self._topic(status)} are not used: stamped {ahead:.1f} s ahead of /clock"
+            self._health.report(status, "ahead", text)
+        return None
+
+    def _out_of_order(self, status: str) -> None:
+        text = f"a message on {self._topic(status)} was left out: its stamp is not newer than that of the one before"
+        self._health.report(status, "out_of_order", text)

@@ -165,7 +165,7 @@ def _node_arguments(bag: Bag, imagery: str, datum: LocalFrame, parameters: Mappi
         "use_sim_time": "true",
         "camera.transport": "compressed" if compressed else "raw",
         "frames.base": bag.base_frame,
-        "overlay_period": 1.0,
+        "visuals.period": 1.0,
         **parameters,
     }
     remaps = {

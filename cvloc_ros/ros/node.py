@@ -12,12 +12,13 @@ Whatever keeps it from its work is on /diagnostics and in the log (`health`), ne
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
-from rclpy.duration import Duration
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
@@ -30,11 +31,13 @@ from cvloc_ros.localization.gate import Gate
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.ros import parameters, qos
 from cvloc_ros.ros.config import NodeConfig
-from cvloc_ros.ros.health import ERROR, OK, WARN, Health, Problem
+from cvloc_ros.ros.health import OK, WARN, Health
+from cvloc_ros.ros.input_health import Publishers
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.parameters import ParameterError
 from cvloc_ros.ros.pipeline import Pipeline
-from cvloc_ros.ros.tf import open_transforms
+from cvloc_ros.ros.resources import gpu_memory, resident_memory
+from cvloc_ros.ros.tf import Transforms
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _DIAGNOSTICS_PERIOD = 1.0  # seconds
@@ -53,12 +56,14 @@ class CvlocNode(LifecycleNode):
         super().__init__("cvloc", **kwargs)
         parameters.declare(self, NodeConfig)
         self.add_on_set_parameters_callback(self._check_parameters)
+        self._localizer: Any = None
         self._session: LocalizationSession | None = None
         self._outputs: Outputs | None = None
         self._pipeline: Pipeline | None = None
         self._failure = ""  # why it could not be configured
         self._health = Health(self._log, self._graph)
-        self._transforms = open_transforms(self)
+        self._health.provide("node", self._resources)
+        self._transforms = Transforms(self, self._health)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
         # Real time: a timer on the node's clock would stand still exactly when /clock is what is missing.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -66,8 +71,6 @@ class CvlocNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_service(Trigger, "~/relocalize", self._relocalize)
         self.create_service(SetBool, "~/enable", self._enable)
-        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
-        self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._clock_jumped)
 
     def start(self) -> None:
         """Configure and activate, unless the parameter `autostart` says no."""
@@ -96,12 +99,13 @@ class CvlocNode(LifecycleNode):
         except (ImportError, OSError, ValueError, RuntimeError) as error:  # ImageryError is a RuntimeError
             self._failure = str(error)
             if isinstance(error, ImageryError):
-                self._health.problem("imagery", self._failure)
+                self._health.state("imagery", "unreadable", self._failure)
                 self._failure = "there is no imagery to search in"
-            self._health.state("node", self._own_problem())
+            self._health.only("node", *self._own_problem())
             return FAILURE
         self._failure = ""
-        self._health.fine("imagery")
+        self._health.state("imagery", "unreadable", "")
+        self._localizer = localizer
         self._config, self._datum = config, datum
         self._session = LocalizationSession(localizer, tracker_config=config.tracker)
         self._outputs = Outputs(
@@ -143,7 +147,7 @@ class CvlocNode(LifecycleNode):
         """Let go of imagery and network."""
         if self._outputs is not None:
             self._outputs.close()
-        self._outputs = self._session = None
+        self._outputs = self._session = self._localizer = None
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -155,11 +159,7 @@ class CvlocNode(LifecycleNode):
         """Back to the beginning; what went wrong has been logged."""
         return self.on_shutdown(state)
 
-    # Time and services
-
-    def _clock_jumped(self, jump: TimeJump) -> None:
-        if self._pipeline is not None:
-            self._pipeline.time_jumped(jump.delta.nanoseconds * 1e-9)
+    # Services
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._pipeline is not None:
@@ -168,8 +168,8 @@ class CvlocNode(LifecycleNode):
 
     def _relocalize(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._session is not None:
-            self._session.reset()
-        return self._answer(response, "the pose is forgotten: starting from GNSS or an initial pose")
+            self._session.relocalize()
+        return self._answer(response, "the pose is no longer trusted: searching around it and around GNSS")
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self._pipeline is not None:
@@ -178,44 +178,61 @@ class CvlocNode(LifecycleNode):
 
     def _answer(self, response: Any, done: str) -> Any:
         response.success = self._pipeline is not None
-        problem = self._own_problem()
-        response.message = done if response.success or problem is None else problem.text
+        response.message = done if response.success else self._own_problem()[1]
         return response
 
     # Health
 
-    def _own_problem(self) -> Problem | None:
-        """Return what keeps the node as a whole from working."""
+    def _own_problem(self) -> tuple[str, str]:
+        """Return the condition and text of what keeps the node as a whole from working; empty if nothing does."""
         command = f"`ros2 lifecycle set {self.get_fully_qualified_name()}"
         if self._session is None and self._failure:
-            return Problem(ERROR, f"not configured: {self._failure}; mend it and run {command} configure`")
+            return "failed", f"not configured: {self._failure}; mend it and run {command} configure`"
         if self._session is None:
-            return Problem(WARN, f"not configured: run {command} configure`")
+            return "unconfigured", f"not configured: run {command} configure`"
         if self._pipeline is None:
-            return Problem(WARN, f"not active: run {command} activate`")
-        if self._pipeline.without_clock_for > self.get_parameter("health.silence").value:
-            return Problem(ERROR, "no time: use_sim_time is true, but nobody publishes /clock; play the bag with it")
+            return "inactive", f"not active: run {command} activate`"
+        if self._is_time_standing_still():
+            if self._pipeline.time.now == 0:
+                return "no_clock", "no time: use_sim_time is true, but nobody publishes /clock; play the bag with it"
+            return "paused", "paused: /clock stands still; play on"
         if not self._pipeline.enabled:
-            return Problem(WARN, "disabled: images are ignored until the service ~/enable is called with true")
-        return None
+            return "disabled", "disabled: images are ignored until the service ~/enable is called with true"
+        return "", ""
+
+    def _is_time_standing_still(self) -> bool:
+        silence = self.get_parameter("health.silence").value
+        return self._pipeline is not None and self._pipeline.time.stands_still_for() > silence
 
     def _publish_diagnostics(self) -> None:
-        self._health.state("node", self._own_problem())
-        status = self._session.status() if self._session is not None and self._pipeline is not None else None
-        array = self._health.diagnostics(
-            name=self.get_name(), silence=self.get_parameter("health.silence").value, tracker=status
-        )
+        silence = self.get_parameter("health.silence").value
+        self._health.only("node", *self._own_problem())
+        if self._session is not None and self._pipeline is not None:
+            self._health.tracker(self._session.status(), silence=silence)
+        name = self.get_fully_qualified_name().lstrip("/")
+        array = self._health.diagnostics(name, silence=silence, paused=self._is_time_standing_still())
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def _graph(self, topic: str, type_name: str) -> tuple[int, list[str]]:
-        """Return the publishers of a topic, and other topics on which its type is published."""
-        same_type = [name for name, types in self.get_topic_names_and_types() if type_name in types]
+    def _resources(self) -> dict[str, str]:
+        memory, gpu = resident_memory(), gpu_memory()
+        return {
+            "device": str(getattr(getattr(self._localizer, "matcher", None), "device", "")),
+            "memory_mb": "" if memory is None else f"{memory:.0f}",
+            "gpu_memory_mb": "" if gpu is None else f"{gpu:.0f}",
+            "time_jumps": str(self._pipeline.time_jumps if self._pipeline is not None else 0),
+        }
+
+    def _graph(self, topic: str, type_name: str) -> Publishers:
+        """Return who publishes a topic, and where else its type is to be had."""
+        published = [(name, types) for name, types in self.get_topic_names_and_types() if self.count_publishers(name)]
         own = self.get_fully_qualified_name() + "/"
-        others = [
-            name for name in same_type if name != topic and not name.startswith(own) and self.count_publishers(name)
-        ]
-        return self.count_publishers(topic), others
+        types_here = {info.topic_type for info in self.get_publishers_info_by_topic(topic)}
+        return Publishers(
+            count=sum(info.topic_type == type_name for info in self.get_publishers_info_by_topic(topic)),
+            other_types=sorted(types_here - {type_name}),
+            same_type=[n for n, types in published if type_name in types and n != topic and not n.startswith(own)],
+        )
 
     def _log(self, level: bytes, line: str) -> None:
         logger = self.get_logger()  # one call site a severity, as rclpy demands
@@ -226,8 +243,13 @@ class CvlocNode(LifecycleNode):
         else:
             logger.error(line)
 
-    def _check_parameters(self, changes: list[Parameter]) -> Any:
-        return parameters.check_changes(NodeConfig, changes, configured=self._session is not None)
+    def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Refuse what cannot change now; what can is read where it is used, but for the gate, which is made anew."""
+        result = parameters.check_changes(NodeConfig, changes, configured=self._session is not None)
+        limits = {p.name.removeprefix("gate."): p.value for p in changes if p.name.startswith("gate.")}
+        if result.successful and limits and self._localizer is not None:
+            self._localizer.gate = Gate(replace(self._localizer.gate.config, **limits))
+        return result
 
 
 def main(args: list[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """ROS parameters from frozen dataclasses, and back: declared with description, unit and range, checked, typed.
 
-A parameter with ``live`` in its metadata may be set at any time. All others shape what is built when the node is
+A `setting` that is ``live`` may be set at any time. All others shape what is built when the node is
 configured: they may be set while the node is unconfigured, and otherwise the refusal says so.
 """
 
@@ -51,14 +51,14 @@ def default_of(setting: Field) -> Any:
 def descriptor(setting: Field) -> ParameterDescriptor:
     """Describe a setting: what it is, its unit, its range, when it may change."""
     about = setting.metadata
-    unit = f" [{about['unit']}]" if about.get("unit") else ""
+    unit = f" [{about['unit']}]" if about["unit"] else ""
     result = ParameterDescriptor(description=about["description"] + unit)
-    constraints = [] if about.get("live") else ["takes effect when the node is configured"]
-    if "choices" in about:
+    constraints = [] if about["live"] else ["takes effect when the node is configured"]
+    if about["choices"]:
         constraints.append("one of: " + ", ".join(about["choices"]))
     result.additional_constraints = "; ".join(constraints)
-    if "range" in about:
-        low, high = about["range"]
+    if about["limits"]:
+        low, high = about["limits"]
         if isinstance(setting.default, int):
             result.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
         else:
@@ -89,8 +89,8 @@ def declare(node: Node, config: type) -> None:
                 f"parameter '{name}' expects {_type_name(setting)}, got {got!r} ({type(got).__name__})"
             ) from None
         except InvalidParameterValueException:
-            low, high = setting.metadata["range"]
-            unit = f" {setting.metadata['unit']}" if setting.metadata.get("unit") else ""
+            low, high = setting.metadata["limits"]
+            unit = f" {setting.metadata['unit']}" if setting.metadata["unit"] else ""
             raise ParameterError(
                 f"parameter '{name}' expects {low} to {high}{unit}, got {overrides[name].value}"
             ) from None
@@ -128,7 +128,7 @@ def check_changes(config: type, changes: list[Parameter], *, configured: bool) -
         setting = known.get(parameter.name)
         if setting is None:
             continue
-        if configured and not setting.metadata.get("live"):
+        if configured and not setting.metadata["live"]:
             reason = f"'{parameter.name}' takes effect when the node is configured: deactivate and clean it up first"
             return SetParametersResult(successful=False, reason=reason)
         try:
@@ -139,7 +139,7 @@ def check_changes(config: type, changes: list[Parameter], *, configured: bool) -
 
 
 def _check_choice(name: str, setting: Field, value: Any) -> None:
-    choices = setting.metadata.get("choices")
+    choices = setting.metadata["choices"]
     if choices and value not in choices:
         raise ParameterError(f"parameter '{name}' expects one of {', '.join(choices)}, got '{value}'")
 

@@ -1,6 +1,19 @@
 """Named quality-of-service profiles: what is subscribed and published how, and why (REP-2003)."""
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 # Best effort connects to reliable and best-effort publishers alike. Of images only the newest is of interest.
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT, history=HistoryPolicy.KEEP_LAST)
@@ -26,3 +39,42 @@ STATIC_TF = QoSProfile(
 )
 
 CLOCK = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, history=HistoryPolicy.KEEP_LAST)
+
+
+def subscribe(
+    node: Node,
+    message_type: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    profile: QoSProfile,
+    *,
+    on_incompatible: Callable[[str], None],
+) -> Subscription:
+    """Subscribe with a profile that parameters may change (`qos_overrides./topic.subscription.reliability`).
+
+    Args:
+        node: that subscribes.
+        message_type: of the topic.
+        topic: relative to the node.
+        callback: takes the messages.
+        profile: unless the parameters say otherwise.
+        on_incompatible: takes a complaint about a publisher whose profile offers less.
+
+    """
+    resolved = node.resolve_topic_name(topic)
+
+    def incompatible(event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        on_incompatible(
+            f"a publisher of {resolved} is not heard: it offers less {policy} than is asked for; change its QoS, or "
+            f"this side's by the parameters qos_overrides.{resolved}.subscription"
+        )
+
+    return node.create_subscription(
+        message_type,
+        topic,
+        callback,
+        profile,
+        event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+    )

@@ -1,4 +1,4 @@
-"""The thread that localizes: it always takes the newest image, because a late pose is worth less than a fresh one."""
+"""A thread that always takes the newest of what it gets: a late pose, or picture, is worth less than a fresh one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class NewestWorker(Generic[Item]):
         *,
         on_drop: Callable[[], None],
         on_error: Callable[[Exception], None],
+        name: str = "localizer",
     ) -> None:
-        """Start the thread."""
+        """Start the thread under a name."""
         self._process, self._on_drop, self._on_error = process, on_drop, on_error
         self._changed = threading.Condition()
         self._waiting: Item | None = None
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="localizer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, item: Item) -> None:

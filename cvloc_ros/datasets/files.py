@@ -1,0 +1,113 @@
+"""Files of published data sets: read, or named with the path expected and where to get them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+
+class DatasetError(RuntimeError):
+    """A data set's file is missing or wrong; the message says what was expected where, what came and what to do."""
+
+
+def require(path: Path, what: str, source: str) -> Path:
+    """Return a file's path if it is there.
+
+    Args:
+        path: where the published layout has it.
+        what: it is, in words.
+        source: where it comes from.
+
+    Raises:
+        DatasetError: there is no such file.
+
+    """
+    if not path.is_file():
+        raise DatasetError(f"expected {what} at {path}, but there is no such file: get it from {source}")
+    return path
+
+
+def read_rgb(path: Path, what: str, source: str) -> np.ndarray:
+    """Read an image as RGB uint8 (H, W, 3).
+
+    Raises:
+        DatasetError: there is no such file, or it is no image.
+
+    """
+    data = np.fromfile(require(path, what, source), np.uint8)
+    # a camera's calibration belongs to the pixels as they are stored: an orientation tag must not turn them
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise DatasetError(
+            f"expected {what} at {path}, but its {data.size} bytes do not decode: the file is cut off or something "
+            f"else; get it again from {source}"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_lines(path: Path, what: str, source: str, *, fields: Sequence[int]) -> list[list[str]]:
+    """Read the lines of a list, split at white space; empty lines are left out.
+
+    Args:
+        path: of the list.
+        what: it is, in words.
+        source: where it comes from.
+        fields: how many a line may have.
+
+    Raises:
+        DatasetError: there is no such file, it is empty or a line has another number of fields.
+
+    """
+    text = require(path, what, source).read_text(errors="replace")
+    numbered = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, line) for number, line in numbered if line]
+    for number, line in lines:
+        if len(line) not in fields:
+            raise DatasetError(
+                f"expected {what} with {' or '.join(map(str, fields))} fields a line, but line {number} of {path} has "
+                f"{len(line)}: get it again from {source}"
+            )
+    if not lines:
+        raise DatasetError(f"expected {what}, but {path} is empty: get it again from {source}")
+    return [line for _, line in lines]
+
+
+def read_yaml(path: Path, what: str, source: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        DatasetError: there is no such file, or it is something else.
+
+    """
+    try:
+        # OpenCV and older ROS tools begin their files with a directive that YAML does not know
+        text = require(path, what, source).read_text(errors="replace").replace("%YAML:1.0", "", 1)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DatasetError(f"expected {what} in YAML at {path}, but it does not parse: {error}") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"expected {what} in YAML at {path}, got {type(content).__name__}: get it from {source}")
+    return content
+
+
+def numbers(words: Sequence[Any], path: Path) -> np.ndarray:
+    """Return words, or what YAML made of them, as floats (N,).
+
+    Raises:
+        DatasetError: one is no finite number.
+
+    """
+    text = " ".join(map(str, words))
+    try:
+        values = np.array([float(word) for word in words])
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"expected numbers in {path}, got '{text:.200}': {error}") from error
+    if not np.isfinite(values).all():
+        raise DatasetError(f"expected finite numbers in {path}, got '{text:.200}': leave such a frame out")
+    return values

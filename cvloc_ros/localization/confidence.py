@@ -1,0 +1,85 @@
+"""How far a track may be believed: what images have said about it, and for how long they have said nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cvloc_ros.geometry import SE2
+from cvloc_ros.localization.hypotheses import Credit, log_ratio
+from cvloc_ros.localization.tracker_config import TrackerConfig, TrackerState
+from cvloc_ros.localization.types import Localization
+
+_TELLING = 12.0  # metres: most of a smaller box is near the track anyway, wherever the vehicle is
+_DOUBTED, _REFUTED = 0.0, -3.0  # log odds under which a track is not sure, and under which it is given up
+_START, _MOST = 4.0, 6.0  # log odds of a track that has won, and the most that a long good way earns
+
+
+class Confidence:
+    """TRACKING, DEGRADED or LOST."""
+
+    def __init__(self, config: TrackerConfig) -> None:
+        """Start with nothing confirmed."""
+        self._config = config
+        self.confirmed = False
+        """Whether localizations have confirmed the pose."""
+        self.lost = False
+        """Whether they had, but what they confirmed has been given up since."""
+        self._credit = Credit(most=_MOST)
+        self._stamp = 0  # of the last accepted localization
+        self._travelled = 0.0
+
+    @property
+    def log_odds(self) -> float:
+        """What images have said about the track."""
+        return self._credit.log_odds
+
+    @property
+    def refuted(self) -> bool:
+        """Whether images have said for long that the vehicle is elsewhere."""
+        return self.confirmed and self.log_odds <= _REFUTED
+
+    def confirm(self, stamp: int, travelled: float) -> None:
+        """Note that localizations have agreed on the pose."""
+        self.confirmed, self.lost = True, False
+        self._credit = Credit(log_odds=_START, weighed=travelled, most=_MOST)
+        self.accept(stamp, travelled)
+
+    def accept(self, stamp: int, travelled: float) -> float:
+        """Note that a localization has been taken in; return the metres since the one before."""
+        moved, self._stamp, self._travelled = travelled - self._travelled, stamp, travelled
+        return moved
+
+    def lose(self) -> None:
+        """Give the pose up."""
+        self.confirmed, self.lost = False, True
+
+    def restart(self) -> None:
+        """Forget what was confirmed: the pose is another one now."""
+        self.confirmed = self.lost = False
+
+    def weigh(self, localization: Localization, T_map_base: SE2, covariance: np.ndarray, travelled: float) -> None:
+        """Weigh the track, whose pose at the stamp is given, by a localization of a large box."""
+        if min(localization.search_box[:2]) >= _TELLING:
+            ratio = log_ratio(localization, T_map_base, covariance)
+            if ratio is not None:
+                self._credit.weigh(ratio, travelled)
+
+    def state(self, stamp: int, travelled: float) -> TrackerState | None:
+        """Return the state of a pose that is, or was, confirmed; None if it never was."""
+        if not self.confirmed:
+            return TrackerState.LOST if self.lost else None
+        return TrackerState.DEGRADED if self.doubt(stamp, travelled) else TrackerState.TRACKING
+
+    def doubt(self, stamp: int, travelled: float) -> str:
+        """Return why a confirmed pose is not sure, for people; empty if it is."""
+        seconds, metres = (stamp - self._stamp) * 1e-9, travelled - self._travelled
+        if metres > self._config.degraded_distance or seconds > self._config.degraded_time:
+            return f"localizations: none accepted for {metres:.0f} m and {seconds:.1f} s"
+        if self.log_odds < _DOUBTED:
+            return "localizations: the last ones were of another place"
+        return ""
+
+    def too_long_alone(self, travelled: float, covariance: np.ndarray) -> bool:
+        """Whether a pose of this 3x3 covariance has gone without localizations for too long to be followed."""
+        sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
+        return travelled - self._travelled > self._config.lost_distance or sigma > self._config.lost_sigma

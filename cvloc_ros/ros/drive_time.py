@@ -1,0 +1,76 @@
+"""Which time the drive is in: what is of now and what of a pass before, whether time stands still or jumped back.
+
+Time jumps back when a bag begins again, or somebody seeks in it. Which message shows it first is chance: /clock or
+odometry. Whoever does, everything is reset once; the other one then finds nothing that is newer than itself. Steps of
+less than `JUMP`, as between a clock's publishers, are no jumps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.node import Node
+
+JUMP = 1_000_000_000
+"""Nanoseconds backwards from which time has jumped."""
+
+
+class DriveTime:
+    """Watches /clock and the stamps of odometry; on the executor's thread."""
+
+    def __init__(self, node: Node, *, on_jump: Callable[[float], None]) -> None:
+        """Call ``on_jump(seconds)`` once for every jump back."""
+        self._node, self._on_jump = node, on_jump
+        self._newest: int | None = None  # stamp of odometry
+        self._shown, self._shown_at = 0, time.monotonic()  # what /clock showed last, and since when
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-JUMP), on_clock_change=False)
+        self._handle = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._handle.unregister()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether time comes from /clock."""
+        return bool(self._node.get_parameter("use_sim_time").value)
+
+    @property
+    def now(self) -> int:
+        """The node's time, nanoseconds; 0 before the first /clock."""
+        return self._node.get_clock().now().nanoseconds
+
+    def stands_still_for(self) -> float:
+        """Return for how many seconds of real time /clock has shown the same; to be asked every second or so."""
+        now = self.now
+        if not self.simulated or now != self._shown:
+            self._shown, self._shown_at = now, time.monotonic()
+        return time.monotonic() - self._shown_at
+
+    def is_of_this_pass(self, stamp: int) -> bool:
+        """Whether a message belongs to the time that /clock shows, not to the end of a bag that has just looped."""
+        now = self.now
+        return not self.simulated or now == 0 or stamp < now + JUMP
+
+    def odometry(self, stamp: int) -> bool:
+        """Take note of an odometry stamp; return whether it is newer than all before (of this pass)."""
+        if self._newest is not None and stamp <= self._newest - JUMP:
+            before, self._newest = self._newest, None
+            self._on_jump((stamp - before) * 1e-9)
+        newer = self._newest is None or stamp > self._newest
+        if newer:
+            self._newest = stamp
+        return newer
+
+    def reset(self) -> None:
+        """Forget the odometry's time."""
+        self._newest = None
+
+    def _clock_jumped(self, jump: TimeJump) -> None:
+        if self._newest is None or self._newest < self.now + JUMP:
+            return  # nothing is known yet, or odometry has told before
+        self._newest = None
+        self._on_jump(jump.delta.nanoseconds * 1e-9)

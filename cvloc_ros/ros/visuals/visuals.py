@@ -1,0 +1,221 @@
+"""The viewers' topics: what is wanted of each, and the two threads in which it is made.
+
+Neither the thread that localizes nor the executor's draws anything: they hand over what they have, if somebody
+subscribes, and go on. One thread makes what belongs to an image (~/bev, ~/matches, ~/markers, ~/debug/overlay) from
+the newest one; the other one, once a second, what lies on the map (~/satellite_tiles, ~/satellite_points, ~/path and
+the track of fixes). So slow imagery holds up neither localization nor pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Point, PoseStamped
+from nav_msgs.msg import Path
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import Marker, MarkerArray
+
+from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
+from cvloc_ros.geometry import SE2
+from cvloc_ros.imagery import SatelliteMap
+from cvloc_ros.localization.types import Frame, Localization
+from cvloc_ros.ros import conversions, qos
+from cvloc_ros.ros.publishers import Publishers, is_wanted
+from cvloc_ros.ros.visuals import markers
+from cvloc_ros.ros.visuals.cloud import bev_cloud, satellite_cloud
+from cvloc_ros.ros.visuals.tiles import SatelliteTiles
+from cvloc_ros.ros.visuals.track import Track
+from cvloc_ros.ros.worker import NewestWorker
+
+_MAP_PERIOD = 1.0  # seconds of real time
+_PATH_STEP, _PATH_LENGTH = 1.0, 1000  # metres between poses at first, poses at most: 80 kB a message
+_GNSS_STEP, _GNSS_LENGTH = 1.0, 500
+_POINTS_STEP = 25.0  # metres of travel after which the satellite image's points are those around the new place
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the vehicle is thought to be: metres in the map, and how sure that is (None: only a fix is known)."""
+
+    x: float
+    y: float
+    sigma: float | None
+    stamp: int
+
+
+class Visuals:
+    """Publishes what people look at; see the module's docstring."""
+
+    def __init__(
+        self,
+        node: Node,
+        publishers: Publishers,
+        *,
+        satellite_map: SatelliteMap,
+        frame_id: str,
+        satellite: str,
+        state: Callable[[], str],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        """Advertise and start the threads.
+
+        Args:
+            node: reads the parameter ``visuals.period`` from it.
+            publishers: where to advertise.
+            satellite_map: where pictures, tiles and points are cut from.
+            frame_id: the map's.
+            satellite: "both", "tiles", "points" or "none": how the satellite image may be had.
+            state: returns the tracker's state.
+            on_error: is called with what goes wrong in the threads.
+
+        """
+        self._node, self._map, self._frame_id, self._state = node, satellite_map, frame_id, state
+        advertise = publishers.advertise
+        self._overlay = advertise(Image, "~/debug/overlay")
+        self._bev = advertise(PointCloud2, "~/bev")
+        self._matches = advertise(MarkerArray, "~/matches")
+        self._markers = advertise(MarkerArray, "~/markers")
+        self._path = advertise(Path, "~/path")
+        self._tiles_topic = self._points_topic = None
+        if satellite in ("both", "tiles"):
+            self._tiles_topic = advertise(MarkerArray, "~/satellite_tiles", qos.LATCHED)
+        if satellite in ("both", "points"):
+            self._points_topic = advertise(PointCloud2, "~/satellite_points", qos.LATCHED)
+        self.built: Counter[str] = Counter()
+        """How many messages were made, by topic."""
+        self._drawn = -np.inf  # when a frame was last handed over, time.monotonic()
+        self._place: _Place | None = None
+        self._travelled: Track[PoseStamped] = Track(step=_PATH_STEP, most=_PATH_LENGTH)
+        self._fixes: Track[Point] = Track(step=_GNSS_STEP, most=_GNSS_LENGTH)
+        self._tiles = SatelliteTiles(satellite_map, frame_id=frame_id)
+        self._tile_viewers: set[tuple[int, ...]] = set()
+        self._points_centre: tuple[float, float] | None = None
+        self._was_reset = False
+
+        def nothing() -> None:  # a picture that nobody needs any more
+            pass
+
+        self._frames: NewestWorker[tuple[Frame, Localization]] = NewestWorker(
+            self._draw_frame, on_drop=nothing, on_error=on_error, name="visuals: frames"
+        )
+        self._maps: NewestWorker[_Place] = NewestWorker(
+            self._draw_map, on_drop=nothing, on_error=on_error, name="visuals: map"
+        )
+        self._timer = node.create_timer(_MAP_PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> None:
+        """End the threads; before the publishers are withdrawn."""
+        self._node.destroy_timer(self._timer)
+        self._frames.stop()
+        self._maps.stop()
+
+    def reset(self) -> None:
+        """Begin a new drive: tracks are forgotten, and viewers, who forget their markers, get them again."""
+        self._frames.clear()
+        self._travelled.clear()
+        self._fixes.clear()
+        self._place = None
+        self._was_reset = True
+
+    # The thread that localizes
+
+    def frame(self, frame: Frame, localization: Localization) -> None:
+        """Hand over an image and what was found, if anybody looks and the last one is old enough."""
+        now = time.monotonic()
+        due = now - self._drawn >= self._node.get_parameter("visuals.period").value
+        if due and any(is_wanted(topic) for topic in (self._overlay, self._bev, self._matches, self._markers)):
+            self._drawn = now
+            self._frames.put((frame, localization))
+
+    # The executor's thread
+
+    def pose(self, pose: SE2, covariance: np.ndarray, *, stamp: int) -> None:
+        """Take in the fused pose and its covariance (3, 3)."""
+        sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
+        self._place = _Place(pose.x, pose.y, sigma, stamp)
+        self._travelled.extend(
+            pose.x, pose.y, lambda: conversions.to_pose_stamped(pose, stamp=stamp, frame_id=self._frame_id)
+        )
+
+    def fix(self, position: np.ndarray, stamp: int) -> None:
+        """Take in a GNSS fix, (2,) metres in the map."""
+        x, y = (float(value) for value in position)
+        if self._place is None or self._place.sigma is None:
+            self._place = _Place(x, y, None, stamp)
+        self._fixes.extend(x, y, lambda: markers.gnss_point(x, y))
+
+    def _tick(self) -> None:
+        topics = (self._path, self._markers, self._tiles_topic, self._points_topic)
+        if self._place is not None and any(topic is not None and is_wanted(topic) for topic in topics):
+            self._maps.put(self._place)
+
+    # The frames' own thread
+
+    def _draw_frame(self, seen: tuple[Frame, Localization]) -> None:
+        frame, localization = seen
+        if is_wanted(self._markers):
+            self._publish_markers(self._markers, markers.pose_markers(localization, frame_id=self._frame_id))
+        if is_wanted(self._matches):
+            self._publish_markers(self._matches, markers.match_markers(localization, frame_id=self._frame_id))
+        if is_wanted(self._bev):
+            self._publish(self._bev, bev_cloud(frame, localization, frame_id=self._frame_id))
+        if is_wanted(self._overlay):
+            patch = self._map.patch(localization.prior.T_map_base, OVERLAY_GRID)
+            picture = draw_overlay(frame, patch, localization, state=self._state(), credit=self._map.attribution)
+            message = conversions.to_image(picture, stamp=localization.stamp, frame_id=self._frame_id)
+            self._publish(self._overlay, message)
+
+    # The map's own thread
+
+    def _draw_map(self, place: _Place) -> None:
+        if is_wanted(self._path):
+            header = conversions.header(place.stamp, self._frame_id)
+            self._publish(self._path, Path(header=header, poses=self._travelled.items()))
+        if is_wanted(self._markers):
+            text = markers.state_marker(self._state(), place.x, place.y, sigma=place.sigma, frame_id=self._frame_id)
+            track = markers.gnss_marker(self._fixes.items(), frame_id=self._frame_id)
+            self._publish_markers(self._markers, [text, track])
+        if self._tiles_topic is not None:
+            self._publish_tiles(self._tiles_topic, place)
+        if self._points_topic is not None:
+            self._publish_points(self._points_topic, place)
+
+    def _publish_tiles(self, topic: Publisher, place: _Place) -> None:
+        if not is_wanted(topic):
+            self._tiles.forget()
+            self._tile_viewers.clear()
+            return
+        # Who comes late has only the last message, not all tiles; counting would miss one who takes another's place.
+        subscribers = self._node.get_subscriptions_info_by_topic(topic.topic_name)
+        viewers = {tuple(subscriber.endpoint_gid) for subscriber in subscribers}
+        again = self._was_reset or bool(viewers - self._tile_viewers)
+        self._was_reset, self._tile_viewers = False, viewers
+        changes = self._tiles.move(place.x, place.y)
+        if again:
+            changes = self._tiles.all()
+        if changes:
+            self._publish_markers(topic, changes)
+
+    def _publish_points(self, topic: Publisher, place: _Place) -> None:
+        if not is_wanted(topic):
+            self._points_centre = None
+            return
+        centre = self._points_centre
+        if centre is None or np.hypot(place.x - centre[0], place.y - centre[1]) > _POINTS_STEP:
+            self._publish(topic, satellite_cloud(self._map, place.x, place.y, frame_id=self._frame_id))
+            self._points_centre = (place.x, place.y)
+
+    def _publish_markers(self, topic: Publisher, content: list[Marker]) -> None:
+        self._publish(topic, MarkerArray(markers=content))
+
+    def _publish(self, topic: Publisher, message: Any) -> None:
+        topic.publish(message)
+        self.built[topic.topic_name.rsplit("/", 1)[-1]] += 1

@@ -1,0 +1,29 @@
+"""Bags made from other bags, for tests of what is missing or wrong in one."""
+
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+
+
+def rewrite(source, target, *, drop=(), rename=None, edit=None, storage=StoragePlugin.MCAP):
+    """Copy a bag with some topics left out or renamed; ``edit`` maps a topic to a change of its messages.
+
+    Arrays of messages are read-only: a change replaces them.
+    """
+    rename, edit = rename or {}, edit or {}
+    with AnyReader([source]) as reader, Writer(target, version=9, storage_plugin=storage) as writer:
+        connections = {
+            c.topic: writer.add_connection(rename.get(c.topic, c.topic), c.msgtype, typestore=STORE)
+            for c in reader.connections
+            if c.topic not in drop
+        }
+        for connection, stamp, data in reader.messages():
+            if connection.topic in edit:
+                message = STORE.deserialize_cdr(data, connection.msgtype)
+                edit[connection.topic](message)
+                data = STORE.serialize_cdr(message, connection.msgtype)
+            if connection.topic in connections:
+                writer.write(connections[connection.topic], stamp, data)
+    return target
