@@ -17,7 +17,7 @@ from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
-BENT = 0.25  # of the recoloured images: share with a bent tone curve
+BENT = 0.3  # of the recoloured images: share with a bent tone curve
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AugmentConfig:
     """
 
     natural_towns: int = 30
-    scatter: float = 0.4
+    scatter: float = 0.5
     mirrored: float = 0.5
     blank_ground: float = 0.03
     partial_coverage: float = 0.1
