@@ -83,6 +83,7 @@ class VoteFlow(nn.Module):
         self.coarse_sharpness = nn.Parameter(torch.tensor(3.0))  # log of the vote's inverse temperature
         self.fine_sharpness = nn.Parameter(torch.tensor(3.0))
         self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
+        self.tilt_gain = nn.Parameter(torch.tensor(0.7))  # log: the flow, unsure, shows less tilt than there is
         self._register_grids()
 
     def _register_grids(self) -> None:
@@ -198,7 +199,7 @@ class VoteFlow(nn.Module):
             out.scales.append(scale)
             out.weights.append(weight)
             flow = flow.permute(0, 2, 3, 1)
-            tilt = solve_tilt(
+            solved = solve_tilt(
                 points.flatten(1, 2),
                 flow.flatten(1, 2),
                 weight.flatten(1) * self.match_information.exp(),
@@ -206,6 +207,7 @@ class VoteFlow(nn.Module):
                 start=tilt,
                 sigma=self.config.tilt_sigma,
             )
+            tilt = tilt + self.tilt_gain.exp() * (solved - tilt)
             source, moved = self.ground_points(camera, tilt), self.place(points + flow, pose)
             solution, out.solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
             solution = torch.where(out.solved[:, None], solution, pose)

@@ -54,7 +54,7 @@ class VoteFlowConfig:
     fine_heading_step_degrees: float = 1.0
     tilt_degrees: float = 0.3
     window: int = 5
-    iterations: int = 2
+    iterations: int = 3
     coarse_channels: int = 16
     fine_channels: int = 24
     bev_hidden: int = 64
