@@ -63,7 +63,7 @@ def pose_markers(localization: Localization, *, frame_id: str) -> list[Marker]:
         arrow = _marker(name, Marker.TRIANGLE_LIST, stamp=localization.stamp, frame_id=frame_id)
         arrow.pose = to_pose(pose)
         arrow.scale.x = arrow.scale.y = arrow.scale.z = 1.0
-        arrow.color = to_color(tint)
+        arrow.color = to_color(tint, alpha=0.6)  # the ellipse may be smaller
         arrow.points = _points(_ARROW[list(_ARROW_TRIANGLES)], _ABOVE[name])
         arrow.colors = [arrow.color] * len(arrow.points)  # colours of its own are not dimmed by RViz's light
         outline = _marker(name, Marker.LINE_STRIP, stamp=localization.stamp, frame_id=frame_id, marker_id=1)

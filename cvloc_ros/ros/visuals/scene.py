@@ -12,6 +12,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import Marker, MarkerArray
 
+from cvloc_ros.datasets.image_decoding import decode_file
 from cvloc_ros.ros import qos
 from cvloc_ros.ros.images import from_image
 
@@ -107,7 +108,7 @@ def draw_textures(markers: list[Marker], *, west: float, north: float, rows: int
     for marker in markers:
         if not marker.texture_resource.startswith("embedded://") or marker.type != Marker.TRIANGLE_LIST:
             continue
-        texture = cv2.imdecode(np.frombuffer(marker.texture.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        texture = decode_file(np.frombuffer(marker.texture.data, np.uint8))
         tint = np.array([marker.color.r, marker.color.g, marker.color.b])
         places = np.array([[point.x, point.y] for point in marker.points])
         # A texture coordinate of 0 is the outer border of the first pixel, whose centre OpenCV calls 0.
