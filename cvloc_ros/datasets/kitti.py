@@ -78,9 +78,8 @@ class Kitti:
         fields = 1 if split == "train" else 4
         lines = read_lines(path, f"the list of KITTI's split '{split}'", _LISTS, fields=[fields])
         self.names = [line[0] for line in lines]
-        self._shifts = (
-            None if split == "train" else numbers([word for x in lines for word in x[1:]], path).reshape(-1, 3)
-        )
+        shifts = numbers([word for line in lines for word in line[1:]], path)
+        self._shifts = None if split == "train" else shifts.reshape(-1, 3)
         self._calibration = cache(lambda date: read_calibration(self.root / "raw_data" / date))
 
     def __len__(self) -> int:
