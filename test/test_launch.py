@@ -144,9 +144,7 @@ def bag(tmp_path_factory):
 
 
 def node(actions, executable):
-    found = [action for action in actions if action.options.get("executable") == executable]
-    assert len(found) <= 1
-    return found[0].options if found else None
+    return next((each.options for each in actions if each.options.get("executable") == executable), None)
 
 
 def lines(actions):
@@ -178,9 +176,8 @@ def test_what_is_given_comes_after_the_parameter_file(start, bag, installed):
         "use_sim_time": True,
         "tf.publish": "none",
     }
-    localizer = node(actions, "localizer")
-    assert dict(localizer["remappings"]) == {"image": "/a/image_raw", "fix": "/better"}
-    assert localizer["namespace"] == "car"
+    assert dict(node(actions, "localizer")["remappings"]) == {"image": "/a/image_raw", "fix": "/better"}
+    assert node(actions, "localizer")["namespace"] == "car"
 
 
 @pytest.mark.parametrize("file", ["localizer", "kitti", "oxford"])
@@ -217,8 +214,9 @@ def test_data_set_files_remap_the_inputs_and_arguments_win(start):
     assert topics["image"] == "/mine" and topics["fix"] == "/robotcar/ins/gps"
 
 
-def test_bag_says_which_topics_there_are(start, bag):
-    actions = start(bag=str(bag), rate="0.5", loop="true")
+def test_bag_says_which_topics_there_are(start, bag, monkeypatch):
+    monkeypatch.setenv("HOME", str(bag.parent))
+    actions = start(bag="~/drive", rate="0.5", loop="true")
     localizer = node(actions, "localizer")
     assert dict(localizer["remappings"]) == {
         "image": "/camera/image",
@@ -256,15 +254,12 @@ def test_argument_that_cannot_be_used_is_named(start, arguments, complaint):
 
 
 def test_missing_packages_are_named_and_everything_else_starts(start):
-    actions = start(ekf="true", rviz="true", foxglove="true")
+    wanted = {"ekf": "robot_localization", "rviz": "rviz2", "foxglove": "foxglove_bridge"}
+    actions = start(**dict.fromkeys(wanted, "true"))
     assert lines(actions) == [
-        f"{argument}:=true needs {package}, which is not installed: sudo apt install ros-jazzy-{deb}. "
-        "All else is started."
-        for argument, package, deb in (
-            ("ekf", "robot_localization", "robot-localization"),
-            ("rviz", "rviz2", "rviz2"),
-            ("foxglove", "foxglove_bridge", "foxglove-bridge"),
-        )
+        f"{argument}:=true needs {package}, which is not installed: sudo apt install ros-jazzy-"
+        f"{package.replace('_', '-')}. All else is started."
+        for argument, package in wanted.items()
     ]
     assert node(actions, "localizer") and not node(actions, "rviz2") and not node(actions, "foxglove_bridge")
     assert "tf.publish" not in settings_of(actions), "nobody else owns map -> odom"
