@@ -206,7 +206,7 @@ def _result(bag: Bag, heard: Heard, *, datum: LocalFrame, imagery: str, paramete
         samples=heard.samples,
         settings={"topics": bag.topics, "parameters": dict(parameters)},
         attribution=SatelliteMap.open(imagery, datum).attribution,
-        notes=list(bag.notes),
+        notes=[],
     )
     for event in bag:
         if isinstance(event, OdometryEvent):
@@ -216,6 +216,7 @@ def _result(bag: Bag, heard: Heard, *, datum: LocalFrame, imagery: str, paramete
             result.fixes.append(FixRecord(event.stamp, position, event.covariance))
         elif isinstance(event, TruthEvent):
             result.truth.append((event.stamp, event.T_map_base))
+    result.notes.extend(bag.notes)
     return result.with_truth()
 
 
