@@ -29,7 +29,10 @@ SWITCH = ["true", "false"]
 
 ARGUMENTS = [
     DeclareLaunchArgument(
-        "imagery", default_value="", description="Satellite image: anything rasterio opens (GeoTIFF, COG, VRT, ...)."
+        "imagery",
+        default_value="",
+        description="Satellite image: a GeoTIFF, COG, VRT, MBTiles, ..., a folder of tiles, or a tile server's "
+        "https://.../{z}/{x}/{y}. Several, separated by |, fill one another's gaps.",
     ),
     DeclareLaunchArgument(
         "datum", default_value="", description="Origin of the map as 'latitude, longitude'; else the imagery's centre."

@@ -177,10 +177,10 @@ def missing(package: str, *, argument: str) -> str:
 
 
 def viewer_remaps(rviz_config: Path, namespace: str) -> list[tuple[str, str]]:
-    """Return the remaps that make an RViz config, which names /cvloc/..., show a node in a namespace."""
+    """Return the remaps with which an RViz config, which names /cvloc/... and /initialpose, serves a namespace."""
     if not namespace.strip("/"):
         return []
-    topics = sorted(set(re.findall(r"(?<![\w/])/cvloc/[\w/]+", rviz_config.read_text())))
+    topics = sorted(set(re.findall(r"(?<![\w/])/(?:cvloc/[\w/]+|initialpose)", rviz_config.read_text())))
     return [(topic, f"/{namespace.strip('/')}{topic}") for topic in topics]
 
 
