@@ -69,7 +69,7 @@ class PaintedTown:
         columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
         rays = camera.rays(np.stack([columns, rows], axis=-1)) @ T_base_camera[:3, :3].T
         image = np.zeros((camera.height, camera.width, 3), np.uint8)
-        side = PinholeCamera.from_focal(1000, 1000, 450.0)  # 96 degrees: four overlap all round
+        side = PinholeCamera.from_focal(760, 440, 350.0, cy=20.0)  # 95 degrees: four overlap all round; little sky
         for yaw in np.radians([0, 90, 180, 270]):
             mount = camera_extrinsics(height=T_base_camera[2, 3], x=T_base_camera[0, 3], y=T_base_camera[1, 3], yaw=yaw)
             pixels, seen = side.project(rays @ mount[:3, :3])
