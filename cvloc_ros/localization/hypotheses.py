@@ -17,11 +17,12 @@ from cvloc_ros.localization.pose_filter import PoseFilter, correlation_factor
 from cvloc_ros.localization.types import Localization
 
 _KEPT = 10  # hypotheses
+_LONG_BELIEVED = 1000  # sightings of a track
 _CHI2_3DOF_999 = 16.266
 _TOLERANCE = (2.0, np.radians(3.0))  # m, rad: about one cell and a half of a posterior
 _CHANCE = 0.2  # share of the posterior near a pose above which it speaks for the pose
 _TRUST = 0.75  # a frame's quality is taken for no more than this: some are sure and wrong
-_INDEPENDENT = 3.0  # metres of travel after which a frame tells something new
+_INDEPENDENT = 5.0  # metres of travel after which a frame tells something new
 _LEAST = -4.0  # log odds fall no lower
 _DROPPED = -1.5  # log odds below which a hypothesis is given up
 _WINNING, _LEAD = 4.0, 3.0  # log odds of the winner, and by how much it must lead
@@ -178,6 +179,11 @@ class Hypotheses:
         enough = best.sightings >= sightings and best.seen - best.born >= distance
         leads = best.credit.log_odds >= max([_WINNING, *(odds + _LEAD for odds in (against, *others))])
         return best if enough and leads else None
+
+    def keep(self, displaced: PoseFilter, stamp: int, *, log_odds: float, travelled: float) -> None:
+        """Keep a track that another place has displaced: it was believed for long, and may win again."""
+        credit = Credit(log_odds, travelled)
+        self._kept.append(Hypothesis(displaced, stamp, credit, born=-np.inf, seen=travelled, sightings=_LONG_BELIEVED))
 
     def drop_near(self, T_map_base: SE2, T_odom_base: SE2) -> None:
         """Forget those that are no other place than a pose at ``T_odom_base``."""
