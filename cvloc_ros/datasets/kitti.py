@@ -183,8 +183,9 @@ def read_calibration(folder: Path) -> tuple[PinholeCamera, np.ndarray]:
     )
     P = cameras["P_rect_02"].reshape(3, 4)
     K = P[:, :3]
+    width, height = (int(n) for n in cameras["S_rect_02"])
     try:
-        camera = PinholeCamera(*(int(n) for n in cameras["S_rect_02"]), K)
+        camera = PinholeCamera(width, height, K)
     except ValueError as error:
         raise DatasetError(
             f"{folder / 'calib_cam_to_cam.txt'} describes no camera: {error}: get it from {_RAW}"

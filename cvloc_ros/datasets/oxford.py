@@ -118,7 +118,8 @@ class Oxford:
                 f"{image.shape[0]}: prepare the images as {_IMAGES} does"
             )
         truth = self.pose(index)
-        T_map_prior = SE2(*self._prior_position(index), truth.yaw)
+        east, north = self._prior_position(index)
+        T_map_prior = SE2(east, north, truth.yaw)
         radius = _LATTICE / 2 * float(np.sqrt(1 / abs(np.linalg.det(self._pixel_from_map[:, :2]))))
         return Item(
             name=name,
@@ -130,7 +131,8 @@ class Oxford:
 
     def pose(self, index: int) -> SE2:
         """Return a frame's true pose in the map without reading its image."""
-        return SE2(*(float(v) for v in self._positions[index]), float(self._yaws[index]))
+        east, north = self._positions[index]
+        return SE2(float(east), float(north), float(self._yaws[index]))
 
     def _prior_position(self, index: int) -> tuple[float, float]:
         M = self._pixel_from_map

@@ -128,7 +128,7 @@ class Vigor:
         if not self.aligned:
             yaw, prior_yaw = np.random.default_rng([self.seed, range(len(self))[index]]).uniform(-np.pi, np.pi, 2)
             sigma = np.pi / np.sqrt(3)  # of a uniform heading
-        radius = SIZE / 4 * float(np.linalg.norm(aerial.to_map([1, 0]) - aerial.to_map([0, 0])))
+        radius = SIZE / 4 * float(np.linalg.norm(np.diff(aerial.to_map(np.array([[0, 0], [1, 0]])), axis=0)))
         T_map_prior = SE2(0.0, 0.0, float(prior_yaw))
         return Item(
             name=self.names[index],
