@@ -205,7 +205,7 @@ def player(bag, given, topics, context):
     """Return the bag player, which begins when the localizer listens."""
     namespace = f"/{given('namespace').strip('/')}".rstrip("/")
     executable = Path(FindPackagePrefix("cvloc_ros").perform(context)) / "lib" / "cvloc_ros" / "cvloc"
-    command = [str(executable), "play", bag, "--rate", given("rate"), "--timeout", "60"]
+    command = [str(executable), "play", bag, "--rate", given("rate"), "--timeout", "300"]
     command += launching.player_options(bag, topics, namespace=namespace)
     if given("loop") == "true":
         command.append("--loop")

@@ -148,7 +148,7 @@ def node(actions, executable):
 
 
 def lines(actions):
-    return [action.options["msg"] for action in actions if type(action).__name__ == "LogInfo"]
+    return [each.options["msg"] for each in actions if type(each).__name__ == "LogInfo"]
 
 
 def settings_of(actions):
@@ -217,8 +217,7 @@ def test_data_set_files_remap_the_inputs_and_arguments_win(start):
 def test_bag_says_which_topics_there_are(start, bag, monkeypatch):
     monkeypatch.setenv("HOME", str(bag.parent))
     actions = start(bag="~/drive", rate="0.5", loop="true")
-    localizer = node(actions, "localizer")
-    assert dict(localizer["remappings"]) == {
+    assert dict(node(actions, "localizer")["remappings"]) == {
         "image": "/camera/image",
         "camera_info": "/camera/camera_info",
         "odom": "/odom",
@@ -226,7 +225,7 @@ def test_bag_says_which_topics_there_are(start, bag, monkeypatch):
     }
     assert settings_of(actions) == {"use_sim_time": True, "camera.transport": "compressed"}
     options = actions[-1].options["cmd"][1:]
-    assert options == (f"play {bag} --rate 0.5 --timeout 60 --wait-for /odom --exclude /cvloc/pose --loop".split()), (
+    assert options == (f"play {bag} --rate 0.5 --timeout 300 --wait-for /odom --exclude /cvloc/pose --loop".split()), (
         "what an earlier run published would mix with today's"
     )
 
@@ -234,8 +233,7 @@ def test_bag_says_which_topics_there_are(start, bag, monkeypatch):
 def test_topic_that_another_node_gives_need_not_be_in_the_bag(start, bag):
     actions = start(bag=str(bag), odom="/vo/odometry")
     assert dict(node(actions, "localizer")["remappings"])["odom"] == "/vo/odometry"
-    command = actions[-1].options["cmd"]
-    assert command[command.index("--wait-for") + 1] == "/camera/image/compressed"
+    assert "--wait-for /camera/image/compressed" in " ".join(actions[-1].options["cmd"])
 
 
 @pytest.mark.parametrize(
