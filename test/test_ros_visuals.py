@@ -1,6 +1,7 @@
 """What people look at: in the right place, the right way up, each tile once, and nothing for nobody."""
 
 import os
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -80,6 +81,7 @@ def localization():
         matches=Matches(base, patch, weights),
         posterior=posterior,
         milliseconds={"total": 1.0},
+        search_box=(6.0, 5.0, 0.1),
     )
 
 
@@ -219,10 +221,12 @@ class TestMarkers:
 
     def test_ellipses_have_two_sigma_and_do_not_outlive_their_image(self, localization):
         markers = pose_markers(localization, frame_id="map")
-        assert [marker.ns for marker in markers] == ["prior", "prior", "estimate", "estimate"]
+        assert [marker.ns for marker in markers] == ["prior", "prior", "estimate", "estimate", "prior"]
         outline = np.array([[p.x, p.y] for p in markers[3].points]) - [TRUE.x, TRUE.y]
         np.testing.assert_allclose(np.abs(outline).max(axis=0), [2 * 0.3, 2 * 0.5], rtol=0.01)
         assert all(marker.lifetime.sec > 0 for marker in markers)
+        box = PRIOR.T_map_base.inverse().apply(np.array([[p.x, p.y] for p in markers[4].points]))
+        np.testing.assert_allclose(np.abs(box), [[6.0, 5.0]] * 5)
         green, red = markers[2].color, pose_markers(replace(localization, accepted=False), frame_id="map")[2].color
         assert green.g > green.r and red.r > red.g
 
@@ -259,7 +263,7 @@ def ros(monkeypatch, tmp_path):
         executor.add_node(node)
     nodes[0].declare_parameter("visuals.period", 0.0)
 
-    def until(happened, timeout=20.0):
+    def until(happened, timeout=60.0):
         deadline = time.monotonic() + timeout
         while not happened():
             assert time.monotonic() < deadline, "did not happen"
@@ -324,7 +328,9 @@ def test_only_what_is_looked_at_is_made(ros, show, frame, localization):
     assert set(visuals.built) == {"matches", "path"}
 
 
-def test_viewers_see_everything_over_dds(ros, show, frame, localization, satellite_map):
+def test_viewers_see_everything_over_dds(ros, show, frame, localization, satellite_map, monkeypatch):
+    cut, threads = satellite_map.patch, set()
+    monkeypatch.setattr(satellite_map, "patch", lambda *args: threads.add(threading.current_thread()) or cut(*args))
     visuals, scene, until = show(satellite_map), Scene(), ros[2]
     scene.subscribe(ros[1])
     over = drive(visuals, frame, localization, 0.0)
@@ -340,6 +346,7 @@ def test_viewers_see_everything_over_dds(ros, show, frame, localization, satelli
     until(complete)
     assert not scene.problems
     assert scene.overlay.shape == (680, 1302, 3) and scene.overlay.std() > 20
+    assert len(threads) == 2 and threading.current_thread() not in threads, "nobody but the viewers waits for pictures"
     picture = draw_scene(scene, x=TRUE.x, y=TRUE.y, radius=40.0)
     wanted = cv2.resize(area(satellite_map, TRUE.x - 40, TRUE.y + 40, 200, 200, 0.4), picture.shape[1::-1])
     quiet = np.s_[700:, 500:]  # south-east of the vehicle, which looks north-east: nothing but tiles

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 DURATION = 75.0  # seconds
 TOWN_SIZE = 500.0  # metres
 VIEW_RADIUS = 50.0  # metres around the vehicle in markers.png
+VIEW_AT = 0.8  # share of the drive after which overlay.png and markers.png are taken: GNSS is back
 
 
 def demo(
@@ -28,7 +29,7 @@ def demo(
     played in real time over DDS into the node, and what the node publishes is compared with the truth.
 
     Writes OUT/world (map.tif and the bag, kept for the next time) and the same files as `cvloc run`: report.html,
-    pictures/, summary.json, trajectory.tum, frames.csv, run.mcap. Moreover, from the middle of the drive, what viewers
+    pictures/, summary.json, trajectory.tum, frames.csv, run.mcap. Moreover, from late in the drive, what viewers
     get of one image: overlay.png (the match picture) and markers.png (RViz's view from above).
     """
     from rich.console import Console
@@ -57,7 +58,7 @@ def demo(
                 accepted = sum(frame.accepted for frame in heard.frames)
                 note = f"{heard.frames[-1].state}, {accepted}/{len(heard.frames)} frames"
                 bar.update(task, completed=share, note=note)
-            if share > 0.5 and not views and heard.scene.image_stamp() is not None:
+            if share > VIEW_AT and not views and heard.scene.image_stamp() is not None:
                 views.append(heard.scene.copy())
 
         parameters = {"device": device}

@@ -41,13 +41,13 @@ _GNSS_STEP, _GNSS_LENGTH = 1.0, 500
 _POINTS_STEP = 25.0  # metres of travel after which the satellite image's points are those around the new place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Place:
-    """Where the vehicle is thought to be: metres in the map, and how sure that is (None: only a fix is known)."""
+    """Where the vehicle is thought to be: metres in the map, and the covariance (3, 3); None if it is only a fix."""
 
     x: float
     y: float
-    sigma: float | None
+    covariance: np.ndarray | None
     stamp: int
 
 
@@ -122,7 +122,7 @@ class Visuals:
         self._frames.clear()
         self._travelled.clear()
         self._fixes.clear()
-        self._place = None
+        self._place = self._points_centre = None
         self._was_reset = True
 
     # The thread that localizes
@@ -139,8 +139,7 @@ class Visuals:
 
     def pose(self, pose: SE2, covariance: np.ndarray, *, stamp: int) -> None:
         """Take in the fused pose and its covariance (3, 3)."""
-        sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
-        self._place = _Place(pose.x, pose.y, sigma, stamp)
+        self._place = _Place(pose.x, pose.y, covariance, stamp)
         self._travelled.extend(
             pose.x, pose.y, lambda: conversions.to_pose_stamped(pose, stamp=stamp, frame_id=self._frame_id)
         )
@@ -148,7 +147,7 @@ class Visuals:
     def fix(self, position: np.ndarray, stamp: int) -> None:
         """Take in a GNSS fix, (2,) metres in the map."""
         x, y = (float(value) for value in position)
-        if self._place is None or self._place.sigma is None:
+        if self._place is None or self._place.covariance is None:
             self._place = _Place(x, y, None, stamp)
         self._fixes.extend(x, y, lambda: markers.gnss_point(x, y))
 
@@ -180,7 +179,9 @@ class Visuals:
             header = conversions.header(place.stamp, self._frame_id)
             self._publish(self._path, Path(header=header, poses=self._travelled.items()))
         if is_wanted(self._markers):
-            text = markers.state_marker(self._state(), place.x, place.y, sigma=place.sigma, frame_id=self._frame_id)
+            text = markers.state_marker(
+                self._state(), place.x, place.y, covariance=place.covariance, frame_id=self._frame_id
+            )
             track = markers.gnss_marker(self._fixes.items(), frame_id=self._frame_id)
             self._publish_markers(self._markers, [text, track])
         if self._tiles_topic is not None:
@@ -190,8 +191,6 @@ class Visuals:
 
     def _publish_tiles(self, topic: Publisher, place: _Place) -> None:
         if not is_wanted(topic):
-            self._tiles.forget()
-            self._tile_viewers.clear()
             return
         # Who comes late has only the last message, not all tiles; counting would miss one who takes another's place.
         subscribers = self._node.get_subscriptions_info_by_topic(topic.topic_name)
@@ -206,7 +205,6 @@ class Visuals:
 
     def _publish_points(self, topic: Publisher, place: _Place) -> None:
         if not is_wanted(topic):
-            self._points_centre = None
             return
         centre = self._points_centre
         if centre is None or np.hypot(place.x - centre[0], place.y - centre[1]) > _POINTS_STEP:
