@@ -116,7 +116,7 @@ def test_manifest_names_the_message_packages_that_are_used():
     manifest = ElementTree.parse(ROOT / "package.xml").getroot()
     declared = {element.text for element in manifest.findall("exec_depend")}
     used = set()
-    for path in (ROOT / "cvloc_ros" / "ros").glob("*.py"):
+    for path in (ROOT / "cvloc_ros" / "ros").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
