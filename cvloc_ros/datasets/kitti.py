@@ -138,6 +138,20 @@ class Kitti:
         return np.random.default_rng([self.seed, range(len(self))[index]]).uniform(-1, 1, 3)
 
 
+def far_from(frames: Kitti, others: Kitti, distance: float) -> list[int]:
+    """Return the indices of the frames that are more than ``distance`` metres from all of the others.
+
+    Raises:
+        DatasetError: the GPS/IMU record of a frame of either is missing or wrong.
+
+    """
+    places, taken = frames.places(), others.places()
+    centre = LocalFrame(*places.mean(axis=0))
+    here, there = centre.to_enu(*places.T), centre.to_enu(*taken.T)
+    nearest = [np.square(there - point).sum(axis=1).min() for point in here]
+    return np.flatnonzero(np.array(nearest) > distance**2).tolist()
+
+
 def prior_to_vehicle(sx: float, sy: float, th: float) -> SE2:
     """Return the vehicle's true pose in the frame of the prior from the three numbers of a test line."""
     turn = SE2(0.0, 0.0, float(YAW * th))
