@@ -79,7 +79,8 @@ class Kitti:
         lines = read_lines(path, f"the list of KITTI's split '{split}'", _LISTS, fields=[fields])
         self.names = [line[0] for line in lines]
         shifts = numbers([word for line in lines for word in line[1:]], path)
-        self._shifts = None if split == "train" else shifts.reshape(-1, 3)
+        self.shifts = None if split == "train" else shifts.reshape(-1, 3)
+        """The numbers sx, sy and th of the lines (N, 3), see `prior_to_vehicle`; None for the training frames."""
         self._calibration = cache(lambda date: read_calibration(self.root / "raw_data" / date))
 
     def __len__(self) -> int:
@@ -112,7 +113,7 @@ class Kitti:
         T_base_camera = T_imu_camera.copy()
         T_base_camera[:3, 3] = 0.0, 0.0, CAMERA_HEIGHT
         truth = SE2(0.0, 0.0, float(oxts[5])) @ SE2(T_imu_camera[0, 3], T_imu_camera[1, 3])
-        shift = self._draw_shift(index) if self._shifts is None else self._shifts[index]
+        shift = self._draw_shift(index) if self.shifts is None else self.shifts[index]
         T_map_prior = truth @ prior_to_vehicle(*shift).inverse()
         path = self.root / "satmap" / drive / number
         satellite = read_rgb(path, "the satellite picture of a frame", _SATMAP)
