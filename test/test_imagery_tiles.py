@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from tile_server import LEVELS_PER_METRE, TO_WGS84, TileServer, place_picture, place_tile, tile_bounds
 
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, meters_per_pixel
-from cvloc_ros.imagery import ImageryError, SatelliteMap, raster_datum, satellite_map
+from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles, raster, raster_datum, satellite_map, tile_layer
 from cvloc_ros.imagery.tiles import Tile, TileError, decode_tile, tile_positions, zoom_for
 from cvloc_ros.imagery.uri import parse_layers
 
@@ -26,9 +26,12 @@ POSES = (SE2(0, 0, 0), SE2(3.21, -5.43, 0.7), SE2(-4.05, 2.22, -2.5))
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
-    """A cache of its own for every test, and mosaics of a few tiles."""
+    """A cache of its own for every test, mosaics of a few tiles, and no hurry on a busy machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CVLOC_OFFLINE", raising=False)
+    for module, name in ((tile_layer, "_PATIENCE"), (http_tiles, "_SILENCE"), (http_tiles, "_DEADLINE")):
+        monkeypatch.setattr(module, name, 100.0)
+    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 100)
     monkeypatch.setattr(satellite_map, "_MOSAIC_CELLS", 160)
     monkeypatch.setattr(satellite_map, "_PREFETCH_CELLS", 8)
 
@@ -116,8 +119,8 @@ class TestServers:
         assert all(agent.startswith("cvloc_ros/") for _, agent in server.requests)
 
     def test_cloud_optimized_geotiff_on_a_web_server(self, server, tmp_path):
-        raster = place_raster(tmp_path / "a.tif", tiled=True, blockxsize=256, blockysize=256)
-        server.files["/a.tif"] = Path(raster).read_bytes()
+        path = place_raster(tmp_path / "a.tif", tiled=True, blockxsize=256, blockysize=256)
+        server.files["/a.tif"] = Path(path).read_bytes()
         assert_in_place(f"{server.url}/a.tif", tolerance=0.08)
 
     def test_gdal_description_of_a_tile_service(self, server):
@@ -273,18 +276,18 @@ class TestFiles:
 
     @pytest.mark.parametrize("driver", ["GTiff", "COG", "VRT"])
     def test_rasters(self, tmp_path, driver):
-        raster = place_raster(tmp_path / "a.tif")
+        path = place_raster(tmp_path / "a.tif")
         if driver == "COG":
-            rasterio.shutil.copy(raster, tmp_path / "cog.tif", driver="COG")
-            raster = tmp_path / "cog.tif"
+            rasterio.shutil.copy(path, tmp_path / "cog.tif", driver="COG")
+            path = tmp_path / "cog.tif"
         if driver == "VRT":
             with (
-                rasterio.open(raster) as dataset,
+                rasterio.open(path) as dataset,
                 WarpedVRT(dataset, crs="EPSG:32633", resampling=Resampling.bilinear) as warped,
             ):
                 rasterio.shutil.copy(warped, tmp_path / "a.vrt", driver="VRT")
-            raster = tmp_path / "a.vrt"
-        assert_in_place(raster)
+            path = tmp_path / "a.vrt"
+        assert_in_place(path)
 
     def test_the_first_layer_has_priority(self, tmp_path, server):
         with rasterio.open(
@@ -336,8 +339,8 @@ class TestSetting:
     def test_tiles_have_no_centre(self, tmp_path):
         with pytest.raises(ImageryError, match="expected a datum"):
             raster_datum("https://a.example/{z}/{x}/{y}.png")
-        raster = place_raster(tmp_path / "a.tif")
-        assert raster_datum(f"https://a.example/{{z}}/{{x}}/{{y}}.png|{raster}") == raster_datum(raster)
+        path = place_raster(tmp_path / "a.tif")
+        assert raster_datum(f"https://a.example/{{z}}/{{x}}/{{y}}.png|{path}") == raster_datum(path)
 
     def test_the_server_s_address_may_come_from_the_environment(self, server, monkeypatch):
         monkeypatch.setenv("TILE_SERVER", server.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from cvloc_ros.geometry import LocalFrame
-from cvloc_ros.imagery.uri import ImageryError, LayerUri, cache_folder
+from cvloc_ros.imagery.uri import ImageryError, LayerUri, cache_folder, redacted
 
 WGS84 = CRS.from_epsg(4326)
 _STRETCH_SIZE = 1024  # pixels a side that are looked at to scale more than 8 bits to 8
@@ -27,7 +28,20 @@ _STRETCH_PERCENTILES = (0.5, 99.5)
 _TRANSFORM_TOLERANCE = 0.02  # source pixels; GDAL's own 0.125 is visible at 1 m/px
 _READ_ERRORS = (RasterioError, OSError)  # before rasterio 1.4 its I/O errors are only the latter
 _ATTRIBUTION_TAGS = ("attribution", "copyright", "tifftag_copyright")
+_HTTP_TIMEOUT = 10  # seconds for a request
 _LARGE = 2**26  # pixels: the range of a larger raster without overviews is taken from samples
+
+
+class _WithoutKeys(logging.Filter):
+    """Takes keys out of what rasterio logs: GDAL's messages hold addresses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), ()
+        return True
+
+
+for _name in ("rasterio", "rasterio.env", "rasterio._env", "rasterio._err", "rasterio._base", "rasterio._io"):
+    logging.getLogger(_name).addFilter(_WithoutKeys())
 
 
 def open_raster(uri: str) -> rasterio.DatasetReader:
@@ -220,7 +234,7 @@ def _palette_vrt(dataset: rasterio.DatasetReader) -> str:
 def gdal_options(uri: LayerUri) -> dict[str, Any]:
     """Return settings under which GDAL spends bounded time on a network, and says nothing that is secret."""
     options: dict[str, Any] = {
-        "GDAL_HTTP_TIMEOUT": 10,
+        "GDAL_HTTP_TIMEOUT": _HTTP_TIMEOUT,
         "GDAL_HTTP_CONNECTTIMEOUT": 5,
         "GDAL_HTTP_MAX_RETRY": 1,
         "GDAL_HTTP_RETRY_DELAY": 1,

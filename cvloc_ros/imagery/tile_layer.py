@@ -57,7 +57,9 @@ class TileLayer:
         self.attribution = uri.attribution
         self.problem = self._unkept = ""
         self.bounds = (-REACH, -REACH, REACH, REACH)
-        self._frame, self._offline = frame, uri.offline
+        self._frame = frame
+        self.offline = uri.offline
+        """Whether the network may not be asked."""
         self._origin: TileOrigin
         self.cache: TileCache | None = TileCache(uri) if uri.is_remote else None
         """Where tiles from a network are kept; None for a folder, which is none's copy."""
@@ -90,15 +92,10 @@ class TileLayer:
         """Metres a pixel at the datum."""
         return meters_per_pixel(self._frame.latitude, self.zoom) * 256 / self.size
 
-    def tiles_near(self, points: np.ndarray, radius: float) -> list[Tile]:
-        """Return the tiles within ``radius`` metres (in east and north each) of points (N, 2) of the map."""
+    def tiles(self, boxes: Iterable[tuple[float, float, float, float]]) -> list[Tile]:
+        """Return the tiles that boxes (west, south, east, north; metres in the map) touch, each once."""
         found: dict[Tile, None] = {}
-        last: np.ndarray | None = None
-        for point in np.atleast_2d(points):
-            if last is not None and np.abs(point - last).max() < radius / 8:
-                continue
-            last, (east, north) = point, point
-            box = (east - radius, north - radius, east + radius, north + radius)
+        for box in boxes:
             found.update(dict.fromkeys(tiles_of_box(self._frame, box, self.zoom)))
         return list(found)
 
@@ -126,22 +123,19 @@ class TileLayer:
                 reader = RasterReader.of(dataset, self._frame)
                 return reader.read(west=west, north=north, rows=rows, cols=cols, cell=cell)
 
-    def download(self, tile: Tile) -> int | None:
-        """Bring a tile into the cache, unless it is there; return its bytes, None if there is no such tile.
+    def download(self, tile: Tile) -> int:
+        """Bring a tile into the cache; return its bytes, 0 if there is no such tile.
 
         Raises:
             TileError: it did not come.
             OSError: it cannot be kept.
 
         """
-        if self.cache is None:
-            raise ValueError("a folder of tiles needs no download")
-        data = self.cache.get(tile, believe_absence=False)
-        if data is None:
-            fetched = self._origin.fetch(tile)
-            data = fetched[0] if fetched else b""
-            self.cache.put(tile, data)
-        return len(data) or None
+        assert self.cache is not None, "a folder of tiles needs no download"
+        fetched = self._origin.fetch(tile)
+        data = fetched[0] if fetched else b""
+        self.cache.put(tile, data)
+        return len(data)
 
     def _gather(self, tiles: list[Tile]) -> tuple[list[tuple[Tile, np.ndarray]], Counter[str]]:
         """Return the tiles that came, and the reasons why others did not."""
@@ -165,7 +159,7 @@ class TileLayer:
     def _tile(self, tile: Tile) -> np.ndarray | None:
         """Return a tile's RGBA pixels, None if there is no such tile, or none to be had offline."""
         if self.cache is not None:
-            data = self.cache.get(tile, believe_absence=self._offline)
+            data = self.cache.get(tile, believe_absence=self.offline)
             if data:
                 try:
                     return decode_tile(data, size=self.size)
@@ -173,7 +167,7 @@ class TileLayer:
                     data = None
             if data is not None:
                 return None
-            if self._offline:
+            if self.offline:
                 return self._from_finer(tile, _FINER)
         fetched = self._origin.fetch(tile)
         if self.cache is not None:
@@ -203,15 +197,9 @@ class TileLayer:
         if reasons:
             reason = reasons.most_common(1)[0][0]
             return f"tiles of {self.name} are missing: {reasons.total()} of {asked} did not come ({reason})"
-        if not came and not self._offline and isinstance(self._origin, HttpTiles):
+        if not came and not self.offline and isinstance(self._origin, HttpTiles):
             return (
                 f"{self.name} has no tiles here: none of {asked} at zoom {self.zoom}; if it ends at a lower zoom, "
                 "add #maxzoom=... to the imagery"
             )
         return self._unkept
-
-
-def total_bytes(layer: TileLayer, tiles: Iterable[Tile]) -> tuple[int, int]:
-    """Return how many of some tiles are in a layer's cache, and their bytes."""
-    sizes = [len(data) for tile in tiles if layer.cache and (data := layer.cache.get(tile)) is not None]
-    return len(sizes), sum(sizes)

@@ -186,6 +186,13 @@ class TileCache:
             return None
         return data
 
+    def size(self, tile: Tile) -> int | None:
+        """Return the bytes of a tile's file, 0 if there is no such tile; None if it is not on disk."""
+        try:
+            return self.path(tile).stat().st_size
+        except OSError:
+            return None
+
     def put(self, tile: Tile, data: bytes) -> None:
         """Keep a tile; a reader sees all of it or nothing.
 
