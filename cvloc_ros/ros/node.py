@@ -31,7 +31,7 @@ from cvloc_ros.localization.gate import Gate
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.ros import parameters, qos
 from cvloc_ros.ros.config import NodeConfig
-from cvloc_ros.ros.health import OK, WARN, Health
+from cvloc_ros.ros.health import OK, WARN, Health, blame
 from cvloc_ros.ros.input_health import Publishers
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.parameters import ParameterError
@@ -263,13 +263,27 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     try:
         node.start()
-        rclpy.spin(node)
+        _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         node.on_deactivate(LifecycleState("", 0))
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _spin(node: CvlocNode) -> None:
+    """Serve the node until ROS is shut down; an error ends no more than what was asked for.
+
+    rclpy itself raises one when a lifecycle transition is asked for that its state does not have.
+    """
+    while node.context.ok():
+        try:
+            rclpy.spin(node)
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            node.get_logger().error(f"a callback failed: {blame(error)}")
 
 
 if __name__ == "__main__":
