@@ -65,7 +65,7 @@ def test_dark_images_do_not_keep_a_track_sure_and_good_ones_bring_it_back():
     drive, tracker = biased(1, duration=90.0, outage=(999.0, 999.0)), Tracker()
     rows = drive_street(drive, Street(drive, dark=(12.0, 72.0)), tracker)
     dark = {row[1] for row in rows if 16 < row[0] < 72}
-    assert dark == {TrackerState.DEGRADED, TrackerState.LOST}
+    assert TrackerState.TRACKING not in dark and len(dark) > 1
     assert found_after(rows, 72.0) < 10 and longest_sure_and_wrong(rows) == 0
 
 

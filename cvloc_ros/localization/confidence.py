@@ -13,7 +13,6 @@ from cvloc_ros.localization.hypotheses import Credit, log_ratio
 from cvloc_ros.localization.tracker_config import TrackerConfig, TrackerState
 from cvloc_ros.localization.types import Localization
 
-_TELLING = 12.0  # metres: most of a smaller box is near the track anyway, wherever the vehicle is
 _DOUBTED, _REFUTED = 0.0, -3.0  # log odds under which a track is not sure, and under which it is given up
 _SUPPORTED = float(np.exp(-1.0))  # share of images that fit, under which a track is not sure
 _START, _MOST = 2.0, 8.0  # log odds of a track that has won, and the most that a long good way earns
@@ -68,11 +67,10 @@ class Confidence:
         self.confirmed = self.lost = False
 
     def weigh(self, localization: Localization, T_map_base: SE2, covariance: np.ndarray, travelled: float) -> None:
-        """Weigh the track, whose pose at the stamp is given, by a localization of a large box."""
-        if min(localization.search_box[:2]) >= _TELLING:
-            ratio = log_ratio(localization, T_map_base, covariance)
-            if ratio is not None:
-                self._credit.weigh(ratio, travelled)
+        """Weigh the track, whose pose at the stamp is given, by a localization."""
+        ratio = log_ratio(localization, T_map_base, covariance)
+        if ratio is not None:
+            self._credit.weigh(ratio, travelled)
 
     def state(self, stamp: int, travelled: float) -> TrackerState | None:
         """Return the state of a pose that is, or was, confirmed; None if it never was."""

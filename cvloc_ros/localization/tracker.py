@@ -171,8 +171,8 @@ class Tracker:
             return False
         self._images += 1
         travelled = self._odometry.travelled_at(stamp)
-        self._search.add(localization, T_odom_base, travelled)
         sure = self._confidence.confirmed
+        self._search.add(localization, T_odom_base, travelled, lost=not sure)
         if sure and self._follow(localization, T_odom_base, travelled):
             return True
         found = self._search.overruling(self._confidence.log_odds) if sure else self._search.found()
@@ -197,7 +197,7 @@ class Tracker:
         known = self._track.pose(localization.stamp)
         assert known is not None
         self._confidence.weigh(localization, *known, travelled)
-        self._search.hypotheses.drop_near(known[0], T_odom_base)
+        self._search.hypotheses.keep_rivals(known[0], T_odom_base)
         fits = localization.accepted and self._track.take_localization(localization, T_odom_base, travelled)
         self._confidence.note(fits, localization.stamp, travelled)
         if fits:
