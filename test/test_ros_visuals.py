@@ -94,6 +94,7 @@ def show(ros):
             ros[0],
             publishers,
             satellite_map=satellite_map,
+            open_map=lambda: satellite_map,
             frame_id="map",
             satellite=satellite,
             state=lambda: "tracking",
