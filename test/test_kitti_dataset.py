@@ -239,6 +239,10 @@ class TestRealFiles:
         assert np.degrees(np.abs(errors[:, 2])).mean() == pytest.approx(5.0, abs=0.15)
         np.testing.assert_allclose((np.abs(errors[:, :2]) < 1).mean(axis=0), 0.05, atol=0.01)
 
+    def test_frames_of_same_are_no_training_frames_and_some_come_again(self, kitti):
+        train, same = (Kitti("nowhere", split, splits=kitti / "splits").names for split in ("train", "same"))
+        assert len(set(same)) == 3378 and not set(train) & set(same)
+
     def test_no_training_drive_is_in_cross(self, kitti):
         drives = [
             {name.rsplit("/", 1)[0] for name in Kitti("nowhere", split, splits=kitti / "splits").names}

@@ -200,7 +200,7 @@ class TestRealFiles:
         camera, T_base_camera = read_calibration(oxford)
         np.testing.assert_allclose(camera.K, CAMERA.K)
         np.testing.assert_allclose(T_base_camera, mount(), atol=1e-6)
-        # it looks ahead and 2.3 degrees down, as its picture of the bonnet wants
+        # it looks ahead and 2.3 degrees down, from a sensor that the lidars and the radar are parallel to
         ahead = T_base_camera[:3, 2]
         assert np.degrees(np.arctan2(ahead[1], ahead[0])) == pytest.approx(0, abs=0.5)
         assert np.degrees(np.arcsin(-ahead[2])) == pytest.approx(2.3, abs=0.1)

@@ -18,6 +18,8 @@ Conventions:
 - A test line ends in sx, sy and th, each in [-1, 1]. In a picture with the *prior's* heading to the right, the vehicle
   is at R(10° th) (20 sx, 20 sy) metres to the right and up, and heads 10° th counter-clockwise: the prior is off by up
   to 20 m along and across the true heading, and by 10 degrees.
+- 359 frames are in the list of ``same`` twice or three times, each time with another prior: all count, as in the
+  literature. Its frames are neighbours of training frames; drives of ``cross`` are not in the training.
 """
 
 from __future__ import annotations
