@@ -1,5 +1,7 @@
 """The search for a pose: wrong and unknown headings, dark images, streets that look alike; IMU and bad receivers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from recorded_drive import DATUM, EPOCH, OracleLocalizer, RecordedDrive
@@ -11,6 +13,7 @@ from tracker_inputs import (
     Street,
     drive_street,
     found_after,
+    localization,
     longest_sure_and_wrong,
     rmse,
 )
@@ -105,6 +108,23 @@ def test_relocalize_without_a_pose_changes_nothing():
     tracker = Tracker()
     tracker.relocalize()
     assert tracker.state is TrackerState.WAITING
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_failed_matches_leave_no_trace(sure):
+    tracker = Tracker()
+    tracker.add_odometry(START, SE2())
+    tracker.set_pose(START, SE2(), RVIZ)
+    if sure:
+        tracker._confidence.confirm(START, 0.0)
+    before = tracker.pose(START)[0]
+    for _ in range(8):
+        for prior in tracker.priors(START):
+            failed = replace(localization(START, prior.T_map_base), prior=prior, accepted=False, quality=np.nan)
+            failed = replace(failed, covariance=np.full((3, 3), np.nan), reason="degenerate_matches")
+            assert not tracker.add_localization(failed) and tracker.last_rejection == "degenerate_matches"
+    assert tracker.pose(START)[0] == before and tracker.hypotheses == 0 and np.isfinite(tracker._confidence.log_odds)
+    assert tracker.state is (TrackerState.TRACKING if sure else TrackerState.INITIALIZING)
 
 
 def test_imu_heading_starts_a_track_without_motion():

@@ -36,7 +36,7 @@ def log_ratio(localization: Localization, T_map_base: SE2, covariance: np.ndarra
     """Return how much a frame speaks for a pose (log of the ratio to chance).
 
     With probability ``quality`` the posterior is right, else the frame says nothing. None is returned if the frame's
-    search box does not hold the pose, or is so small that it would speak for any pose in it.
+    search box does not hold the pose, or is so small that it would speak for any pose in it, or the matches failed.
 
     Args:
         localization: the frame's, accepted or not.
@@ -46,7 +46,8 @@ def log_ratio(localization: Localization, T_map_base: SE2, covariance: np.ndarra
     """
     step = localization.prior.T_map_base.inverse() @ T_map_base
     inside = np.array(localization.search_box) - [1.0, 1.0, np.radians(0.5)]
-    if min(localization.search_box[:2]) < _TELLING or (np.abs(step.vector()) > inside).any():
+    outside = min(localization.search_box[:2]) < _TELLING or (np.abs(step.vector()) > inside).any()
+    if outside or not np.isfinite(localization.quality):
         return None
     trust = float(np.clip(localization.quality, 0.0, _TRUST))
     return float(np.log(1 - trust + trust * _share_near(localization, step, covariance) / _CHANCE))
