@@ -45,7 +45,7 @@ def read_track(path: str | Path, *, datum: LocalFrame | None = None) -> np.ndarr
             points = _of_tum(path, datum)
         else:
             points = _of_csv(path)
-    except (ValueError, ElementTree.ParseError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, ElementTree.ParseError) as error:
         raise ImageryError(f"'{path}' is no track that can be read: {error}") from None
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points) or np.abs(points).max(axis=0)[0] > 90 or np.abs(points).max(axis=0)[1] > 180:

@@ -138,7 +138,13 @@ TABLE: dict[str, Row] = {
         },
         {"edge": "parent and child; empty while nothing is published"},
     ),
-    "imagery": Row("the satellite image", {"unreadable": _error("cannot be opened or read")}),
+    "imagery": Row(
+        "the satellite image",
+        {
+            "unreadable": _error("cannot be opened or read"),
+            "incomplete": _warn("tiles of a server are missing: there are holes; they are asked for again"),
+        },
+    ),
     "tracker": Row(
         "the track; each change of state is logged",
         {
