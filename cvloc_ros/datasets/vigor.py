@@ -91,6 +91,8 @@ class Vigor:
         offsets: list[np.ndarray] = []
         for city in cities:
             path = self.root / "splits__corrected" / city / f"{name}__corrected.txt"
+            renamed = path.with_name(f"{name}.txt")  # as the code of CCVPE and FG2 wants it
+            path = renamed if renamed.is_file() and not path.is_file() else path
             for line in read_lines(path, f"the corrected labels of {city}", _LABELS, fields=[4, 7, 10, 13]):
                 self.names.append(f"{city}/{line[0]}")
                 self._satellites.append(f"{city}/satellite/{line[1]}")
