@@ -162,7 +162,8 @@ def test_time_that_jumps_back_resets_once_and_localization_resumes(vehicle, worl
         return any(frame.prior is not None for frame in vehicle.frames)
 
     def time_jumps():
-        return next((v.value for v in vehicle.statuses["node"].values if v.key == "time_jumps"), "")
+        values = vehicle.statuses["node"].values if "node" in vehicle.statuses else []
+        return next((entry.value for entry in values if entry.key == "time_jumps"), "")
 
     vehicle.until(is_tried)
     vehicle.restart()
@@ -177,9 +178,10 @@ def test_services(vehicle):
     vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
     assert vehicle.call(SetBool, "/cvloc/enable", SetBool.Request(data=False)).success
     vehicle.status("node", level=WARN, containing="disabled")
-    vehicle.frames.clear()
     assert vehicle.call(Trigger, "/cvloc/relocalize", Trigger.Request()).success
+    vehicle.fixes = False
     assert vehicle.call(Trigger, "/cvloc/reset", Trigger.Request()).success
+    vehicle.frames.clear()
     assert vehicle.call(SetBool, "/cvloc/enable", SetBool.Request(data=True)).success
     vehicle.until(lambda: any(frame.reason != "reset" for frame in vehicle.frames))
     assert next(frame for frame in vehicle.frames if frame.reason != "reset").reason == "waiting"
