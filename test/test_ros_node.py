@@ -165,7 +165,7 @@ def test_time_that_jumps_back_resets_once_and_localization_resumes(vehicle, worl
         values = vehicle.statuses["node"].values if "node" in vehicle.statuses else []
         return next((entry.value for entry in values if entry.key == "time_jumps"), "")
 
-    vehicle.until(is_tried)
+    vehicle.until(lambda: is_tried() and vehicle.sent["odometry"] > 100)  # four seconds
     vehicle.restart()
     vehicle.until(lambda: time_jumps() == "1")
     vehicle.frames.clear()
