@@ -18,7 +18,6 @@ from tracker_inputs import (
     rmse,
 )
 
-from cvloc_ros.evaluation.records import pose_track
 from cvloc_ros.geometry import SE2, wrap_angle
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.localization.sweep import Sweep
@@ -200,16 +199,3 @@ def test_a_session_passes_headings_and_doubts_on():
     assert session.status().state is TrackerState.LOST and session.status().T_map_odom is not None
     session.reset()
     assert session.status().state is TrackerState.WAITING and session.status().T_map_odom is None
-
-
-def test_nothing_is_interpolated_over_a_gap():
-    track = pose_track([(0, SE2()), (SECOND // 2, SE2(1.0, 0.0, 0.0)), (4 * SECOND, SE2(8.0, 0.0, 0.0))])
-    assert track.at(SECOND // 4).x == pytest.approx(0.5)
-    assert track.at(SECOND // 2).x == 1.0 and track.at(4 * SECOND).x == 8.0
-    assert track.at(2 * SECOND) is None
-    tracker = Tracker()
-    tracker.add_odometry(START, SE2())
-    tracker.set_pose(START, SE2(), np.eye(3))
-    tracker.add_odometry(START + 3 * SECOND, SE2(20.0, 0.0, 0.0))
-    assert tracker.pose(START + 3 * SECOND) is not None and tracker.priors(START + SECOND) == []
-    assert "2.0 s before the newest message" in tracker.missing_at(START + SECOND)
