@@ -11,6 +11,7 @@ REQUIRES = [
     "numpy>=1.26,<3",
     "opencv-python-headless>=4.8,<6",
     "pyproj>=3.4,<4",
+    "pyyaml>=6,<7",  # calibrations of data sets, settings of launch files
     "rasterio>=1.3,<2",
     "rich>=12,<16",
     "rosbags>=0.11,<0.12",  # bags without ROS
@@ -33,7 +34,6 @@ ROS = [
 TEST = [
     "evo>=1.28,<2",  # an independent opinion on trajectory metrics
     "pytest>=7,<10",
-    "pyyaml>=6,<7",
 ]
 
 DEVELOPMENT = [*TEST, "colcon-common-extensions>=0.3,<1", "mypy>=1.8,<3", "ruff>=0.6,<1", "types-pyyaml>=6,<7"]

@@ -29,7 +29,10 @@ SWITCH = ["true", "false"]
 
 ARGUMENTS = [
     DeclareLaunchArgument(
-        "imagery", default_value="", description="Satellite image: anything rasterio opens (GeoTIFF, COG, VRT, ...)."
+        "imagery",
+        default_value="",
+        description="Satellite image: a GeoTIFF, COG, VRT, MBTiles, ..., a folder of tiles, or a tile server's "
+        "https://.../{z}/{x}/{y}. Several, separated by |, fill one another's gaps.",
     ),
     DeclareLaunchArgument(
         "datum", default_value="", description="Origin of the map as 'latitude, longitude'; else the imagery's centre."
@@ -100,20 +103,22 @@ def start(context):
     def given(name):
         return LaunchConfiguration(name).perform(context).strip()
 
+    # The shell leaves the ~ of bag:=~/drive to us.
+    bag, imagery = os.path.expanduser(given("bag")), os.path.expanduser(given("imagery"))
     share = Path(SHARE.perform(context))
     params_file = launching.parameter_file(given("params_file"), share / "config")
     topics = launching.topics_of_file(params_file) | launching.topics_of_text(given("topics"))
     topics |= {name: given(name) for name in ("image", "camera_info", "fix", "odom") if given(name)}
-    if given("bag"):
-        topics = launching.complete_from_bag(given("bag"), topics)
+    if bag:
+        topics = launching.complete_from_bag(bag, topics)
     topics["image"], transport = launching.split_transport(topics.get("image", "image"))
 
     parameters = {}
-    if given("use_sim_time") or given("bag"):
+    if given("use_sim_time") or bag:
         parameters["use_sim_time"] = given("use_sim_time") != "false"
     clock = dict(parameters)  # what every node gets
     for parameter, value in (
-        ("imagery", given("imagery")),
+        ("imagery", imagery),
         ("device", given("device")),
         ("camera.transport", given("image_transport") or transport),
     ):
@@ -146,8 +151,8 @@ def start(context):
         if given(argument) == "true":
             line = launching.missing(viewer, argument=f"{argument}:=true")
             actions += [LogInfo(msg=line)] if line else action(share, namespace, clock)
-    if given("bag"):
-        actions.append(player(given, topics, context))
+    if bag:
+        actions.append(player(bag, given, topics, context))
     return actions
 
 
@@ -196,12 +201,12 @@ def foxglove(share, namespace, clock):
     ]
 
 
-def player(given, topics, context):
+def player(bag, given, topics, context):
     """Return the bag player, which begins when the localizer listens."""
     namespace = f"/{given('namespace').strip('/')}".rstrip("/")
     executable = Path(FindPackagePrefix("cvloc_ros").perform(context)) / "lib" / "cvloc_ros" / "cvloc"
-    command = [str(executable), "play", given("bag"), "--rate", given("rate"), "--timeout", "60"]
-    command += launching.player_options(given("bag"), topics, namespace=namespace)
+    command = [str(executable), "play", bag, "--rate", given("rate"), "--timeout", "300"]
+    command += launching.player_options(bag, topics, namespace=namespace)
     if given("loop") == "true":
         command.append("--loop")
     return ExecuteProcess(cmd=command, name="bag_player", output="screen", additional_env={"PYTHONUNBUFFERED": "1"})

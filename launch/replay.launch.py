@@ -11,7 +11,7 @@ from launch_ros.substitutions import FindPackageShare
 
 ARGUMENTS = [
     DeclareLaunchArgument("bag", description="The rosbag2 to play: its folder, or an .mcap or .db3 file."),
-    DeclareLaunchArgument("imagery", description="Satellite image: anything rasterio opens (GeoTIFF, COG, VRT, ...)."),
+    DeclareLaunchArgument("imagery", description="Satellite image: a GeoTIFF, ..., a folder of tiles, a tile server."),
     DeclareLaunchArgument("rate", default_value="1.0", description="Seconds of the bag in a second of real time."),
     DeclareLaunchArgument(
         "loop", default_value="false", choices=["true", "false"], description="Play the bag again and again."

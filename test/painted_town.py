@@ -15,7 +15,8 @@ import numpy as np
 from test_town import NO_CARS, chart, cleared
 
 from cvloc_ros.datasets.item import Item
-from cvloc_ros.datasets.town import Town
+from cvloc_ros.datasets.town import Appearance, Town
+from cvloc_ros.datasets.town.scenery import Prisms
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera, camera_extrinsics
 from cvloc_ros.geometry.camera import Camera
 
@@ -64,19 +65,26 @@ class PaintedTown:
 
     def ground(self, pose: SE2, camera: Camera, T_base_camera: np.ndarray) -> np.ndarray:
         """Return what any camera sees on a vehicle at a pose."""
-        if isinstance(camera, PinholeCamera):
-            return self.town.render_ground(pose, camera, T_base_camera, appearance=chart("ground"), cars=NO_CARS)
-        columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-        rays = camera.rays(np.stack([columns, rows], axis=-1)) @ T_base_camera[:3, :3].T
-        image = np.zeros((camera.height, camera.width, 3), np.uint8)
-        side = PinholeCamera.from_focal(1000, 1000, 450.0)  # 96 degrees: four overlap all round
-        for yaw in np.radians([0, 90, 180, 270]):
-            mount = camera_extrinsics(height=T_base_camera[2, 3], x=T_base_camera[0, 3], y=T_base_camera[1, 3], yaw=yaw)
-            pixels, seen = side.project(rays @ mount[:3, :3])
-            maps = pixels.astype(np.float32)
-            face = cv2.remap(self.ground(pose, side, mount), maps[..., 0], maps[..., 1], cv2.INTER_LINEAR)
-            image[seen] = face[seen]
-        return image
+        return see(self.town, pose, camera, T_base_camera, appearance=chart("ground"))
+
+
+def see(
+    town: Town, pose: SE2, camera: Camera, T_base_camera: np.ndarray, *, appearance: Appearance, cars: Prisms = NO_CARS
+) -> np.ndarray:
+    """Render what any camera sees: other than pinhole ones are put together from four that look all round."""
+    if isinstance(camera, PinholeCamera):
+        return town.render_ground(pose, camera, T_base_camera, appearance=appearance, cars=cars)
+    columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    rays = camera.rays(np.stack([columns, rows], axis=-1)) @ T_base_camera[:3, :3].T
+    image = np.zeros((camera.height, camera.width, 3), np.uint8)
+    side = PinholeCamera.from_focal(760, 540, 350.0, cy=120.0)  # 95 degrees: they overlap; the zenith stays black
+    for yaw in np.radians([0, 90, 180, 270]):
+        mount = camera_extrinsics(height=T_base_camera[2, 3], x=T_base_camera[0, 3], y=T_base_camera[1, 3], yaw=yaw)
+        pixels, seen = side.project(rays @ mount[:3, :3])
+        maps = pixels.astype(np.float32)
+        face = see(town, pose, side, mount, appearance=appearance, cars=cars)
+        image[seen] = cv2.remap(face, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR)[seen]
+    return image
 
 
 @cache

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +20,9 @@ from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, NavSatFix
 from tf2_msgs.msg import TFMessage
 
 from cvloc_ros.geometry import SE2, LocalFrame, camera_extrinsics
@@ -111,7 +114,8 @@ class Vehicle:
     """Publishes a drive due east, in real time, and keeps what the node answers.
 
     What it leaves out can be chosen, and changed while it drives: the flags odometry, odometry_transforms,
-    camera_info, fixes, images.
+    camera_info, fixes, images, imu, standing. What it sends can be spoilt: ``spoil[name](message)`` may change any
+    message of odometry, transforms, fix, imu, camera_info or image before it is sent.
     """
 
     def __init__(self, domain: int) -> None:
@@ -126,6 +130,7 @@ class Vehicle:
         self._camera_info = create(CameraInfo, "camera_info", qos_profile_sensor_data)
         self._odometry = create(Odometry, "odom", 10)
         self._fix = create(NavSatFix, "fix", 10)
+        self._imu = create(Imu, "imu", 10)
         self._static = create(TFMessage, "/tf_static", qos.STATIC_TF)
         self._moving = create(TFMessage, "/tf", qos.MOVING_TF)
         self.initial_pose = create(PoseWithCovarianceStamped, "initialpose", 10)
@@ -139,6 +144,8 @@ class Vehicle:
         """Begin a new test: drive from the start with everything on, and forget what was heard."""
         self.odometry = self.camera_info = self.fixes = self.images = True
         self.odometry_transforms = self.calibrated = self.compressed = True
+        self.imu = self.standing = False
+        self.spoil: dict[str, Callable[[Any], None]] = {}
         self.image_stamps: set[int] = set()
         self.statuses: dict[str, object] = {}
         self.frames: list = []
@@ -168,7 +175,7 @@ class Vehicle:
         self.began = time.monotonic()
         self.sent = {"odometry": -1, "fix": -1, "image": -1}
 
-    def until(self, happened, *, timeout: float = 15.0, drive: bool = True):
+    def until(self, happened, *, timeout: float = 60.0, drive: bool = True):
         """Drive until ``happened()`` is true, and return what it returned; fail after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while not (result := happened()):
@@ -180,7 +187,7 @@ class Vehicle:
             self.executor.spin_once(timeout_sec=0.005)
         return result
 
-    def status(self, name: str, *, level: bytes, containing: str = "", timeout: float = 15.0) -> str:
+    def status(self, name: str, *, level: bytes, containing: str = "", timeout: float = 60.0) -> str:
         """Drive until a status has a level and a text; return the text."""
 
         def found():
@@ -214,40 +221,48 @@ class Vehicle:
             while self.sent[name] < int(t * rate):
                 self.sent[name] += 1
                 seconds = self.sent[name] / rate
-                publish(self.start + round(seconds * 1e9), seconds)
+                publish(self.start + round(seconds * 1e9), 0.0 if self.standing else SPEED * seconds)
 
-    def _publish_odometry(self, stamp: int, seconds: float) -> None:
+    def _send(self, publisher: Publisher, name: str, message: Any) -> None:
+        self.spoil.get(name, lambda message: None)(message)
+        publisher.publish(message)
+
+    def _publish_odometry(self, stamp: int, travelled: float) -> None:
+        if self.imu:
+            message = Imu(orientation_covariance=[1e-3, 0.0, 0.0, 0.0, 1e-3, 0.0, 0.0, 0.0, 1e-3])
+            message.header.frame_id, message.header.stamp, message.orientation.w = "imu", to_stamp(stamp), 1.0
+            self._send(self._imu, "imu", message)
         if not self.odometry:
             return
         message = Odometry(child_frame_id="base_link")
         message.header.frame_id, message.header.stamp = "odom", to_stamp(stamp)
-        message.pose.pose.position.x = SPEED * seconds
+        message.pose.pose.position.x = travelled
         message.pose.pose.orientation.w = 1.0
         message.twist.twist.linear.x = SPEED
-        self._odometry.publish(message)
+        self._send(self._odometry, "odometry", message)
         if self.odometry_transforms:
-            edge = to_transform(SE2(SPEED * seconds, 0.0, 0.0), stamp=stamp, parent="odom", child="base_link")
-            self._moving.publish(TFMessage(transforms=[edge]))
+            edge = to_transform(SE2(travelled, 0.0, 0.0), stamp=stamp, parent="odom", child="base_link")
+            self._send(self._moving, "transforms", TFMessage(transforms=[edge]))
 
-    def _publish_fix(self, stamp: int, seconds: float) -> None:
+    def _publish_fix(self, stamp: int, travelled: float) -> None:
         if not self.fixes:
             return
-        latitude, longitude = DATUM.to_wgs84(np.array([SPEED * seconds - 50.0, 0.0]))
+        latitude, longitude = DATUM.to_wgs84(np.array([travelled - 50.0, 0.0]))
         message = NavSatFix(latitude=float(latitude), longitude=float(longitude))
         message.header.frame_id, message.header.stamp = "gnss", to_stamp(stamp)
         message.status.status = 0
         message.position_covariance = np.diag([4.0, 4.0, 9.0]).ravel()
         message.position_covariance_type = 2
-        self._fix.publish(message)
+        self._send(self._fix, "fix", message)
 
-    def _publish_image(self, stamp: int, seconds: float) -> None:
-        pixels = np.random.default_rng(int(10 * seconds)).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    def _publish_image(self, stamp: int, travelled: float) -> None:
+        pixels = np.random.default_rng(int(10 * travelled)).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         if self.camera_info:
             info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob", d=[0.0] * 5)
             info.header.frame_id, info.header.stamp = "camera_optical", to_stamp(stamp)
             if self.calibrated:
                 info.k = [120.0, 0.0, 103.5, 0.0, 120.0, 31.5, 0.0, 0.0, 1.0]
-            self._camera_info.publish(info)
+            self._send(self._camera_info, "camera_info", info)
         if not self.images:
             return
         self.image_stamps.add(stamp)
@@ -255,10 +270,10 @@ class Vehicle:
         message.header.frame_id, message.header.stamp = "camera_optical", to_stamp(stamp)
         if self.compressed:
             message.data = cv2.imencode(".jpg", pixels)[1].tobytes()
-            self._compressed.publish(message)
+            self._send(self._compressed, "image", message)
         else:
             message.height, message.width, message.data = HEIGHT, WIDTH, pixels.tobytes()
-            self._image.publish(message)
+            self._send(self._image, "image", message)
 
     def _diagnostics(self, message: DiagnosticArray) -> None:
         self.statuses.update({status.name.removeprefix("cvloc: "): status for status in message.status})

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
+from painted_town import see
 
+from cvloc_ros.datasets.town import Appearance, Town, crop_patch
+from cvloc_ros.datasets.town.pairs import GRID, draw_pose
+from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.geometry import (
+    SE2,
     EquirectangularCamera,
     FisheyeCamera,
     ForwardView,
@@ -14,6 +21,7 @@ from cvloc_ros.geometry import (
     camera_extrinsics,
 )
 from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.weights import load_matcher
 
 LENS = FisheyeCamera(640, 480, np.array([[190.0, 0, 322], [0, 191, 238], [0, 0, 1]]), (0.02, -0.01, 0.003, -0.0005))
 PANORAMA = EquirectangularCamera(1024, 512)
@@ -143,3 +151,31 @@ def test_what_the_source_does_not_see_is_not_visible():
     assert view.project(optical @ sideways[:3, :3])[1].tolist() == [False, False]  # the second lies beside the view
     image = view.cut(np.full((480, 320, 3), 77, np.uint8))
     assert (image == 77).all()  # the mean colour
+
+
+def test_all_cameras_find_the_same_place():
+    """One scene through three lenses, turned differently on the vehicle, with the shipped weights."""
+    town, rng = Town.generate(TEST_TOWNS + 2), np.random.default_rng(2)
+    pose = draw_pose(town, rng)
+    look = replace(Appearance.draw(rng, style="train", view="ground"), vignette=0.0, noise=0.0)
+    above = Appearance.draw(rng, style="train", view="satellite")
+    satellite = town.render_satellite(pose, GRID, appearance=above)
+    matcher, _ = load_matcher("vote_flow", weights=None, device="cpu")
+    T_map_prior = SE2(6.0, -5.0, 0.06).inverse()  # the map is the true vehicle's frame
+    patch = crop_patch(satellite, GRID, T_map_prior, matcher.patch_grid)
+    place = {"height": 1.6, "x": 1.0}
+    lenses = (
+        (PinholeCamera.from_focal(832, 256, 500.0), camera_extrinsics(**place)),
+        (LENS.resized(1280, 960), camera_extrinsics(**place, pitch=0.2, yaw=0.1)),
+        (EquirectangularCamera(2048, 1024), camera_extrinsics(**place, yaw=2.0)),
+    )
+    found = []
+    for camera, mount in lenses:
+        image = see(town, pose, camera, mount, appearance=look)
+        box = (20.0, 20.0, np.radians(10))
+        match = matcher.match(image, camera, mount, patch, np.ones(patch.shape[:2], bool), box=box)
+        found.append((T_map_prior @ SE2(*match.pose)).vector())
+    pinhole, fisheye, panorama = np.array(found)
+    np.testing.assert_allclose(pinhole, 0, atol=1.0, err_msg="the scene is too hard: choose another")
+    np.testing.assert_allclose(fisheye, pinhole, atol=0.6)
+    np.testing.assert_allclose(panorama, fisheye, atol=0.25)  # the same view is cut out of both

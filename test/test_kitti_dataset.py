@@ -107,6 +107,16 @@ def test_shifts_are_the_literatures():
     np.testing.assert_allclose([found.x, found.y, np.degrees(found.yaw)], [-7.21, 6.93, -7.0], atol=0.005)
 
 
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_shifts_are_the_dense_flow_papers_ground_truth(shift):
+    """The flow of the picture's middle, in pixels right and down: [[cos, sin], [-sin, cos]] (20 sx, -20 sy) / mpp."""
+    sx, sy, th = shift
+    c, s = np.cos(np.radians(10 * th)), np.sin(np.radians(10 * th))
+    flow = np.array([[c, s], [-s, c]]) @ np.array([20 * sx, -20 * sy]) / 0.195822
+    found = prior_to_vehicle(*shift)
+    np.testing.assert_allclose(np.array([found.x, -found.y]) / 0.195822, flow)
+
+
 def test_the_prior_is_off_as_the_list_says(root):
     for item, shift in zip(Kitti(root, "same"), SHIFTS, strict=True):
         T_prior_vehicle = item.prior.T_map_base.inverse() @ item.truth
@@ -134,7 +144,11 @@ def test_places_are_oxts(root, imu_poses):
     [
         ("satmap/{drive}/0000000000.png", None, "satellite picture of a frame at .*satmap.*HighlyAccurate"),
         ("raw_data/{drive}/image_02/data/0000000000.png", None, "left colour camera at .*cvlibs"),
-        ("raw_data/{drive}/image_02/data/0000000000.png", "", "its 0 bytes do not decode"),
+        (
+            "raw_data/{drive}/image_02/data/0000000000.png",
+            "",
+            "left colour camera at .*its 0 bytes do not decode.*cvlibs",
+        ),
         ("raw_data/{drive}/oxts/data/0000000000.txt", "49.0 8.4", "30 numbers of oxts .*got 2"),
         ("raw_data/{date}/calib_cam_to_cam.txt", "S_rect_02: 1242 375\n", "a line 'R_rect_00:' with 9 numbers"),
         ("raw_data/{date}/calib_velo_to_cam.txt", None, "a calibration file at .*calib_velo_to_cam.txt"),
@@ -150,6 +164,17 @@ def test_a_file_that_is_missing_or_wrong_is_named(root, path, content, message):
     try:
         path.unlink() if content is None else path.write_text(content)
         with pytest.raises(DatasetError, match=message):
+            Kitti(root, "same")[0]
+    finally:
+        path.write_bytes(right)
+
+
+def test_a_satellite_picture_that_is_cut_off_is_refused(root):
+    path = root / "satmap" / DRIVE / "0000000000.png"
+    right = path.read_bytes()
+    try:
+        path.write_bytes(right[: len(right) // 2])
+        with pytest.raises(DatasetError, match="satellite picture of a frame at .*cut off"):
             Kitti(root, "same")[0]
     finally:
         path.write_bytes(right)
@@ -204,6 +229,19 @@ class TestRealFiles:
         assert len(frames) == count
         with pytest.raises(DatasetError, match="oxts/data"):
             frames[0]
+
+    @pytest.mark.parametrize("split", ["same", "cross"])
+    def test_the_middle_of_the_search_box_is_off_as_chance_is(self, kitti, split):
+        """15.3 m and 5 degrees in the mean; 5 % of the frames within a metre along either axis."""
+        shifts = Kitti("nowhere", split, splits=kitti / "splits").shifts
+        errors = np.array([prior_to_vehicle(*shift).vector() for shift in shifts])
+        assert np.hypot(errors[:, 0], errors[:, 1]).mean() == pytest.approx(15.3, abs=0.2)
+        assert np.degrees(np.abs(errors[:, 2])).mean() == pytest.approx(5.0, abs=0.15)
+        np.testing.assert_allclose((np.abs(errors[:, :2]) < 1).mean(axis=0), 0.05, atol=0.01)
+
+    def test_frames_of_same_are_no_training_frames_and_some_come_again(self, kitti):
+        train, same = (Kitti("nowhere", split, splits=kitti / "splits").names for split in ("train", "same"))
+        assert len(set(same)) == 3378 and not set(train) & set(same)
 
     def test_no_training_drive_is_in_cross(self, kitti):
         drives = [

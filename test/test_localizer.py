@@ -7,12 +7,12 @@ import pytest
 
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import Patch
-from cvloc_ros.localization.covariance import EVIDENCE, weigh_evidence
+from cvloc_ros.localization.covariance import Calibration
+from cvloc_ros.localization.evidence import EVIDENCE, weigh_evidence
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.types import Frame, Prior
 from cvloc_ros.models.matcher import Match
-from cvloc_ros.training.calibrate import UNCALIBRATED
 
 SHIFTS = -1.6 * np.arange(-13, 14)
 HEADINGS = np.radians(2.0) * np.arange(-5, 6)
@@ -62,10 +62,9 @@ class KnownMatcher:
         )
 
 
-def calibration(*log_sigma):
-    """A calibration that always answers with the same deviations (m, m, rad) and a quality of one half."""
-    rows = tuple((value, *[0.0] * len(EVIDENCE)) for value in log_sigma)
-    return replace(UNCALIBRATED, log_sigma=rows)
+def calibration(*sigma):
+    """A calibration that always answers with the same deviations (m, m, rad), and that it is sure."""
+    return Calibration.constant(sigma, 0.9)
 
 
 def frame():
@@ -77,7 +76,7 @@ def localize(matcher, prior, covered=1.0):
     coverage = np.zeros((256, 256), bool)
     coverage[: round(256 * covered)] = True
     patch = Patch(np.zeros((256, 256, 3), np.uint8), coverage, matcher.patch_grid, prior.T_map_base)
-    return Localizer(matcher, calibration(-0.7, -0.7, -4.0), None).match(frame(), prior, patch)
+    return Localizer(matcher, calibration(0.5, 0.5, 0.02), None).match(frame(), prior, patch)
 
 
 WIDE = np.diag([49.0, 49.0, np.radians(4) ** 2])
@@ -98,11 +97,11 @@ def test_covariance_turns_with_the_vehicle():
     patch = Patch(
         np.zeros((256, 256, 3), np.uint8), np.ones((256, 256), bool), matcher.patch_grid, SE2(0, 0, np.pi / 2)
     )
-    found = Localizer(matcher, calibration(0.5, -1.0, -4.0), None).match(
+    found = Localizer(matcher, calibration(1.5, 0.4, 0.02), None).match(
         frame(), Prior(SE2(0, 0, np.pi / 2), WIDE), patch
     )
-    assert found.covariance[1, 1] == pytest.approx(np.exp(1.0), rel=1e-6)
-    assert found.covariance[0, 0] == pytest.approx(np.exp(-2.0), rel=1e-6)
+    assert found.covariance[1, 1] == pytest.approx(1.5**2)
+    assert found.covariance[0, 0] == pytest.approx(0.4**2)
 
 
 @pytest.mark.parametrize(
@@ -140,4 +139,21 @@ def test_evidence_of_a_sharp_vote_is_sharper():
     sharp = KnownMatcher([0, 0, 0], sigma=(0.3, 0.3, 0.005)).match(None, None, None, None, None, box=(20, 20, 0.17))
     broad = KnownMatcher([0, 0, 0], sigma=(2.0, 1.0, 0.03)).match(None, None, None, None, None, box=(20, 20, 0.17))
     assert (weigh_evidence(sharp).values[:3] < weigh_evidence(broad).values[:3]).all()
-    assert weigh_evidence(sharp).values[7] < weigh_evidence(broad).values[7]  # entropy
+    entropy, odds = EVIDENCE.index("entropy of the vote"), EVIDENCE.index("log odds of the votes within 2 m")
+    assert weigh_evidence(sharp).values[entropy] < weigh_evidence(broad).values[entropy]
+    assert weigh_evidence(sharp).values[odds] > weigh_evidence(broad).values[odds]
+
+
+def test_evidence_of_two_places():
+    """A second peak behind the estimate widens the vote along the vehicle, not across it, and its odds fall."""
+    pose = np.array([2.0, 1.0, np.radians(4)])
+    alone = KnownMatcher(pose).match(None, None, None, None, None, box=(20, 20, 0.17))
+    behind = gaussian(
+        SHIFTS, SHIFTS, HEADINGS, pose - 10 * np.array([np.cos(pose[2]), np.sin(pose[2]), 0]), (1, 1, 0.02)
+    )
+    two = replace(alone, probability=0.5 * alone.probability + 0.5 * behind)
+    change = dict(zip(EVIDENCE, weigh_evidence(two).values - weigh_evidence(alone).values, strict=True))
+    assert change["log spread of the vote about the estimate forward"] > 1.5
+    assert change["log spread of the vote about the estimate left"] < 0.3
+    assert change["log odds of the votes within 5 m"] < -2
+    assert change["log ratio of the highest vote near the estimate to the highest elsewhere"] < -2

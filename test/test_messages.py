@@ -9,7 +9,7 @@ from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.datasets.image_decoding import RawLayout
 from cvloc_ros.datasets.message_reading import camera_of
 from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
-from cvloc_ros.geometry import PinholeCamera, camera_extrinsics
+from cvloc_ros.geometry import FisheyeCamera, PinholeCamera, camera_extrinsics
 
 CAMERA = PinholeCamera(160, 48, np.array([[90.0, 0, 80.5], [0, 91, 23], [0, 0, 1]]), (-0.1, 0.02, 0.001, 0.0, 0.0))
 
@@ -105,6 +105,17 @@ class TestImages:
         expected = CAMERA.cropped(left=10, top=8, width=100, height=40).resized(50, 20)
         np.testing.assert_allclose(camera.K, expected.K)
         assert (camera.width, camera.height) == (50, 20)
-        info.distortion_model = "equidistant"
-        with pytest.raises(ValueError, match="got 'equidistant'"):
+        info.distortion_model = "mei"
+        with pytest.raises(ValueError, match="got 'mei'"):
             camera_of(info, rectified=False)
+
+    @pytest.mark.parametrize("distortion", [(0.1, -0.02, 0.003, -0.0004), (0.0,) * 4])
+    def test_camera_info_of_a_fisheye_lens(self, distortion):
+        """Also one without distortion: it is equidistant, no pinhole."""
+        lens = FisheyeCamera(160, 120, np.array([[60.0, 0, 80.5], [0, 61, 63], [0, 0, 1]]), distortion)
+        info = build.camera_info(0, lens, frame_id="c")
+        info.binning_x = info.binning_y = 2
+        camera, point = camera_of(info), np.array([2.0, 0.3, 1.0])
+        assert isinstance(camera, FisheyeCamera)
+        np.testing.assert_allclose(camera.project(point)[0], lens.resized(80, 60).project(point)[0], atol=1e-9)
+        assert camera_of(info, rectified=True).focal == 30  # P, and a pinhole

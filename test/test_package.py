@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -49,14 +50,22 @@ def installed(tmp_path_factory):
     return folder / "install" / "cvloc_ros"
 
 
+DATA_FILES = (
+    ("launch", "*.launch.py"),
+    ("config", "*"),
+    ("rviz", "*.rviz"),
+    ("doc", "*.md"),
+    (".", "package.xml"),
+)
+
+
 @needs_colcon
 def test_colcon_installs_what_ros_looks_for(installed):
     share = installed / "share" / "cvloc_ros"
-    for folder, pattern in (("launch", "*.launch.py"), ("config", "*"), ("rviz", "*.rviz")):
+    for folder, pattern in DATA_FILES:
         assert (
             {p.name for p in (share / folder).glob(pattern)} == {p.name for p in (ROOT / folder).glob(pattern)} != set()
         )
-    assert (share / "package.xml").exists()
     assert (installed / "share/ament_index/resource_index/packages/cvloc_ros").exists()
     packages = next((installed / "lib").glob("python*/site-packages/cvloc_ros"))
     weights = {path.name for path in (packages / "models/weights").glob("*")}
@@ -79,6 +88,22 @@ def test_installed_executables_run_from_where_ros2_run_finds_them(installed, exe
         assert "did you mean imagery?" in result.stderr
 
 
+def test_wheel_has_what_ros_looks_for(tmp_path):
+    build = "pip wheel --quiet --no-deps --no-build-isolation"
+    sources = tmp_path / "sources"  # pip builds in the folder that it is given
+    sources.mkdir()
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "resource", "cvloc_ros", "launch", "config",
+                 "rviz", "doc"):  # fmt: skip
+        (sources / name).symlink_to(ROOT / name)
+    result = run(sys.executable, "-m", *build.split(), "--wheel-dir", str(tmp_path), str(sources))
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    files = zipfile.ZipFile(wheel).namelist()
+    for folder, pattern in DATA_FILES:
+        for path in (ROOT / folder).glob(pattern):
+            assert any(f.endswith(f"data/share/cvloc_ros/{path.relative_to(ROOT)}") for f in files), path
+
+
 def test_one_version_everywhere():
     manifest = ElementTree.parse(ROOT / "package.xml").getroot()
     assert manifest.attrib["format"] == "3"
@@ -91,7 +116,7 @@ def test_manifest_names_the_message_packages_that_are_used():
     manifest = ElementTree.parse(ROOT / "package.xml").getroot()
     declared = {element.text for element in manifest.findall("exec_depend")}
     used = set()
-    for path in (ROOT / "cvloc_ros" / "ros").glob("*.py"):
+    for path in (ROOT / "cvloc_ros" / "ros").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -108,9 +133,10 @@ def test_console_scripts_exist():
         assert function in {n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)}
 
 
-def test_parameter_file_is_that_of_the_dataclasses():
+def test_parameter_file_and_reference_pages_are_those_of_the_code():
     tool = load(ROOT / "tools" / "write_parameter_file.py")
-    assert tool.PATH.read_text() == tool.parameter_file(), "run: python tools/write_parameter_file.py"
+    for path, content in tool.documents().items():
+        assert path.read_text() == content, f"{path} is stale; run: python tools/write_parameter_file.py"
 
 
 def test_parameter_file_has_declared_names_and_their_defaults():

@@ -120,8 +120,8 @@ def test_camera_info_of_rectified_images():
 def test_useless_camera_infos_say_why():
     with pytest.raises(ConversionError, match="K = 0"):
         camera_of(CameraInfo(width=640, height=480))
-    with pytest.raises(ConversionError, match="got 'equidistant'"):
-        camera_of(info(d=[0.1, 0.0, 0.0, 0.0], distortion_model="equidistant"))
+    with pytest.raises(ConversionError, match="got 'mei'"):
+        camera_of(info(d=[0.1, 0.0, 0.0, 0.0], distortion_model="mei"))
     with pytest.raises(ConversionError, match="image size"):
         message = info()
         message.width = 0

@@ -36,7 +36,13 @@ def alone(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not (SHIPPED / "vote_flow.safetensors").exists(), reason="no shipped weights: cvloc train")
 def test_unseen_town_is_driven_and_localized(world, tmp_path):
-    result = run_live(world / "drive", str(world / "map.tif"), log=tmp_path / "node.log")
+    heard = {}
+    result = run_live(
+        world / "drive",
+        str(world / "map.tif"),
+        log=tmp_path / "node.log",
+        progress=lambda share, now: heard.update(scene=now.scene),
+    )
     summary = summarize(result)
     said = f"{summary['rejected']}, {(tmp_path / 'node.log').read_text()}"
     assert summary["frames"] + summary["dropped"] >= 4 * SECONDS - 3
@@ -46,6 +52,10 @@ def test_unseen_town_is_driven_and_localized(world, tmp_path):
     assert len(result.samples) > 3
     stamps = [frame.stamp for frame in result.frames]
     assert (np.diff(stamps) > 0).all()
+    scene = heard["scene"]
+    shown = {marker.ns for marker in scene.all_markers()}
+    assert {"satellite", "lines", "estimate", "prior", "gnss", "state"} <= shown and "bev" in scene.clouds
+    assert scene.path.poses and not scene.problems
 
 
 def test_run_that_cannot_begin_says_why(world, tmp_path):

@@ -163,3 +163,24 @@ def test_no_bag(tmp_path):
     player = play(tmp_path / "nothing", free_domain(), tmp_path)
     output, _ = player.communicate(timeout=30)
     assert player.returncode == 1 and "there is no" in output and "Traceback" not in output
+
+
+def test_loop_of_latched_messages_alone_rests(listener, tmp_path):
+    path = tmp_path / "maps"
+    with Writer(path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection(
+            "/tf_static",
+            "tf2_msgs/msg/TFMessage",
+            typestore=build.STORE,
+            offered_qos_profiles=[build.qos(latched=True)],
+        )
+        message = TFMessage(transforms=[to_transform(SE2(), stamp=0, parent="base_link", child="camera")])
+        writer.write(connection, START, serialize_message(message))
+    transforms = listener.listen(TFMessage, "/tf_static", latched=True)
+    clock = listener.listen(Clock, "/clock")
+    player = play(path, listener.domain, tmp_path, "--loop", "--wait-for", "/tf_static")
+    listener.spin_until(lambda: len(clock) > 20)
+    player.send_signal(signal.SIGINT)
+    assert player.wait(timeout=10) == 0
+    times = [to_nanoseconds(m.clock) for _, m in clock]
+    assert times == sorted(times) and len(transforms) == 1, "it began again"

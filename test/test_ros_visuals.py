@@ -1,14 +1,12 @@
-"""What people look at: in the right place, the right way up, each tile once, and nothing for nobody."""
+"""What people look at, over DDS: everything for who subscribes, each tile once, and nothing for nobody."""
 
 import os
+import threading
 import time
-from collections import Counter
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-import rasterio
 
 pytest.importorskip("rclpy", reason="needs ROS 2: make setup, or a sourced ROS installation")
 
@@ -16,29 +14,15 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from ros_world import DATUM, free_domain, write_imagery
-from visualization_msgs.msg import Marker, MarkerArray
+from visual_world import TRUE, area, frame_of, perfect_localization
 
-from cvloc_ros.datasets.orthophoto_view import Ground, OrthophotoRenderer
-from cvloc_ros.evaluation.ground_view import sample_patch
-from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import SatelliteMap
-from cvloc_ros.localization.types import Frame, Localization, Matches, Posterior, Prior
 from cvloc_ros.ros.environment import local_environment
 from cvloc_ros.ros.health import Health
 from cvloc_ros.ros.publishers import Publishers
 from cvloc_ros.ros.visuals import Visuals
-from cvloc_ros.ros.visuals.cloud import bev_cloud, read_cloud, satellite_cloud
-from cvloc_ros.ros.visuals.markers import match_markers, pose_markers
 from cvloc_ros.ros.visuals.render import draw_scene
-from cvloc_ros.ros.visuals.scene import Scene, draw_textures
-from cvloc_ros.ros.visuals.tiles import CREDIT, NAMESPACE, SatelliteTiles
-from cvloc_ros.ros.visuals.track import Track
-
-CAMERA = PinholeCamera.from_focal(624, 192, 372.0)
-MOUNT = camera_extrinsics(height=1.65, x=1.2)
-TRUE = SE2(12.0, -8.0, 0.9)
-PRIOR = Prior(SE2(14.0, -9.5, 0.85), np.diag([4.0, 4.0, 0.01]))
-SECOND = 1_000_000_000
+from cvloc_ros.ros.visuals.scene import Scene
 
 
 @pytest.fixture(scope="module")
@@ -55,185 +39,12 @@ def satellite_map(imagery):
 
 @pytest.fixture(scope="module")
 def frame(imagery):
-    """What a camera at the true pose sees of the very ground that is on the satellite image."""
-    renderer = OrthophotoRenderer(Ground.read(str(imagery), DATUM, np.array([[TRUE.x, TRUE.y]])), CAMERA, MOUNT, seed=0)
-    return Frame(5 * SECOND, renderer.render(TRUE, 0.0), CAMERA, MOUNT)
+    return frame_of(imagery)
 
 
 @pytest.fixture(scope="module")
 def localization():
-    """A perfect answer."""
-    x, y = np.meshgrid(np.arange(7.2, 40, 1.6), np.arange(-12, 12.1, 1.6))
-    base = np.stack([x.ravel(), y.ravel()], axis=-1)
-    patch = (PRIOR.T_map_base.inverse() @ TRUE).apply(base)
-    weights = np.linspace(0.1, 0.9, len(base))
-    axis = np.arange(-20, 20.1, 1.6)
-    posterior = Posterior(np.full((3, len(axis), len(axis)), 1.0), axis, axis, np.radians([-2, 0, 2]))
-    return Localization(
-        stamp=5 * SECOND,
-        prior=PRIOR,
-        T_map_base=TRUE,
-        covariance=np.diag([0.09, 0.25, 1e-3]),
-        quality=0.9,
-        accepted=True,
-        reason="",
-        matches=Matches(base, patch, weights),
-        posterior=posterior,
-        milliseconds={"total": 1.0},
-    )
-
-
-def area(satellite_map, west, north, rows, cols, cell):
-    """Return the satellite image of a north-up rectangle."""
-    grid = GroundGrid(rows, cols, cell, x_max=rows * cell / 2)
-    return satellite_map.patch(SE2(west + cols * cell / 2, north - rows * cell / 2, np.pi / 2), grid).image
-
-
-class TestTiles:
-    """Every trap of RViz's textured markers; see the docstring of `visuals.tiles`."""
-
-    @pytest.fixture
-    def tiles(self, satellite_map):
-        return SatelliteTiles(satellite_map, frame_id="map")
-
-    def test_mosaic_is_the_satellite_image(self, tiles, satellite_map):
-        """Drawn from the messages alone, tiles lie where they belong, north up, without a seam."""
-        markers = tiles.move(10.0, -20.0)
-        shown = draw_textures(markers, west=-90, north=80, rows=500, cols=500, cell=0.4).astype(int)
-        wanted = area(satellite_map, -90, 80, 500, 500, 0.4).astype(int)
-        error = np.abs(shown - wanted).max(axis=-1)
-        assert np.quantile(error, 0.999) <= 12 and error.mean() < 3
-        for turned in (wanted[::-1], wanted[:, ::-1], wanted.transpose(1, 0, 2)):
-            assert np.abs(shown - turned).mean() > 20, "the ground is too dull to show the orientation"
-        seam = round(90 / 0.4)  # the edge between two tiles runs through the datum
-        assert error[:, seam - 2 : seam + 2].mean() < 4
-
-    def test_marker_is_what_rviz_can_show(self, tiles):
-        markers = tiles.move(0.0, 0.0)
-        assert 4 <= len(markers) <= 16
-        for marker in markers:
-            assert marker.type == Marker.TRIANGLE_LIST and marker.action == Marker.ADD
-            assert marker.texture_resource.startswith("embedded://") and marker.texture.format == "jpeg"
-            assert len(marker.points) == len(marker.uv_coordinates) == 6 and not marker.colors
-            assert (marker.color.r, marker.color.g, marker.color.b, marker.color.a) == (1, 1, 1, 1)
-            assert (marker.scale.x, marker.scale.y, marker.scale.z) == (1, 1, 1)
-            assert marker.pose.orientation.w == 1 and marker.header.frame_id == "map"
-            assert marker.header.stamp.sec == marker.header.stamp.nanosec == 0
-            assert marker.lifetime.sec == marker.lifetime.nanosec == 0 and not marker.frame_locked
-            assert all(-0.2 < point.z < 0 for point in marker.points), "below what lies on the ground"
-            assert len(marker.texture.data) < 100_000
-        names = [marker.texture_resource for marker in markers]
-        assert len(set(names)) == len(names) == len({marker.id for marker in markers})
-
-    def test_each_is_sent_once_and_far_ones_are_deleted(self, tmp_path):
-        tiles = SatelliteTiles(endless_map(tmp_path), frame_id="map")
-        scene, sent = Scene(), Counter()
-        for x in np.arange(0.0, 2000.0, 7.0):
-            changes = tiles.move(float(x), 0.0)
-            sent.update(marker.id for marker in changes if marker.action == Marker.ADD)
-            scene.take("satellite_tiles", MarkerArray(markers=changes))
-            shown = scene.markers["satellite_tiles"].values()
-            middles = [np.mean([[p.x, p.y] for p in marker.points], axis=0) for marker in shown]
-            assert min(np.hypot(*(middle - [x, 0.0])) for middle in middles) < 0.75 * tiles.side, (
-                "there is ground under the vehicle"
-            )
-            assert len(shown) < 60
-        assert not scene.problems and set(sent.values()) == {1}
-
-    def test_all_again_begins_with_a_deletion_that_has_an_id_of_its_own(self, tiles):
-        scene = Scene()
-        scene.take("satellite_tiles", MarkerArray(markers=tiles.move(0.0, 0.0)))
-        before = dict(scene.markers["satellite_tiles"])
-        again = tiles.all()
-        assert again[0].action == Marker.DELETEALL and len(again) == len(before) + 1
-        scene.take("satellite_tiles", MarkerArray(markers=again))
-        assert not scene.problems and scene.markers["satellite_tiles"].keys() == before.keys()
-        scene.take("satellite_tiles", MarkerArray(markers=again[1:]))
-        assert "sent twice" in scene.problems[0]
-
-    def test_nothing_where_there_is_no_imagery(self, tiles):
-        assert tiles.move(5000.0, 5000.0) == []
-
-    def test_imagery_is_credited(self, satellite_map, monkeypatch):
-        monkeypatch.setattr(satellite_map, "attribution", "© Stadt Wien – Datenquelle")
-        markers = SatelliteTiles(satellite_map, frame_id="map").move(0.0, 0.0)
-        credits = [marker for marker in markers if marker.ns == CREDIT]
-        assert len(credits) == sum(marker.ns == NAMESPACE for marker in markers) > 0
-        assert credits[0].text == "(c) Stadt Wien  Datenquelle" and credits[0].type == Marker.TEXT_VIEW_FACING
-
-
-def endless_map(folder):
-    """Return a strip of coarse imagery, 4 km long."""
-    path = folder / "strip.tif"
-    transform = rasterio.transform.from_origin(-500, 500, 5.0, 5.0)
-    pixels = np.random.default_rng(0).integers(0, 255, (3, 200, 800), dtype=np.uint8)
-    with rasterio.open(
-        path, "w", driver="GTiff", width=800, height=200, count=3, dtype="uint8", crs=DATUM.crs.to_wkt(),
-        transform=transform,
-    ) as raster:  # fmt: skip
-        raster.write(pixels)
-    return SatelliteMap.open(path, DATUM, cell=0.8)
-
-
-class TestClouds:
-    def test_matched_ground_lies_on_its_image(self, frame, localization, satellite_map):
-        """At the true pose, camera and satellite show the same ground in the same place."""
-        points, colors = read_cloud(bev_cloud(frame, localization, frame_id="map"))
-        assert len(points) > 3000
-        ground = TRUE.inverse().apply(points[:, :2])
-        assert ground[:, 0].min() > 5 and ground[:, 0].max() < 41 and np.ptp(ground[:, 1]) > 15
-
-        def likeness(T):
-            around = satellite_map.patch(T, GroundGrid.centred(256, 0.4))
-            satellite = sample_patch(around, ground[None])[0]
-            return np.corrcoef(colors[:, 1], satellite[:, 1])[0, 1]
-
-        assert likeness(TRUE) > 0.9
-        assert likeness(TRUE @ SE2(0.0, 8.0, 0.0)) < 0.7 and likeness(TRUE @ SE2(0.0, 0.0, 0.4)) < 0.7
-
-    def test_satellite_points_are_the_satellite_image(self, satellite_map):
-        cloud = satellite_cloud(satellite_map, 20.0, -30.0, frame_id="map")
-        points, colors = read_cloud(cloud)
-        assert len(points) == 320 * 320 and np.ptp(points, axis=0)[:2] == pytest.approx(0.4 * 319, abs=1e-3)
-        wanted = area(satellite_map, 20 - 64, -30 + 64, 320, 320, 0.4)
-        rows = np.round((-30 + 64 - points[:, 1]) / 0.4 - 0.5).astype(int)
-        columns = np.round((points[:, 0] - 20 + 64) / 0.4 - 0.5).astype(int)
-        assert (wanted[rows, columns] == colors).all()
-        assert cloud.point_step * cloud.width == cloud.row_step == len(cloud.data)
-
-    def test_no_matches_no_points(self, frame, localization):
-        nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-        unmatched = replace(localization, matches=nothing, accepted=False, reason="degenerate_matches")
-        assert bev_cloud(frame, unmatched, frame_id="map").width == 0
-        assert all(not marker.points for marker in match_markers(unmatched, frame_id="map"))
-
-
-class TestMarkers:
-    def test_lines_go_from_the_prior_to_the_match(self, localization):
-        lines, found = match_markers(localization, frame_id="map")
-        places = np.array([[p.x, p.y] for p in lines.points]).reshape(-1, 2, 2)
-        assert 100 < len(places) <= 250 and len(lines.colors) == 2 * len(places) == 2 * len(found.colors)
-        np.testing.assert_allclose(TRUE.inverse().apply(places[:, 1]), PRIOR.T_map_base.inverse().apply(places[:, 0]))
-        heaviest, lightest = lines.colors[-1], lines.colors[0]
-        assert heaviest.r + heaviest.g > lightest.r + lightest.g, "yellow weighs more than violet"
-
-    def test_ellipses_have_two_sigma_and_do_not_outlive_their_image(self, localization):
-        markers = pose_markers(localization, frame_id="map")
-        assert [marker.ns for marker in markers] == ["prior", "prior", "estimate", "estimate"]
-        outline = np.array([[p.x, p.y] for p in markers[3].points]) - [TRUE.x, TRUE.y]
-        np.testing.assert_allclose(np.abs(outline).max(axis=0), [2 * 0.3, 2 * 0.5], rtol=0.01)
-        assert all(marker.lifetime.sec > 0 for marker in markers)
-        green, red = markers[2].color, pose_markers(replace(localization, accepted=False), frame_id="map")[2].color
-        assert green.g > green.r and red.r > red.g
-
-
-def test_track_is_bounded_and_whole():
-    track = Track(step=1.0, most=100)
-    for x in np.arange(0, 5000, 0.25):
-        track.extend(float(x), 0.0, lambda x=x: x)
-    items = np.array(track.items())
-    assert 45 <= len(items) <= 100 and items[0] == 0 and items[-1] > 4900
-    assert np.ptp(np.diff(items)[:40]) == 0, "evenly thinned"
+    return perfect_localization()
 
 
 class Untouchable:
@@ -259,7 +70,7 @@ def ros(monkeypatch, tmp_path):
         executor.add_node(node)
     nodes[0].declare_parameter("visuals.period", 0.0)
 
-    def until(happened, timeout=20.0):
+    def until(happened, timeout=60.0):
         deadline = time.monotonic() + timeout
         while not happened():
             assert time.monotonic() < deadline, "did not happen"
@@ -283,6 +94,7 @@ def show(ros):
             ros[0],
             publishers,
             satellite_map=satellite_map,
+            open_map=lambda: satellite_map,
             frame_id="map",
             satellite=satellite,
             state=lambda: "tracking",
@@ -324,7 +136,9 @@ def test_only_what_is_looked_at_is_made(ros, show, frame, localization):
     assert set(visuals.built) == {"matches", "path"}
 
 
-def test_viewers_see_everything_over_dds(ros, show, frame, localization, satellite_map):
+def test_viewers_see_everything_over_dds(ros, show, frame, localization, satellite_map, monkeypatch):
+    cut, threads = satellite_map.patch, set()
+    monkeypatch.setattr(satellite_map, "patch", lambda *args: threads.add(threading.current_thread()) or cut(*args))
     visuals, scene, until = show(satellite_map), Scene(), ros[2]
     scene.subscribe(ros[1])
     over = drive(visuals, frame, localization, 0.0)
@@ -340,6 +154,7 @@ def test_viewers_see_everything_over_dds(ros, show, frame, localization, satelli
     until(complete)
     assert not scene.problems
     assert scene.overlay.shape == (680, 1302, 3) and scene.overlay.std() > 20
+    assert len(threads) == 2 and threading.current_thread() not in threads, "nobody but the viewers waits for pictures"
     picture = draw_scene(scene, x=TRUE.x, y=TRUE.y, radius=40.0)
     wanted = cv2.resize(area(satellite_map, TRUE.x - 40, TRUE.y + 40, 200, 200, 0.4), picture.shape[1::-1])
     quiet = np.s_[700:, 500:]  # south-east of the vehicle, which looks north-east: nothing but tiles

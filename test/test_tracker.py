@@ -7,7 +7,6 @@ import pytest
 from tracker_inputs import LARGEST, LEVER, SECOND, START, Drive, localization, rmse, run, search, tracked
 
 from cvloc_ros.geometry import SE2
-from cvloc_ros.localization.odometry import OdometryBuffer
 from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.tracker import Tracker, TrackerConfig, TrackerState
 
@@ -132,13 +131,13 @@ def test_slipped_track_is_recovered():
     stamp, odom = tracker._odometry.newest, tracker._odometry.at(tracker._odometry.newest)
     truth = Drive(5).truth[stamp] @ SE2(0.0, 8.0, 0.0)  # the wheels did not see that
     reasons = []
-    for i in range(1, 80):
+    for i in range(1, 100):
         odom, truth = odom @ SE2(1.0, 0.0, 0.0), truth @ SE2(1.0, 0.0, 0.0)
         tracker.add_odometry(stamp + i * SECOND // 10, odom)
         search(tracker, localization(stamp + i * SECOND // 10, truth))
         reasons.append(tracker.last_rejection)
-    assert "" not in reasons[:20] and set(reasons[50:]) == {""}  # a metre each
-    pose = tracker.pose(stamp + 79 * SECOND // 10)[0]
+    assert "" not in reasons[:20] and set(reasons[70:]) == {""}  # a metre each
+    pose = tracker.pose(stamp + 99 * SECOND // 10)[0]
     assert np.hypot(pose.x - truth.x, pose.y - truth.y) < 0.5
 
 
@@ -246,7 +245,7 @@ def test_degraded_by_distance_and_time():
     tracker.add_odometry(stamp + 2 * SECOND, odom)
     assert tracker.state is TrackerState.TRACKING
     tracker.add_odometry(stamp + 4 * SECOND, odom)
-    assert tracker.state is TrackerState.DEGRADED and "none accepted for" in tracker.waiting_for
+    assert tracker.state is TrackerState.DEGRADED and "too few, accepted for" in tracker.waiting_for
 
 
 def test_bag_that_starts_again_is_recognised_and_reset_forgets():
@@ -283,22 +282,6 @@ def test_prior_has_a_floor_and_grows_past_the_newest_odometry():
     assert tracker.pose(START + SECOND) is None
     assert "1.0 s older" in tracker.missing_at(START + SECOND)
     assert tracker.pose(START - SECOND) is None
-
-
-def test_odometry_interpolation_follows_the_arc():
-    buffer = OdometryBuffer(seconds=10, extrapolation=0.3, gap=1.0)
-    step = SE2(0.4, 0.0, 0.02)
-    pose = SE2(5.0, 5.0, 3.13)  # the heading wraps on the way
-    for i in range(11):
-        assert buffer.add(i * 40, pose)
-        pose = pose @ step
-    assert not buffer.add(400, pose)
-    half = buffer.at(60)
-    expected = SE2(5.0, 5.0, 3.13) @ step @ SE2(0.2, 0.0, 0.01)
-    np.testing.assert_allclose(half.vector(), expected.vector(), atol=1e-9)
-    assert buffer.motion(400, 0).distance == pytest.approx(4.0, rel=1e-3)
-    assert buffer.motion(0, 400).turned == pytest.approx(0.2)
-    assert buffer.at(-1) is None
 
 
 def test_config_refuses_what_is_out_of_range():

@@ -8,10 +8,8 @@ from cvloc_ros.datasets.town import Town, TownPair, crop_patch
 from cvloc_ros.datasets.town.classes import WALLED
 from cvloc_ros.datasets.town.pairs import CLASS_GRID
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
-from cvloc_ros.localization.covariance import EVIDENCE, Evidence
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
-from cvloc_ros.training.calibrate import fit
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.samples import AugmentConfig, TownSamples, make_sample
 from cvloc_ros.training.train import learning_rate, train
@@ -122,40 +120,3 @@ def test_a_run_can_be_resumed_and_its_log_goes_on(tmp_path):
     assert float(rows[-1]["heldout_mean_m"]) > 0
     with pytest.raises(FileNotFoundError, match="resume"):
         train(TrainConfig(samples=8), tmp_path / "none", resume=True, report=lambda seen, row: None)
-
-
-def test_calibration_recovers_what_the_evidence_says():
-    """Errors are drawn with deviations that one piece of evidence tells: the fit must be honest at both ends."""
-    rng = np.random.default_rng(0)
-    evidence, errors = [], []
-    for _ in range(3000):
-        values = rng.normal(size=len(EVIDENCE))
-        sigma = np.array([0.5, 0.25, 0.01]) * np.exp(0.6 * values[0])
-        evidence.append(Evidence(values, np.eye(3), 0.0))
-        errors.append(rng.normal(size=3) * sigma)
-    errors = np.array(errors)
-    calibration = fit(evidence[:2000], errors[:2000])
-    covariances = np.array([calibration.covariance(e) for e in evidence[2000:]])
-    nees = np.einsum("ni,nij,nj->n", errors[2000:], np.linalg.inv(covariances), errors[2000:])
-    strength = np.array([e.values[0] for e in evidence[2000:]])
-    for part in (strength < 0, strength > 0):
-        assert 2.4 < nees[part].mean() < 3.6
-    right = np.linalg.norm(errors[2000:, :2], axis=1) < 2
-    p = np.array([calibration.probability(e) for e in evidence[2000:]])
-    assert p[right].mean() > p[~right].mean() + 0.1
-    assert abs(p.mean() - right.mean()) < 0.03
-
-
-def test_calibration_travels_in_the_card():
-    from cvloc_ros.localization.covariance import Calibration
-
-    rng = np.random.default_rng(0)
-    evidence = [Evidence(rng.normal(size=len(EVIDENCE)), np.eye(3), 0.0) for _ in range(50)]
-    calibration = fit(evidence, rng.normal(size=(50, 3)) * [0.3, 0.3, 0.01])
-    assert Calibration.from_card({"calibration": calibration.to_card()}) == calibration
-    for card in ({}, {"calibration": {**calibration.to_card(), "mean": [0.0]}}):
-        with pytest.raises(ValueError, match="expected a calibration"):
-            Calibration.from_card(card)
-    far = Evidence(np.full(len(EVIDENCE), 1e6), np.eye(3), 0.0)
-    covariance = calibration.covariance(far)
-    assert np.isfinite(covariance).all() and np.linalg.eigvalsh(covariance).min() > 0

@@ -103,6 +103,13 @@ def test_splits(root, area, part, cities):
     assert [name.split("/")[0] for name in Vigor(root, area, part).names] == list(cities)
 
 
+def test_lists_renamed_for_other_code_are_found(root, tmp_path):
+    for city in CITIES:
+        right = root / "splits__corrected" / city / "same_area_balanced_test__corrected.txt"
+        write_text(tmp_path / "splits__corrected" / city / "same_area_balanced_test.txt", right.read_text())
+    assert len(Vigor(tmp_path, "same")) == 4
+
+
 def test_a_label_of_the_literature(root, tmp_path):
     """23.0 -29.0 is column 349, row 343: to the right of the middle and below it."""
     for city in CITIES:

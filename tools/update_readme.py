@@ -15,7 +15,12 @@ import cv2
 ROOT = Path(__file__).parent.parent
 DEMO, BENCH = ROOT / "out/demo", ROOT / "out/bench.json"
 CARD = ROOT / "cvloc_ros/models/weights/vote_flow.md"
-PICTURES = {"map.png": "map.jpg", "errors.png": "errors.png", "match_median.jpg": "match.jpg"}
+PICTURES = {
+    "pictures/map.png": "map.jpg",
+    "pictures/errors.png": "errors.png",
+    "overlay.png": "overlay.jpg",
+    "markers.png": "markers.jpg",
+}
 
 
 def demo_table() -> str:
@@ -82,7 +87,7 @@ def main() -> None:
     readme.write_text(text)
     (ROOT / "doc/pictures").mkdir(parents=True, exist_ok=True)
     for source, target in PICTURES.items():
-        picture = cv2.imread(str(DEMO / "pictures" / source))
+        picture = cv2.imread(str(DEMO / source))
         settings = [cv2.IMWRITE_JPEG_QUALITY, 88] if target.endswith(".jpg") else []
         cv2.imwrite(str(ROOT / "doc/pictures" / target), picture, settings)
 

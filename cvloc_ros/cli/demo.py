@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from cvloc_ros.ros.visuals.scene import Scene
+
 DURATION = 75.0  # seconds
 TOWN_SIZE = 500.0  # metres
+VIEW_RADIUS = 50.0  # metres around the vehicle in markers.png
+VIEW_AT = 0.8  # share of the drive after which overlay.png and markers.png are taken: GNSS is back
 
 
 def demo(
@@ -24,7 +29,8 @@ def demo(
     played in real time over DDS into the node, and what the node publishes is compared with the truth.
 
     Writes OUT/world (map.tif and the bag, kept for the next time) and the same files as `cvloc run`: report.html,
-    pictures/, summary.json, trajectory.tum, frames.csv, run.mcap.
+    pictures/, summary.json, trajectory.tum, frames.csv, run.mcap. Moreover, from late in the drive, what viewers
+    get of one image: overlay.png (the match picture) and markers.png (RViz's view from above).
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -33,6 +39,7 @@ def demo(
     from cvloc_ros.evaluation.summary_table import print_summary
     from cvloc_ros.ros.live_run import Heard, run_live
 
+    views: list[Scene] = []
     console = Console()
     world = out / "world"
     columns = (
@@ -51,18 +58,35 @@ def demo(
                 accepted = sum(frame.accepted for frame in heard.frames)
                 note = f"{heard.frames[-1].state}, {accepted}/{len(heard.frames)} frames"
                 bar.update(task, completed=share, note=note)
+            if share > VIEW_AT and not views and heard.scene.image_stamp() is not None:
+                views.append(heard.scene.copy())
 
         parameters = {"device": device}
         result = run_live(bag, str(imagery), parameters=parameters, rate=rate, log=out / "node.log", progress=listen)
         bar.update(task, completed=1.0)
         task = bar.add_task("writing the report", total=None, note="")
         summary = write_outputs(result, out)
+        for view in views:
+            write_view(view, out)
         bar.update(task, total=1.0, completed=1.0)
     print_summary(summary, console=console)
     console.print(f"look at  {out / 'report.html'}", soft_wrap=True, highlight=False)
     console.print(f"again    cvloc run {bag} --imagery {imagery} --out out/run", soft_wrap=True, highlight=False)
     if not summary["localized"]:
         raise typer.Exit(1)
+
+
+def write_view(scene: Scene, folder: Path) -> None:
+    """Write what viewers get of one image: the match picture, and the markers from above."""
+    import cv2
+
+    from cvloc_ros.ros.visuals.render import draw_scene
+
+    assert scene.overlay is not None
+    vehicle = scene.markers["markers"]["estimate", 0].pose.position
+    above = draw_scene(scene, x=vehicle.x, y=vehicle.y, radius=VIEW_RADIUS)
+    for name, picture in (("overlay", scene.overlay), ("markers", above)):
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
 def make_world(folder: Path, progress: Callable[[float], None]) -> tuple[Path, Path]:

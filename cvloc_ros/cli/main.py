@@ -22,6 +22,7 @@ COMMANDS = {
     "play": "play",
     "train": "train",
     "bench": "bench",
+    "prefetch": "prefetch",
     "doctor": "doctor",
 }
 """Module and function of every command, in the order in which a newcomer meets them."""

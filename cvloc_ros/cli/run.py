@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def run(
     source: Annotated[Path, typer.Argument(help="A rosbag2 folder, or a single .mcap, .db3 or ROS 1 .bag file.")],
     imagery: Annotated[
-        str, typer.Option(help="Satellite imagery: a georeferenced raster (path, URL or GDAL description).")
+        str,
+        typer.Option(
+            help="Satellite imagery: a raster, a folder of tiles, a tile server's template; see doc/imagery.md."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")] = Path("out/run"),
     method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",

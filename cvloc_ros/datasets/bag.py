@@ -28,7 +28,7 @@ from cvloc_ros.datasets.message_reading import (
     without_numbers,
 )
 from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
-from cvloc_ros.geometry import LocalFrame, PinholeCamera
+from cvloc_ros.geometry import Camera, LocalFrame
 from cvloc_ros.localization.types import Frame
 
 _TF = "tf2_msgs/msg/TFMessage"
@@ -64,7 +64,7 @@ class Bag:
 
     source: str
     topics: dict[str, str]
-    camera: PinholeCamera
+    camera: Camera
     base_frame: str
     T_base_camera: np.ndarray
     gnss_lever_arm: np.ndarray

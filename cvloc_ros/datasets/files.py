@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
+
+from cvloc_ros.datasets.image_decoding import ConversionError, decode_file
 
 
 class DatasetError(RuntimeError):
@@ -40,15 +41,13 @@ def read_rgb(path: Path, what: str, source: str) -> np.ndarray:
 
     """
     data = np.fromfile(require(path, what, source), np.uint8)
-    # a camera's calibration belongs to the pixels as they are stored: an orientation tag must not turn them
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
+    try:
+        return decode_file(data)
+    except ConversionError as error:
         raise DatasetError(
-            f"expected {what} at {path}, but its {data.size} bytes do not decode: the file is cut off or something "
-            f"else; get it again from {source}"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            f"expected {what} at {path}, but its {data.size} bytes do not decode: the file is cut off, or no JPEG or "
+            f"PNG; get it again from {source}"
+        ) from error
 
 
 def read_lines(path: Path, what: str, source: str, *, fields: Sequence[int]) -> list[list[str]]:

@@ -77,10 +77,14 @@ def decode_raw(data: np.ndarray, layout: RawLayout) -> np.ndarray:
     values, conversion = ENCODINGS[_SIXTEEN_BITS.get(layout.encoding, layout.encoding)]
     row_bytes = layout.width * values * (2 if wide else 1)
     height, width, step = layout.height, layout.width, layout.step
-    if height * width == 0 or step < row_bytes or data.size < height * step:
+    if height * width == 0 or data.size == 0:
+        raise ConversionError(
+            f"expected pixels, got an empty image ({width} x {height}, {data.size} bytes): see the driver"
+        )
+    if step < row_bytes or data.size < height * step:
         raise ConversionError(
             f"expected {height} rows of {width} pixels of {layout.encoding} (step >= {row_bytes}), got {data.size} "
-            f"bytes with step {step}: the image is empty or cut off, see its driver"
+            f"bytes with step {step}: the image is cut off, see its driver"
         )
     rows = data[: height * step].reshape(height, step)[:, :row_bytes]  # the rest of a row is padding
     if wide:

@@ -18,6 +18,8 @@ Conventions:
 - A test line ends in sx, sy and th, each in [-1, 1]. In a picture with the *prior's* heading to the right, the vehicle
   is at R(10° th) (20 sx, 20 sy) metres to the right and up, and heads 10° th counter-clockwise: the prior is off by up
   to 20 m along and across the true heading, and by 10 degrees.
+- 359 frames are in the list of ``same`` twice or three times, each time with another prior: all count, as in the
+  literature. Its frames are neighbours of training frames; drives of ``cross`` are not in the training.
 """
 
 from __future__ import annotations
@@ -78,9 +80,9 @@ class Kitti:
         fields = 1 if split == "train" else 4
         lines = read_lines(path, f"the list of KITTI's split '{split}'", _LISTS, fields=[fields])
         self.names = [line[0] for line in lines]
-        self._shifts = (
-            None if split == "train" else numbers([word for x in lines for word in x[1:]], path).reshape(-1, 3)
-        )
+        shifts = numbers([word for line in lines for word in line[1:]], path)
+        self.shifts = None if split == "train" else shifts.reshape(-1, 3)
+        """The numbers sx, sy and th of the lines (N, 3), see `prior_to_vehicle`; None for the training frames."""
         self._calibration = cache(lambda date: read_calibration(self.root / "raw_data" / date))
 
     def __len__(self) -> int:
@@ -113,7 +115,7 @@ class Kitti:
         T_base_camera = T_imu_camera.copy()
         T_base_camera[:3, 3] = 0.0, 0.0, CAMERA_HEIGHT
         truth = SE2(0.0, 0.0, float(oxts[5])) @ SE2(T_imu_camera[0, 3], T_imu_camera[1, 3])
-        shift = self._draw_shift(index) if self._shifts is None else self._shifts[index]
+        shift = self._draw_shift(index) if self.shifts is None else self.shifts[index]
         T_map_prior = truth @ prior_to_vehicle(*shift).inverse()
         path = self.root / "satmap" / drive / number
         satellite = read_rgb(path, "the satellite picture of a frame", _SATMAP)
@@ -137,6 +139,20 @@ class Kitti:
 
     def _draw_shift(self, index: int) -> np.ndarray:
         return np.random.default_rng([self.seed, range(len(self))[index]]).uniform(-1, 1, 3)
+
+
+def far_from(frames: Kitti, others: Kitti, distance: float) -> list[int]:
+    """Return the indices of the frames that are more than ``distance`` metres from all of the others.
+
+    Raises:
+        DatasetError: the GPS/IMU record of a frame of either is missing or wrong.
+
+    """
+    places, taken = frames.places(), others.places()
+    centre = LocalFrame(*places.mean(axis=0))
+    here, there = centre.to_enu(*places.T), centre.to_enu(*taken.T)
+    nearest = [np.square(there - point).sum(axis=1).min() for point in here]
+    return np.flatnonzero(np.array(nearest) > distance**2).tolist()
 
 
 def prior_to_vehicle(sx: float, sy: float, th: float) -> SE2:
@@ -184,8 +200,9 @@ def read_calibration(folder: Path) -> tuple[PinholeCamera, np.ndarray]:
     )
     P = cameras["P_rect_02"].reshape(3, 4)
     K = P[:, :3]
+    width, height = (int(n) for n in cameras["S_rect_02"])
     try:
-        camera = PinholeCamera(*(int(n) for n in cameras["S_rect_02"]), K)
+        camera = PinholeCamera(width, height, K)
     except ValueError as error:
         raise DatasetError(
             f"{folder / 'calib_cam_to_cam.txt'} describes no camera: {error}: get it from {_RAW}"

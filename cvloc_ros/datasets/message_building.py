@@ -8,7 +8,7 @@ import numpy as np
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.typesys import Stores, get_typestore
 
-from cvloc_ros.geometry import SE2, PinholeCamera
+from cvloc_ros.geometry import SE2, FisheyeCamera, PinholeCamera
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of (x, y, z, roll, pitch, yaw)
@@ -132,15 +132,16 @@ def jpeg(stamp: int, data: np.ndarray, *, frame_id: str) -> Any:
     return make("sensor_msgs/msg/CompressedImage", header=header(stamp, frame_id), format="jpeg", data=data)
 
 
-def camera_info(stamp: int, camera: PinholeCamera, *, frame_id: str) -> Any:
+def camera_info(stamp: int, camera: PinholeCamera | FisheyeCamera, *, frame_id: str) -> Any:
     """Return a sensor_msgs/CameraInfo; P repeats K, as if the images were not to be rectified."""
     distortion = np.array(camera.distortion or (0.0,) * 5)
+    pinhole_model = "plumb_bob" if len(distortion) <= 5 else "rational_polynomial"
     return make(
         "sensor_msgs/msg/CameraInfo",
         header=header(stamp, frame_id),
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob" if len(distortion) <= 5 else "rational_polynomial",
+        distortion_model="equidistant" if isinstance(camera, FisheyeCamera) else pinhole_model,
         d=distortion,
         k=camera.K.ravel(),
         r=np.eye(3).ravel(),

@@ -13,13 +13,14 @@ import numpy as np
 
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
 from cvloc_ros.datasets.image_decoding import ConversionError, RawLayout
-from cvloc_ros.geometry import SE2, PinholeCamera
+from cvloc_ros.geometry import SE2, FisheyeCamera, PinholeCamera
 
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of (x, y, z, roll, pitch, yaw)
 _NO_FIX = -1  # sensor_msgs/NavSatStatus
 _NOT_UNIT = 0.01  # by how much the square of a quaternion's length may miss 1, as tf2 has it
 _NUMBERS = re.compile(r"\[[^\]]*\]|(?<![\w.])-?(\d+(\.\d*)?(e[-+]?\d+)?|nan|inf)(?![\w])")
 _PINHOLE_MODELS = ("", "plumb_bob", "rational_polynomial")
+_FISHEYE_MODEL = "equidistant"
 
 
 def stamp_of(message: Any, received: int) -> int:
@@ -110,7 +111,7 @@ def truth_event(message: Any, received: int) -> TruthEvent:
     )
 
 
-def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera:
+def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera | FisheyeCamera:
     """Read a CameraInfo: the camera of the images that it comes with, after their region of interest and binning.
 
     Args:
@@ -118,7 +119,7 @@ def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera:
         rectified: the images are rectified: P without distortion instead of K with it.
 
     Raises:
-        ConversionError: the camera is not calibrated, or is no pinhole camera.
+        ConversionError: the camera is not calibrated, or its model of distortion is another one.
 
     """
     upper = hasattr(message, "K")
@@ -130,13 +131,21 @@ def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera:
             "calibration file"
         )
     distortion = () if rectified or not np.any(d) else tuple(float(k) for k in d)
-    if distortion and message.distortion_model not in _PINHOLE_MODELS:
+    fisheye = not rectified and message.distortion_model == _FISHEYE_MODEL
+    if distortion and not fisheye and message.distortion_model not in _PINHOLE_MODELS:
         raise ConversionError(
-            f"expected the distortion model plumb_bob or rational_polynomial, got '{message.distortion_model}': "
-            "rectify the images (image_proc) and use image_rect (for the node, set camera.rectified)"
+            f"expected the distortion model plumb_bob, rational_polynomial or equidistant, got "
+            f"'{message.distortion_model}': rectify the images (image_proc) and use image_rect (for the node, set "
+            "camera.rectified)"
         )
+    size, matrix = (message.width, message.height), np.array(matrix, dtype=float)
+    camera: PinholeCamera | FisheyeCamera
     try:
-        camera = PinholeCamera(message.width, message.height, np.array(matrix, dtype=float), distortion)
+        camera = (
+            FisheyeCamera(*size, matrix, distortion or (0.0,) * 4)
+            if fisheye
+            else PinholeCamera(*size, matrix, distortion)
+        )
     except ValueError as error:
         raise ConversionError(str(error)) from error
     roi = message.roi

@@ -28,10 +28,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import rasterio
 from pyproj import Transformer
-from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -54,6 +54,8 @@ CONTROL_UTM = np.array(
 CONTROL_PIXELS = np.array([[900, 900], [492, 18168], [15966, 1260], [15553, 18528], [8255, 9688]], float)
 
 _LATTICE, _TILE = 400, 800  # pixels
+_STRIP = 128  # rows of the averaged map that are read at a time
+_CACHE = 64  # MiB that GDAL may keep of the map besides
 _BROKEN = (937, 9050, 11811, 12388, 16584)  # training images that do not load as published
 _MAP = "https://github.com/tudelft-iv/CrossViewMetricLocalization (README, Datasets)"
 _LISTS = "https://github.com/tudelft-iv/CrossViewMetricLocalization (Oxford_split)"
@@ -118,7 +120,8 @@ class Oxford:
                 f"{image.shape[0]}: prepare the images as {_IMAGES} does"
             )
         truth = self.pose(index)
-        T_map_prior = SE2(*self._prior_position(index), truth.yaw)
+        east, north = self._prior_position(index)
+        T_map_prior = SE2(east, north, truth.yaw)
         radius = _LATTICE / 2 * float(np.sqrt(1 / abs(np.linalg.det(self._pixel_from_map[:, :2]))))
         return Item(
             name=name,
@@ -130,7 +133,8 @@ class Oxford:
 
     def pose(self, index: int) -> SE2:
         """Return a frame's true pose in the map without reading its image."""
-        return SE2(*(float(v) for v in self._positions[index]), float(self._yaws[index]))
+        east, north = self._positions[index]
+        return SE2(float(east), float(north), float(self._yaws[index]))
 
     def _prior_position(self, index: int) -> tuple[float, float]:
         M = self._pixel_from_map
@@ -245,21 +249,26 @@ def _rotation(axis: int, angle: float) -> np.ndarray:
 
 
 def _read_averaged(path: Path, factor: int) -> np.ndarray:
-    """Read a large picture as RGB (H, W, 3), averaged over squares of ``factor`` pixels, never whole in memory."""
+    """Read a large picture as RGB (H, W, 3), averaged over squares of ``factor`` pixels; a strip at a time."""
     require(path, "the stitched satellite map", _MAP)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as dataset:
                 rows, cols = dataset.height // factor, dataset.width // factor
-                bands = dataset.read(
-                    [1, 2, 3],
-                    window=Window(0, 0, cols * factor, rows * factor),
-                    out_shape=(3, rows, cols),
-                    resampling=Resampling.average,
-                )
-    except (RasterioError, OSError, IndexError, ValueError) as error:
+                averaged = np.empty((rows, cols, 3), np.uint8)
+                for row in range(0, rows, _STRIP):
+                    count = min(_STRIP, rows - row)
+                    window = Window(0, row * factor, cols * factor, count * factor)
+                    strip = dataset.read([1, 2, 3], window=window).transpose(1, 2, 0)
+                    cv2.resize(
+                        np.ascontiguousarray(strip),
+                        (cols, count),
+                        dst=averaged[row : row + count],
+                        interpolation=cv2.INTER_AREA,
+                    )
+    except (RasterioError, OSError, IndexError) as error:
         raise DatasetError(
             f"expected the stitched satellite map at {path}: {error}; get it again from {_MAP}"
         ) from error
-    return np.ascontiguousarray(bands.transpose(1, 2, 0))
+    return averaged

@@ -91,6 +91,8 @@ class Vigor:
         offsets: list[np.ndarray] = []
         for city in cities:
             path = self.root / "splits__corrected" / city / f"{name}__corrected.txt"
+            renamed = path.with_name(f"{name}.txt")  # as the code of CCVPE and FG2 wants it
+            path = renamed if renamed.is_file() and not path.is_file() else path
             for line in read_lines(path, f"the corrected labels of {city}", _LABELS, fields=[4, 7, 10, 13]):
                 self.names.append(f"{city}/{line[0]}")
                 self._satellites.append(f"{city}/satellite/{line[1]}")
@@ -128,7 +130,7 @@ class Vigor:
         if not self.aligned:
             yaw, prior_yaw = np.random.default_rng([self.seed, range(len(self))[index]]).uniform(-np.pi, np.pi, 2)
             sigma = np.pi / np.sqrt(3)  # of a uniform heading
-        radius = SIZE / 4 * float(np.linalg.norm(aerial.to_map([1, 0]) - aerial.to_map([0, 0])))
+        radius = SIZE / 4 * float(np.linalg.norm(np.diff(aerial.to_map(np.array([[0, 0], [1, 0]])), axis=0)))
         T_map_prior = SE2(0.0, 0.0, float(prior_yaw))
         return Item(
             name=self.names[index],

@@ -100,7 +100,9 @@ def pairs_honesty_figure(
 
     reliability.plot([0, 1], [0, 1], color="#222", linewidth=1.0, linestyle="--")
     for name, color in colors.items():
-        claimed, observed, error = reliability_curve(quality[name], right[name])
+        claimed, observed, count = reliability_curve(quality[name], right[name]).T
+        smoothed = (observed * count + 1) / (count + 2)  # a bin of three right ones is not certain
+        error = np.sqrt(smoothed * (1 - smoothed) / count)
         reliability.errorbar(claimed, observed, error, fmt="o-", color=color, markersize=3.5, linewidth=1.4, label=name)
         order = np.argsort(-quality[name])
         kept = np.arange(1, len(order) + 1)
@@ -114,13 +116,10 @@ def pairs_honesty_figure(
     return figure
 
 
-def reliability_curve(quality: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for every bin of the quality that has frames, its mean, the share that is right, and its deviation."""
+def reliability_curve(quality: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return a row for every bin of the quality (N,) that has frames: its mean, the share that is right, the count."""
     bins = np.digitize(quality, _BINS[1:-1])
-    rows = [(quality[bins == b].mean(), right[bins == b].mean(), np.sum(bins == b)) for b in np.unique(bins)]
-    claimed, observed, count = np.array(rows).T
-    smoothed = (observed * count + 1) / (count + 2)  # a bin of three right ones is not certain
-    return claimed, observed, np.sqrt(smoothed * (1 - smoothed) / count)
+    return np.array([(quality[bins == b].mean(), right[bins == b].mean(), np.sum(bins == b)) for b in np.unique(bins)])
 
 
 def _histogram(axis: Axes, values: np.ndarray) -> None:

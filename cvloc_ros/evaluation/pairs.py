@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +38,22 @@ def draw_prior(rng: np.random.Generator, localizer: Localizer) -> Prior:
     return Prior(T_patch_vehicle.inverse(), covariance)
 
 
+def draw_tracked_prior(rng: np.random.Generator, localizer: Localizer) -> Prior:
+    """Draw a prior as a tracker would give it: wrong by its own deviations, 0.5 to 6 m and 0.7 to 3.3 degrees."""
+    sigma = np.exp(rng.uniform(np.log(0.5), np.log(6.0)))
+    sigma_yaw = np.radians(np.exp(rng.uniform(np.log(0.7), np.log(3.3))))
+    x, y = sigma * rng.normal(size=2)
+    T_patch_vehicle = SE2(x, y, sigma_yaw * rng.normal())
+    return Prior(T_patch_vehicle.inverse(), np.diag([sigma**2, sigma**2, sigma_yaw**2]))
+
+
 def localize_pairs(
-    localizer: Localizer, pairs: Iterable[TownPair], *, seed: int = 0, blind: bool = False
+    localizer: Localizer,
+    pairs: Iterable[TownPair],
+    *,
+    seed: int = 0,
+    blind: bool = False,
+    draw: Callable[[np.random.Generator, Localizer], Prior] = draw_prior,
 ) -> Iterator[PairResult]:
     """Localize each pair from a random prior.
 
@@ -48,12 +62,13 @@ def localize_pairs(
         pairs: from `cvloc_ros.datasets.town.town_pairs`.
         seed: of the priors.
         blind: blank the camera image: what the map alone gives away.
+        draw: draws a prior.
 
     """
     rng = np.random.default_rng(seed)
     grid = localizer.matcher.patch_grid
     for index, pair in enumerate(pairs):
-        prior = draw_prior(rng, localizer)
+        prior = draw(rng, localizer)
         source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
         image = crop_patch(pair.satellite, source, prior.T_map_base, grid)
         patch = Patch(image, np.ones(image.shape[:2], bool), grid, prior.T_map_base)

@@ -81,7 +81,7 @@ def posterior_panel(posterior: Posterior | None, *, size: tuple[int, int]) -> np
 
 
 def patch_panel(patch: Patch, localization: Localization, *, side: int, truth: SE2 | None) -> np.ndarray:
-    """Draw the satellite patch, prior's heading up, with the matches, the prior, the estimate and 2-sigma ellipses."""
+    """Draw the satellite patch, prior's heading up: matches, search box, prior and estimate with 2-sigma ellipses."""
     image = np.where(patch.coverage[..., None], patch.image, np.array(drawing.EMPTY, np.uint8))
     panel = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
     grid, scale = patch.grid, side / patch.grid.cols  # pixels a cell
@@ -103,6 +103,7 @@ def patch_panel(patch: Patch, localization: Localization, *, side: int, truth: S
         for stroke in (cross[:2], cross[2:]):
             drawing.outlined(panel, to_pixels(stroke), drawing.TRUTH, thickness=2)
     color = drawing.ACCEPTED if localization.accepted else drawing.REJECTED
+    drawing.polyline(panel, to_pixels(search_outline(localization)), drawing.PRIOR)
     R = patch.T_map_patch.rotation().T  # covariances are in the map frame
     for pose, covariance, tint in (
         (SE2(), localization.prior.covariance, drawing.PRIOR),
@@ -115,6 +116,12 @@ def patch_panel(patch: Patch, localization: Localization, *, side: int, truth: S
     entries = [("prior", drawing.PRIOR), ("estimate", color)]
     drawing.legend(panel, entries + ([("truth", drawing.TRUTH)] if truth is not None else []))
     return panel
+
+
+def search_outline(localization: Localization) -> np.ndarray:
+    """Return the outline (5, 2) of the places that were searched, metres in the prior's vehicle frame."""
+    x, y, _ = localization.search_box
+    return np.array([[x, y], [x, -y], [-x, -y], [-x, y], [x, y]])
 
 
 def ellipse(covariance: np.ndarray) -> np.ndarray:

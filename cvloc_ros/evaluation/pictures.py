@@ -3,8 +3,8 @@
 Left, above: what the camera sees, with the edges of the satellite image as they lie on the ground at the estimated
 pose; where the estimate is right, they run along kerbs and markings. Left, below: the ground ahead from above, by
 camera and by satellite from the estimate, which then agree; and how likely the places of the search box are. Right:
-the satellite patch around the prior, the prior's heading up, with the prior, the estimate, their 2-sigma ellipses and
-the matches, bright where they weigh much. Below: the verdict in words.
+the satellite patch around the prior, the prior's heading up, with the prior, what was searched around it, the estimate,
+2-sigma ellipses and the matches, bright where they weigh much. Below: the verdict in words.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from cvloc_ros.evaluation.metrics import chance
 from cvloc_ros.evaluation.plots import errors_figure
 from cvloc_ros.evaluation.records import FrameRecord, RunResult, Sample
 from cvloc_ros.evaluation.report_style import PAGE
+from cvloc_ros.imagery import redacted
 from cvloc_ros.localization.gate import REASONS
 
 _DPI = 130
@@ -187,7 +188,7 @@ def _settings(result: RunResult, summary: dict[str, Any]) -> str:
     datum = f"{result.datum.latitude:.7f}, {result.datum.longitude:.7f}"
     rows = [
         ["source", result.source],
-        ["imagery", result.imagery + (f" ({result.attribution})" if result.attribution else "")],
+        ["imagery", redacted(result.imagery) + (f" ({result.attribution})" if result.attribution else "")],
         ["method", result.method],
         ["weights", result.weights],
         ["device", result.device],

@@ -166,7 +166,7 @@ def localize_bag(
 
     Args:
         source: a rosbag2 folder or a single bag file.
-        imagery: a path, a URL or a GDAL description.
+        imagery: a raster, tiles or a server; several layers with | between; see doc/imagery.md.
         datum: of the map; None for the bag's own (its datum topic, else its first fix), else the imagery's centre.
         topics: topic by role where it cannot be guessed; see `Bag.open`.
         method: name of the matcher.
@@ -200,7 +200,7 @@ def localize_bag(
         weights=weights or f"{method}.safetensors",
         device=device,
         attribution=satellite_map.attribution,
-        notes=[*bag.notes, *result.notes],
+        notes=[*bag.notes, *result.notes, *satellite_map.problems],
         settings={"topics": bag.topics, "gate": asdict(localizer.gate.config), **result.settings},
     )
 

@@ -1,49 +1,62 @@
-"""The accuracy table on synthetic towns: unseen towns and the held-out style, with blind and chance beside them."""
+"""Accuracy on synthetic towns: unseen towns and the held-out style, with blind and chance beside them."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cvloc_ros.datasets.town import TownPair, town_pairs
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
-from cvloc_ros.evaluation.metrics import CHI2_3DOF_95, PoseErrors, chance, nees
+from cvloc_ros.evaluation.honesty import pairs_honesty_figure
+from cvloc_ros.evaluation.metrics import PoseErrors, chance, honesty, nees
 from cvloc_ros.evaluation.pairs import PairResult, localize_pairs
 from cvloc_ros.geometry import SE2
+from cvloc_ros.localization.covariance import QUALITY_RADIUS
 from cvloc_ros.localization.localizer import Localizer
 
 SETS = {"unseen towns": "train", "held-out style": "heldout"}
 
 
-def evaluate_towns(localizer: Localizer, *, count: int, progress: Callable[[], None] = lambda: None) -> dict:
-    """Localize ``count`` pairs of each set, with the camera's image and blind.
+@dataclass(frozen=True, eq=False)
+class TownAccuracy:
+    """What `evaluate_towns` has measured.
 
-    Returns:
-        By set and by model ("vote_flow", "vote_flow, accepted", "blind", "chance"): the statistics of
-        `PoseErrors.summary`, and for the first two ``accepted`` (share) and ``nees``.
+    Attributes:
+        tables: by set and by model ("vote_flow", "vote_flow, accepted", "blind", "chance"): the statistics of
+            `PoseErrors.summary`, and for all but chance ``nees``; for the first also ``accepted`` (share).
+        results: by set, every pair's answer; not the blind ones.
 
     """
+
+    tables: dict[str, dict]
+    results: dict[str, list[PairResult]]
+
+
+def evaluate_towns(localizer: Localizer, *, count: int, progress: Callable[[], None] = lambda: None) -> TownAccuracy:
+    """Localize ``count`` pairs of each set, with the camera's image and blind; ``progress`` is told of each step."""
     tables: dict[str, dict] = {}
+    results: dict[str, list[PairResult]] = {}
     for name, style in SETS.items():
         pairs = []
         for pair in town_pairs(TEST_TOWNS, count, style=style):
             pairs.append(pair)
             progress()
-        results = _run(localizer, pairs, progress, blind=False)
+        results[name] = _run(localizer, pairs, progress, blind=False)
         blind = _run(localizer, pairs, progress, blind=True)
-        accepted = [r for r in results if r.localization.accepted]
+        accepted = _accepted(results[name])
         box, yaw = localizer.matcher.search_box
         tables[name] = {
-            localizer.matcher.name: _summarize(results) | {"accepted": len(accepted) / len(results)},
+            localizer.matcher.name: _summarize(results[name]) | {"accepted": len(accepted) / len(results[name])},
             f"{localizer.matcher.name}, accepted": _summarize(accepted),
             "blind": _summarize(blind),
             "chance": chance(box, float(np.degrees(yaw))),
         }
-    return tables
+    return TownAccuracy(tables, results)
 
 
 def _run(
@@ -56,14 +69,20 @@ def _run(
     return results
 
 
+def _accepted(results: list[PairResult]) -> list[PairResult]:
+    return [result for result in results if result.localization.accepted]
+
+
 def _summarize(results: list[PairResult]) -> dict:
     if not results:
         return {}
     errors = PoseErrors.between([r.localization.T_map_base for r in results], [SE2()] * len(results))
-    values = nees(errors.east_north_yaw, np.array([r.localization.covariance for r in results]))
-    return errors.summary() | {
-        "nees": {"mean": float(values.mean()), "within_95": float((values <= CHI2_3DOF_95).mean())}
-    }
+    return errors.summary() | {"nees": honesty(_nees(results))}
+
+
+def _nees(results: list[PairResult]) -> np.ndarray:
+    covariances = np.array([r.localization.covariance for r in results]).reshape(-1, 3, 3)
+    return nees(np.array([r.error for r in results]).reshape(-1, 3), covariances)
 
 
 ROW = ("median m", "mean m", "median °", "lateral R@1 m", "longitudinal R@1 m", "yaw R@1°", "NEES", "in 95 %")
@@ -100,10 +119,22 @@ def markdown(tables: dict) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in table_rows(tables)])
 
 
-def write_tables(tables: dict, out: Path) -> None:
-    """Write ``accuracy.json``, ``accuracy.md`` and ``accuracy.csv`` into ``out``."""
+def write_accuracy(accuracy: TownAccuracy, out: Path) -> None:
+    """Write ``accuracy.json``, ``accuracy.md``, ``accuracy.csv`` and ``honesty.png`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "accuracy.json").write_text(json.dumps(tables, indent=1) + "\n")
-    (out / "accuracy.md").write_text(markdown(tables) + "\n")
+    (out / "accuracy.json").write_text(json.dumps(accuracy.tables, indent=1) + "\n")
+    (out / "accuracy.md").write_text(markdown(accuracy.tables) + "\n")
     with (out / "accuracy.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["set", "model", *ROW], *table_rows(tables)])
+        csv.writer(file).writerows([["set", "model", *ROW], *table_rows(accuracy.tables)])
+    draw_honesty(accuracy, out / "honesty.png")
+
+
+def draw_honesty(accuracy: TownAccuracy, path: Path) -> None:
+    """Draw whether covariance and quality of both sets can be trusted: see `pairs_honesty_figure`."""
+    results = accuracy.results
+    figure = pairs_honesty_figure(
+        {name: _nees(_accepted(each)) for name, each in results.items()},
+        {name: np.array([r.localization.quality for r in each]) for name, each in results.items()},
+        {name: np.array([np.hypot(*r.error[:2]) < QUALITY_RADIUS for r in each]) for name, each in results.items()},
+    )
+    figure.savefig(path, dpi=110)

@@ -75,7 +75,7 @@ class DriveRow:
         seed: of the town and the drive.
         scenario: its name.
         metres: driven.
-        rmse: metres, of the fused pose while it is TRACKING or DEGRADED; NaN if it never was.
+        rmse: metres, of the fused pose while it is TRACKING or DEGRADED; infinite if it never was.
         worst: metres, the largest error while TRACKING; 0 if it never was.
         wrong: the longest time, in seconds, that the state was TRACKING while the pose was over `FAR` off.
         recovery: seconds from the first good image to TRACKING within `FOUND`; infinite if that never came.
@@ -179,13 +179,26 @@ def judge(frames: Sequence[FrameRecord], *, good_from: int, seed: int, scenario:
         seed=seed,
         scenario=scenario,
         metres=metres,
-        rmse=float(np.sqrt((fused**2).mean())) if len(fused) else float("nan"),
+        rmse=float(np.sqrt((fused**2).mean())) if len(fused) else float("inf"),
         worst=max((error[f.stamp] for f, sure in zip(frames, tracking, strict=True) if sure), default=0.0),
         wrong=longest / SECOND,
         recovery=(found[0] - good_from) / SECOND if found else float("inf"),
         tracking=float(np.mean(tracking)),
         accepted=float(np.mean([frame.accepted for frame in frames])),
     )
+
+
+def make_drive(seed: int, *, duration: float = DURATION, image_rate: float = 5.0) -> tuple[Town, Drive]:
+    """Make the town of a seed, larger than `TOWN_SIZE` if it has no streets for so long a drive, and the drive."""
+    size = TOWN_SIZE
+    while True:
+        town = Town.generate(seed, size=size)
+        try:
+            return town, simulate_drive(town, seed, duration=duration, image_rate=image_rate)
+        except ValueError:
+            size += 200.0
+            if size > 1200.0:
+                raise
 
 
 def run_seed(
@@ -204,8 +217,7 @@ def run_seed(
 
     torch.set_num_threads(1)  # one drive a process
     cv2.setNumThreads(1)
-    town = Town.generate(seed, size=TOWN_SIZE)
-    drive = simulate_drive(town, seed, duration=duration, image_rate=image_rate)
+    town, drive = make_drive(seed, duration=duration, image_rate=image_rate)
     images = list(drive.images(workers=1))
     with tempfile.TemporaryDirectory() as folder:
         satellite_map = SatelliteMap.open(write_orthophoto(town, Path(folder) / "map.tif"), town.datum)
@@ -213,7 +225,7 @@ def run_seed(
         return [run_scenario(drive, images, localizer, seed=seed, scenario=scenario)[0] for scenario in scenarios]
 
 
-def run_seeds(
+def run_drives(
     count: int,
     *,
     workers: int,
@@ -232,21 +244,23 @@ def run_seeds(
     context = multiprocessing.get_context("spawn")
     job = partial(run_seed, scenarios=scenarios, image_rate=image_rate, method=method, weights=weights)
     rows: list[DriveRow] = []
+    # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for done in as_completed([pool.submit(job, TEST_TOWNS + k) for k in range(count)]):
             rows += done.result()
             progress(done.result())
-    return sorted(rows, key=lambda row: (row.scenario, row.seed))
+    return rows
 
 
 COLUMNS = ("scenario", "seed", "RMSE m", "worst m", "TRACKING > 5 m s", "recovery s", "TRACKING", "accepted")
 
 
 def table_rows(rows: Sequence[DriveRow]) -> list[list[str]]:
-    """Return the table as rows of text under `COLUMNS`: each drive, then the worst of each scenario."""
-    table = [_cells(row, str(row.seed)) for row in rows]
+    """Return the table as rows of text under `COLUMNS`: by scenario, each drive and then the worst of each column."""
+    table = []
     for name in dict.fromkeys(row.scenario for row in rows):
-        of = [row for row in rows if row.scenario == name]
+        of = sorted((row for row in rows if row.scenario == name), key=lambda row: row.seed)
+        table += [_cells(row, str(row.seed)) for row in of]
         extremes = {key: max(getattr(row, key) for row in of) for key in ("rmse", "worst", "wrong", "recovery")}
         extremes |= {key: min(getattr(row, key) for row in of) for key in ("tracking", "accepted")}
         table.append(_cells(replace(of[0], **extremes), f"worst of {len(of)}"))
@@ -259,10 +273,11 @@ def _cells(row: DriveRow, label: str) -> list[str]:
     return [row.scenario, label, *metres, *seconds, f"{100 * row.tracking:.0f} %", f"{100 * row.accepted:.0f} %"]
 
 
-def write_drive_table(rows: Sequence[DriveRow], out: Path) -> None:
-    """Write ``town_drives.json`` and ``town_drives.md`` into ``out``."""
+def write_drives(rows: Sequence[DriveRow], out: Path) -> None:
+    """Write ``town_drives.json``, where null stands for infinite, and ``town_drives.md`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "town_drives.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    finite = [{key: None if value == float("inf") else value for key, value in asdict(row).items()} for row in rows]
+    (out / "town_drives.json").write_text(json.dumps(finite, indent=1) + "\n")
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells) + " |" for cells in table_rows(rows)]
     (out / "town_drives.md").write_text("\n".join(lines) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -68,20 +69,29 @@ class ForwardView:
 
     def cut(self, image: np.ndarray) -> np.ndarray:
         """Cut the view (height, width, 3) out of the source's image; its mean colour where the source sees nothing."""
-        source = self.source
         blank = tuple(int(c) for c in image[::8, ::8].mean(axis=(0, 1)))
-        shrink = source.focal / self.focal
-        if shrink > _SHARP:  # by an even number of columns: half of them are a panorama's rows
+        source, columns, rows = self._origin
+        if source is not self.source:
+            image = cv2.resize(image, (source.width, source.height), interpolation=cv2.INTER_AREA)
+        image = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        if isinstance(source, EquirectangularCamera):  # goes on at its other side
+            image[:, 0], image[:, -1] = image[:, -2], image[:, 1]
+        return cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderValue=blank)
+
+    @cached_property
+    def _origin(self) -> tuple[Camera, np.ndarray, np.ndarray]:
+        """The source, shrunk if the view is coarser, and the columns and rows of it that the view's pixels show.
+
+        They count from a border of one pixel around the source; what it does not see lies outside.
+        """
+        source, shrink = self.source, self.source.focal / self.focal
+        if shrink > _SHARP:  # to an even number of columns: half of them are a panorama's rows
             size = 2 * max(1, round(source.width / shrink / 2)), max(1, round(source.height / shrink))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             source = source.resized(*size)
         columns, rows = np.meshgrid(np.arange(self.width), np.arange(self.height))
         pixels, seen = source.project(self.rays(np.stack([columns, rows], axis=-1)))
         pixels = np.where(seen[..., None], pixels + 1, -2.0).astype(np.float32)
-        image = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-        if isinstance(source, EquirectangularCamera):  # goes on at its other side
-            image[:, 0], image[:, -1] = image[:, -2], image[:, 1]
-        return cv2.remap(image, pixels[..., 0], pixels[..., 1], cv2.INTER_LINEAR, borderValue=blank)
+        return source, np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1])
 
     @property
     def _R_view_source(self) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -15,19 +17,31 @@ from rasterio.transform import Affine
 from rasterio.transform import xy as pixel_corners
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
+from rasterio.windows import Window
 
 from cvloc_ros.geometry import LocalFrame
+from cvloc_ros.imagery.uri import ImageryError, LayerUri, cache_folder, redacted
 
 WGS84 = CRS.from_epsg(4326)
 _STRETCH_SIZE = 1024  # pixels a side that are looked at to scale more than 8 bits to 8
 _STRETCH_PERCENTILES = (0.5, 99.5)
 _TRANSFORM_TOLERANCE = 0.02  # source pixels; GDAL's own 0.125 is visible at 1 m/px
 _READ_ERRORS = (RasterioError, OSError)  # before rasterio 1.4 its I/O errors are only the latter
-_ATTRIBUTION_TAGS = ("ATTRIBUTION", "COPYRIGHT", "TIFFTAG_COPYRIGHT")
+_ATTRIBUTION_TAGS = ("attribution", "copyright", "tifftag_copyright")
+_HTTP_TIMEOUT = 10  # seconds for a request
+_LARGE = 2**26  # pixels: the range of a larger raster without overviews is taken from samples
 
 
-class ImageryError(RuntimeError):
-    """Imagery cannot be opened or read; the message says what was expected, what came and what to do."""
+class _WithoutKeys(logging.Filter):
+    """Takes keys out of what rasterio logs: GDAL's messages hold addresses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), ()
+        return True
+
+
+for _name in ("rasterio", "rasterio.env", "rasterio._env", "rasterio._err", "rasterio._base", "rasterio._io"):
+    logging.getLogger(_name).addFilter(_WithoutKeys())
 
 
 def open_raster(uri: str) -> rasterio.DatasetReader:
@@ -44,11 +58,11 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
         if local and not os.path.exists(uri):
             raise ImageryError(
                 f"expected a georeferenced raster, but there is no file '{uri}': check the imagery's path"
-            ) from error
+            ) from None
         raise ImageryError(
             f"expected a georeferenced raster (GeoTIFF, COG, VRT, MBTiles, ...), but '{uri}' is not readable "
             f"as one: {error}"
-        ) from error
+        ) from None  # whose text, included here without keys, may hold them
     if dataset.crs is None or dataset.transform.is_identity:
         dataset.close()
         raise ImageryError(
@@ -62,22 +76,9 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
     return dataset
 
 
-def raster_datum(uri: str) -> LocalFrame:
-    """Return the map frame whose datum is the centre of a raster.
-
-    Raises:
-        ImageryError: the raster cannot be opened.
-
-    """
-    with open_raster(str(uri)) as dataset:
-        x, y = _pixels_to_crs(dataset, [dataset.width / 2], [dataset.height / 2])
-        longitude, latitude = transform_points(dataset.crs, WGS84, x, y)
-    return LocalFrame(latitude[0], longitude[0])
-
-
 def attribution(dataset: rasterio.DatasetReader) -> str:
     """Return whom the raster's own tags credit, empty if nobody."""
-    tags = dataset.tags()
+    tags = {name.lower(): value for name, value in dataset.tags().items()}
     return next((tags[tag] for tag in _ATTRIBUTION_TAGS if tag in tags), "")
 
 
@@ -96,22 +97,22 @@ def outline(dataset: rasterio.DatasetReader, frame: LocalFrame) -> np.ndarray:
     t = np.linspace(0, 1, 17)
     columns = np.concatenate([t, np.ones_like(t), t, np.zeros_like(t)]) * dataset.width
     rows = np.concatenate([np.zeros_like(t), t, np.ones_like(t), t]) * dataset.height
-    x, y = _pixels_to_crs(dataset, columns, rows)
+    x, y = pixels_to_crs(dataset, columns, rows)
     try:
         east, north = transform_points(dataset.crs, map_crs(frame), x, y)
     except (CRSError, *_READ_ERRORS) as error:
-        raise ImageryError(f"'{dataset.name}' cannot be brought into the map frame: {error}") from error
+        raise ImageryError(f"'{dataset.name}' cannot be brought into the map frame: {error}") from None
     return np.stack([east, north], axis=-1)
 
 
 @dataclass(frozen=True)
 class RasterReader:
-    """Reads a raster as RGB with coverage, north up in the map frame.
+    """Reads a raster as RGB with coverage, north up in the map frame (or in another metric coordinate system).
 
     Attributes:
         dataset: the open raster.
         crs: the map frame.
-        resolution: size of the raster's pixels on the ground, metres.
+        resolution: size of the raster's pixels in it, metres.
         stretch: values that become 0 and 255, for rasters of more than 8 bits.
 
     """
@@ -123,10 +124,14 @@ class RasterReader:
 
     @classmethod
     def of(cls, dataset: rasterio.DatasetReader, frame: LocalFrame) -> RasterReader:
-        """Measure the raster's resolution, and its range if it has more than 8 bits."""
+        """Measure the raster's resolution in the map, and its range if it has more than 8 bits."""
+        return cls.in_crs(dataset, map_crs(frame))
+
+    @classmethod
+    def in_crs(cls, dataset: rasterio.DatasetReader, crs: CRS) -> RasterReader:
+        """Do the same in another metric coordinate system than a map."""
         middle = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) + [dataset.width / 2, dataset.height / 2]
-        x, y = _pixels_to_crs(dataset, middle[:, 0], middle[:, 1])
-        crs = map_crs(frame)
+        x, y = pixels_to_crs(dataset, middle[:, 0], middle[:, 1])
         points = np.stack(transform_points(dataset.crs, crs, x, y), axis=-1)
         area = abs(np.linalg.det(points[1:] - points[0]))
         stretch = None if dataset.dtypes[0] == "uint8" else _percentiles(dataset)
@@ -160,7 +165,7 @@ class RasterReader:
                 colors = warped.read(bands)
                 covered = warped.read(alpha) > 0
         except _READ_ERRORS as error:
-            raise ImageryError(f"'{self.dataset.name}' could not be read: {error}") from error
+            raise ImageryError(f"'{self.dataset.name}' could not be read: {error}") from None
         if self.stretch is not None:
             low, high = self.stretch
             colors = np.clip((colors.astype(np.float32) - low) * (255 / (high - low)) + 0.5, 0, 255)
@@ -171,7 +176,7 @@ class RasterReader:
         return rgba
 
 
-def _pixels_to_crs(dataset: rasterio.DatasetReader, columns, rows) -> tuple[np.ndarray, np.ndarray]:
+def pixels_to_crs(dataset: rasterio.DatasetReader, columns, rows) -> tuple[np.ndarray, np.ndarray]:
     """Map pixel coordinates (0, 0 = outer corner of the first pixel) to the raster's own coordinates."""
     x, y = pixel_corners(dataset.transform, rows, columns, offset="ul")
     return np.asarray(x), np.asarray(y)
@@ -189,10 +194,17 @@ def _color_bands(dataset: rasterio.DatasetReader) -> list[int]:
 
 def _percentiles(dataset: rasterio.DatasetReader) -> tuple[float, float]:
     """Return the range of a raster's colours, without the outliers, over all bands so that hues stay."""
-    scale = max(1.0, max(dataset.width, dataset.height) / _STRETCH_SIZE)
-    shape = (max(1, int(dataset.height / scale)), max(1, int(dataset.width / scale)))
     bands = sorted(set(_color_bands(dataset)))
-    sample = dataset.read(bands, out_shape=(len(bands), *shape), masked=True).compressed()
+    if dataset.width * dataset.height > _LARGE and not dataset.overviews(1):
+        size = _STRETCH_SIZE // 8
+        corners = [(row, col) for row in np.linspace(0, dataset.height - size, 8, dtype=int)
+                   for col in np.linspace(0, dataset.width - size, 8, dtype=int)]  # fmt: skip
+        reads = [dataset.read(bands, window=Window(col, row, size, size), masked=True) for row, col in corners]
+        sample = np.concatenate([read.compressed() for read in reads])
+    else:
+        scale = max(1.0, max(dataset.width, dataset.height) / _STRETCH_SIZE)
+        shape = (max(1, int(dataset.height / scale)), max(1, int(dataset.width / scale)))
+        sample = dataset.read(bands, out_shape=(len(bands), *shape), masked=True).compressed()
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
         return 0.0, 1.0
@@ -217,3 +229,21 @@ def _palette_vrt(dataset: rasterio.DatasetReader) -> str:
         f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
         f"<SRS>{escape(dataset.crs.to_wkt())}</SRS><GeoTransform>{affine}</GeoTransform>{bands}</VRTDataset>"
     )
+
+
+def gdal_options(uri: LayerUri) -> dict[str, Any]:
+    """Return settings under which GDAL spends bounded time on a network, and says nothing that is secret."""
+    options: dict[str, Any] = {
+        "GDAL_HTTP_TIMEOUT": _HTTP_TIMEOUT,
+        "GDAL_HTTP_CONNECTTIMEOUT": 5,
+        "GDAL_HTTP_MAX_RETRY": 1,
+        "GDAL_HTTP_RETRY_DELAY": 1,
+        "GDAL_HTTP_USERAGENT": uri.agent,
+        "GDAL_DEFAULT_WMS_CACHE_PATH": str(cache_folder() / "gdal"),
+        "CPL_CURL_VERBOSE": False,  # it prints addresses, keys and all
+    }
+    if uri.is_remote:
+        options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"  # do not ask a web server for its folder
+    if uri.offline:
+        options["GDAL_HTTP_PROXY"] = "127.0.0.1:9"  # nobody listens: also a local VRT of remote files stays offline
+    return options

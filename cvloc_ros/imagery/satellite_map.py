@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +13,22 @@ import cv2
 import numpy as np
 
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame
+from cvloc_ros.imagery.layers import Layer, open_layers
 from cvloc_ros.imagery.patch import Patch
-from cvloc_ros.imagery.raster import ImageryError, RasterReader, attribution, open_raster, outline
+from cvloc_ros.imagery.uri import ImageryError
 
-_WHOLE_CELLS = 4096  # rasters up to this many cells a side are read once (64 MiB of RGBA)
-_MOSAIC_CELLS = 2048  # larger ones are read in squares of this side around the vehicle (0.8 km at 0.4 m)
-_PREFETCH_CELLS = 256  # a patch this near to the mosaic's edge starts the reading of the next mosaic
-_MAX_DISTANCE = 50e3  # metres from datum to imagery: beyond it the flat map is off by more than half a metre
+_WHOLE_CELLS = 4096  # imagery up to this many cells a side is read once (64 MiB of RGBA)
+_MOSAIC_CELLS = 2048  # larger one is read in squares of this side around the vehicle (0.8 km at 0.4 m)
+_PREFETCH_CELLS = 320  # a patch this near to the mosaic's edge starts the reading of the next mosaic
+_RETRY = (5.0, 60.0)  # seconds after which a map with a problem is read again: at first, at most
 
 
 @dataclass(frozen=True, eq=False)
 class _Mosaic:
-    """A piece of the raster in the map frame: RGBA, with its upper left corner in cells from the map's origin.
+    """A piece of the imagery in the map frame: RGBA, with its upper left corner in cells from the map's origin.
 
     Rows count south and columns east. ``reach`` (row, col, row end, col end) is where the mosaic has all there is:
-    its own box, without limit where it ends with the raster.
+    its own box, without limit where it ends with the imagery.
     """
 
     rgba: np.ndarray
@@ -45,55 +48,50 @@ class SatelliteMap:
     Patches may be asked for from any thread. They should not be coarser than ``cell``: cutting does not average.
     """
 
-    def __init__(self, reader: RasterReader, *, bounds: tuple[float, float, float, float], cell: float) -> None:
-        """Wrap an open raster; use `open`."""
+    def __init__(self, layers: Sequence[Layer], *, cell: float) -> None:
+        """Put open layers on top of one another, the first uppermost; use `open`."""
         self.cell = cell
-        self.bounds = bounds
+        edges = np.array([layer.bounds for layer in layers])
+        (west, south), (east, north) = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
+        self.bounds = (float(west), float(south), float(east), float(north))
         """West, south, east and north edge of the imagery in the map, metres."""
-        self.attribution: str = attribution(reader.dataset)
-        """Whom to credit for the imagery, as its own tags say; may be empty."""
-        west, south, east, north = bounds
+        self.attribution = "; ".join(dict.fromkeys(layer.attribution for layer in layers if layer.attribution))
+        """Whom to credit for the imagery; may be empty."""
+        self.problem = ""
+        """Why the map as last read lacks something that it should have, in one line; empty if it does not."""
+        self.problems: list[str] = []
+        """What ``problem`` has been, one line for each kind."""
         self._extent = (
             int(np.floor(-north / cell)),
             int(np.floor(west / cell)),
             int(np.ceil(-south / cell)),
             int(np.ceil(east / cell)),
         )
-        self._reader = reader
+        self._layers = layers
         self._mosaic: _Mosaic | None = None
         self._mosaic_lock = threading.Lock()
         self._read_lock = threading.Lock()  # a rasterio dataset serves one thread at a time
         self._prefetcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="imagery")
         self._prefetch: Future[None] | None = None
+        self._retry_at, self._retry_after = np.inf, _RETRY[0]
 
     @classmethod
     def open(cls, uri: str | Path, frame: LocalFrame, *, cell: float = 0.4) -> SatelliteMap:
-        """Open a raster of any kind that rasterio reads, in any coordinate system.
+        """Open imagery of any kind, in any coordinate system.
 
         Args:
-            uri: a path, a URL or a GDAL description. One band serves as grey; alpha, nodata and masks become
-                coverage; more than 8 bits are scaled to 8; palettes are expanded.
+            uri: one layer or several, as `cvloc_ros.imagery.uri` says: rasters (one band serves as grey; alpha,
+                nodata and masks become coverage; more than 8 bits are scaled to 8; palettes are expanded), folders of
+                tiles, tile servers.
             frame: the map frame.
             cell: metres a pixel of the mosaic in memory; the finest patch that makes sense.
 
         Raises:
-            ImageryError: the raster cannot be opened, has no coordinate system, or lies nowhere near the datum.
+            ImageryError: a layer cannot be opened, has no coordinate system, or lies nowhere near the datum. A tile
+                server is only asked when a patch needs it.
 
         """
-        dataset = open_raster(str(uri))
-        border = outline(dataset, frame)
-        west, south = border.min(axis=0)
-        east, north = border.max(axis=0)
-        distance = float(np.hypot(max(west, -east, 0.0), max(south, -north, 0.0)))
-        if not distance < _MAX_DISTANCE:
-            place = frame.to_wgs84(border.mean(axis=0)) if np.isfinite(border).all() else "an unknown place"
-            raise ImageryError(
-                f"expected imagery within {_MAX_DISTANCE / 1e3:.0f} km of the datum (latitude {frame.latitude:.6f}, "
-                f"longitude {frame.longitude:.6f}), but '{uri}' lies around {place}, {distance / 1e3:.0f} km away: "
-                "check the datum and the imagery"
-            )
-        bounds = (float(west), float(south), float(east), float(north))
-        return cls(RasterReader.of(dataset, frame), bounds=bounds, cell=cell)
+        return cls(open_layers(str(uri), frame, cell=cell), cell=cell)
 
     def patch(self, T_map_patch: SE2, grid: GroundGrid) -> Patch:
         """Cut the patch that a vehicle at ``T_map_patch`` has around it, forward up.
@@ -101,7 +99,7 @@ class SatelliteMap:
         Where there is no imagery the patch is black and not covered; nothing is raised.
 
         Raises:
-            ImageryError: the raster could not be read.
+            ImageryError: no layer could be read there. A server that fails is no error: see ``problem``.
 
         """
         # (col, row) of a grid cell -> metres in the patch's frame -> metres in the map -> (col, row) of the mosaic
@@ -140,7 +138,7 @@ class SatelliteMap:
                 mosaic = self._mosaic
                 if mosaic is None or mosaic.margin(box) < 0:
                     mosaic = self._mosaic = self._read(box)
-        elif mosaic.margin(box) < _PREFETCH_CELLS:
+        elif mosaic.margin(box) < _PREFETCH_CELLS or time.monotonic() > self._retry_at:
             self._start_prefetch(box)
         return mosaic
 
@@ -154,26 +152,68 @@ class SatelliteMap:
         self._mosaic = self._read(box)
 
     def _read(self, box: tuple[int, int, int, int]) -> _Mosaic:
-        """Read the whole raster if it is small, else a square around a box."""
+        """Read the whole imagery if it is small, else a square around a box.
+
+        Raises:
+            ImageryError: no layer could be read.
+
+        """
         window = self._window(box)
         row0, col0, row1, col1 = window
         with self._read_lock:
-            rgba = self._reader.read(
-                west=col0 * self.cell,
-                north=-row0 * self.cell,
-                rows=row1 - row0,
-                cols=col1 - col0,
-                cell=self.cell,
-            )
+            rgba = self._read_layers(row0, col0, rows=row1 - row0, cols=col1 - col0)
         edges = zip(window, self._extent, (-np.inf, -np.inf, np.inf, np.inf), strict=True)
         reach = tuple(unlimited if edge == last else edge for edge, last, unlimited in edges)
         return _Mosaic(rgba, row0, col0, reach)
 
+    def _read_layers(self, row0: int, col0: int, *, rows: int, cols: int) -> np.ndarray:
+        """Read the layers from the uppermost down, until nothing is left to fill."""
+        west, north = col0 * self.cell, -row0 * self.cell
+        rgba = np.zeros((rows, cols, 4), np.uint8)
+        problems: list[str] = []
+        failures: list[ImageryError] = []
+        asked = 0
+        for layer in self._layers:
+            left, bottom, right, top = layer.bounds
+            if right < west or left > west + cols * self.cell or top < north - rows * self.cell or bottom > north:
+                continue
+            asked += 1
+            try:
+                piece = layer.read(west=west, north=north, rows=rows, cols=cols, cell=self.cell)
+            except ImageryError as error:
+                failures.append(error)
+                continue
+            problems += [layer.problem] if layer.problem else []
+            holes = rgba[..., 3] == 0
+            rgba = piece if holes.all() else np.where(holes[..., None], piece, rgba)
+            if rgba[..., 3].all():
+                break
+        self._note("; ".join([*map(str, failures), *problems]))
+        if asked and len(failures) == asked:
+            raise failures[0]
+        return rgba
+
+    def _note(self, problem: str) -> None:
+        """Remember what is wrong, and when to try again: ever later while it lasts."""
+        self.problem = problem
+        kind = problem.partition(":")[0]
+        if problem and not any(known.startswith(kind) for known in self.problems):
+            self.problems.append(problem)
+        self._retry_at = time.monotonic() + self._retry_after if problem else np.inf
+        self._retry_after = min(2 * self._retry_after, _RETRY[1]) if problem else _RETRY[0]
+
     def _window(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """Return what to read for a box: row, col, row end, col end."""
+        """Return what to read for a box: row, col, row end, col end; more ahead of the vehicle than behind it."""
         row0, col0, row1, col1 = self._extent
         if max(row1 - row0, col1 - col0) <= _WHOLE_CELLS:
             return self._extent
-        side = max(_MOSAIC_CELLS, 2 * max(box[2] - box[0], box[3] - box[1]))
-        row, col = (box[0] + box[2] - side) // 2, (box[1] + box[3] - side) // 2
+        size = max(box[2] - box[0], box[3] - box[1])
+        side = max(_MOSAIC_CELLS, 2 * size)
+        middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
+        if self._mosaic is not None:  # the vehicle has come from its middle, and goes on in that direction
+            height, width = self._mosaic.rgba.shape[:2]
+            travelled = middle - [self._mosaic.row0 + height / 2, self._mosaic.col0 + width / 2]
+            most = max(0.0, (side - size) / 2 - 1.25 * _PREFETCH_CELLS)  # or the next reading would be due at once
+            middle = middle + np.clip(travelled, -most, most)
+        row, col = (middle - side / 2).astype(int)
         return max(row, row0), max(col, col0), min(row + side, row1), min(col + side, col1)

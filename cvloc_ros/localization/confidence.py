@@ -1,4 +1,8 @@
-"""How far a track may be believed: what images have said about it, and for how long they have said nothing."""
+"""How far a track may be believed: how many images fit it lately, and what those say that were searched far around it.
+
+Two things can go wrong. Images tell nothing (dark, covered, unlike the map): the share of those that fit falls, the
+track is DEGRADED, and LOST in the end. Or they tell that the vehicle is elsewhere: the log odds of the track fall.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ from cvloc_ros.localization.hypotheses import Credit, log_ratio
 from cvloc_ros.localization.tracker_config import TrackerConfig, TrackerState
 from cvloc_ros.localization.types import Localization
 
-_TELLING = 12.0  # metres: most of a smaller box is near the track anyway, wherever the vehicle is
 _DOUBTED, _REFUTED = 0.0, -3.0  # log odds under which a track is not sure, and under which it is given up
-_START, _MOST = 4.0, 6.0  # log odds of a track that has won, and the most that a long good way earns
+_SUPPORTED = float(np.exp(-1.0))  # share of images that fit, under which a track is not sure
+_START, _MOST = 2.0, 8.0  # log odds of a track that has won, and the most that a long good way earns
 
 
 class Confidence:
@@ -25,8 +29,9 @@ class Confidence:
         self.lost = False
         """Whether they had, but what they confirmed has been given up since."""
         self._credit = Credit(most=_MOST)
-        self._stamp = 0  # of the last accepted localization
-        self._travelled = 0.0
+        self._share = 0.0  # of the images of the last seconds and metres that fit
+        self._noted = (0, 0.0)  # stamp and metres travelled when that was computed
+        self._supported = (0, 0.0)  # and when the share was last enough
 
     @property
     def log_odds(self) -> float:
@@ -42,12 +47,16 @@ class Confidence:
         """Note that localizations have agreed on the pose."""
         self.confirmed, self.lost = True, False
         self._credit = Credit(log_odds=_START, weighed=travelled, most=_MOST)
-        self.accept(stamp, travelled)
+        self._share = 1.0
+        self._noted = self._supported = stamp, travelled
 
-    def accept(self, stamp: int, travelled: float) -> float:
-        """Note that a localization has been taken in; return the metres since the one before."""
-        moved, self._stamp, self._travelled = travelled - self._travelled, stamp, travelled
-        return moved
+    def note(self, fits: bool, stamp: int, travelled: float) -> None:
+        """Note whether an image's localization fitted the track."""
+        kept = self._decay(stamp, travelled)
+        self._share = self._share * kept + (1 - kept) * fits
+        self._noted = stamp, travelled
+        if self._share >= _SUPPORTED:
+            self._supported = stamp, travelled
 
     def lose(self) -> None:
         """Give the pose up."""
@@ -58,11 +67,10 @@ class Confidence:
         self.confirmed = self.lost = False
 
     def weigh(self, localization: Localization, T_map_base: SE2, covariance: np.ndarray, travelled: float) -> None:
-        """Weigh the track, whose pose at the stamp is given, by a localization of a large box."""
-        if min(localization.search_box[:2]) >= _TELLING:
-            ratio = log_ratio(localization, T_map_base, covariance)
-            if ratio is not None:
-                self._credit.weigh(ratio, travelled)
+        """Weigh the track, whose pose at the stamp is given, by a localization."""
+        ratio = log_ratio(localization, T_map_base, covariance)
+        if ratio is not None:
+            self._credit.weigh(ratio, travelled)
 
     def state(self, stamp: int, travelled: float) -> TrackerState | None:
         """Return the state of a pose that is, or was, confirmed; None if it never was."""
@@ -70,11 +78,15 @@ class Confidence:
             return TrackerState.LOST if self.lost else None
         return TrackerState.DEGRADED if self.doubt(stamp, travelled) else TrackerState.TRACKING
 
+    def supported(self, stamp: int, travelled: float) -> bool:
+        """Whether enough of the last images fit."""
+        return self._share * self._decay(stamp, travelled) >= _SUPPORTED
+
     def doubt(self, stamp: int, travelled: float) -> str:
         """Return why a confirmed pose is not sure, for people; empty if it is."""
-        seconds, metres = (stamp - self._stamp) * 1e-9, travelled - self._travelled
-        if metres > self._config.degraded_distance or seconds > self._config.degraded_time:
-            return f"localizations: none accepted for {metres:.0f} m and {seconds:.1f} s"
+        if not self.supported(stamp, travelled):
+            seconds, metres = (stamp - self._supported[0]) * 1e-9, travelled - self._supported[1]
+            return f"localizations: none, or too few, accepted for {metres:.0f} m and {seconds:.1f} s"
         if self.log_odds < _DOUBTED:
             return "localizations: the last ones were of another place"
         return ""
@@ -82,4 +94,9 @@ class Confidence:
     def too_long_alone(self, travelled: float, covariance: np.ndarray) -> bool:
         """Whether a pose of this 3x3 covariance has gone without localizations for too long to be followed."""
         sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
-        return travelled - self._travelled > self._config.lost_distance or sigma > self._config.lost_sigma
+        return travelled - self._supported[1] > self._config.lost_distance or sigma > self._config.lost_sigma
+
+    def _decay(self, stamp: int, travelled: float) -> float:
+        """Return how much what was noted last still counts at a stamp, by the time and the way since; 0 to 1."""
+        seconds, metres = max(stamp - self._noted[0], 0) * 1e-9, max(travelled - self._noted[1], 0.0)
+        return float(np.exp(-max(seconds / self._config.degraded_time, metres / self._config.degraded_distance)))

@@ -36,7 +36,7 @@ class GateConfig:
         0.6, "share of the satellite patch that imagery must cover", limits=(0.0, 1.0), live=True
     )
     min_quality: float = setting(
-        0.5, "calibrated probability of being within 2 m that an estimate must reach", limits=(0.0, 1.0), live=True
+        0.7, "calibrated probability of being within 2 m that an estimate must reach", limits=(0.0, 1.0), live=True
     )
     max_edge_mass: float = setting(
         0.3, "largest share of the posterior that may lie at the border of the search box", limits=(0.0, 1.0), live=True

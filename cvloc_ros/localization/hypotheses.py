@@ -17,20 +17,26 @@ from cvloc_ros.localization.pose_filter import PoseFilter, correlation_factor
 from cvloc_ros.localization.types import Localization
 
 _KEPT = 10  # hypotheses
+_LONG_BELIEVED = 1000  # sightings of a track
 _CHI2_3DOF_999 = 16.266
 _TOLERANCE = (2.0, np.radians(3.0))  # m, rad: about one cell and a half of a posterior
 _CHANCE = 0.2  # share of the posterior near a pose above which it speaks for the pose
+_TELLING = 12.0  # metres: most of a smaller box is near a pose in it anyway, wherever the vehicle is
 _TRUST = 0.75  # a frame's quality is taken for no more than this: some are sure and wrong
-_INDEPENDENT = 3.0  # metres of travel after which a frame tells something new
+_INDEPENDENT = 5.0  # metres of travel after which a frame tells something new
 _LEAST = -4.0  # log odds fall no lower
-_DROPPED = -1.5  # log odds below which a hypothesis is given up
-_WINNING, _LEAD = 4.0, 3.0  # log odds of the winner, and by how much it must lead
+_SEEN = 25.0  # metres around a track within which its images may show that another place is better
+_EXPECTED = 0.3  # log ratio that a frame at the right place exceeds: where nothing is recognised, nothing is
+_PLAUSIBLE = {"": 0.0, "low_quality": 0.3, "at_search_edge": 0.5}  # least quality of a new hypothesis, by gate's reason
+_DROPPED = -1.0  # log odds below which a hypothesis is given up
+_WINNING, _LEAD = 3.0, 2.5  # log odds of the winner, and by how much it must lead
 
 
 def log_ratio(localization: Localization, T_map_base: SE2, covariance: np.ndarray) -> float | None:
-    """Return how much a frame speaks for a pose (log of the ratio to chance); None if its box does not hold the pose.
+    """Return how much a frame speaks for a pose (log of the ratio to chance).
 
-    With probability ``quality`` the posterior is right, else the frame says nothing.
+    With probability ``quality`` the posterior is right, else the frame says nothing. None is returned if the frame's
+    search box does not hold the pose, or is so small that it would speak for any pose in it, or the matches failed.
 
     Args:
         localization: the frame's, accepted or not.
@@ -40,7 +46,8 @@ def log_ratio(localization: Localization, T_map_base: SE2, covariance: np.ndarra
     """
     step = localization.prior.T_map_base.inverse() @ T_map_base
     inside = np.array(localization.search_box) - [1.0, 1.0, np.radians(0.5)]
-    if (np.abs(step.vector()) > inside).any():
+    outside = min(localization.search_box[:2]) < _TELLING or (np.abs(step.vector()) > inside).any()
+    if outside or not np.isfinite(localization.quality):
         return None
     trust = float(np.clip(localization.quality, 0.0, _TRUST))
     return float(np.log(1 - trust + trust * _share_near(localization, step, covariance) / _CHANCE))
@@ -132,19 +139,28 @@ class Hypotheses:
         """Forget all."""
         self._kept.clear()
 
-    def weigh(self, localization: Localization, T_odom_base: SE2, travelled: float) -> None:
-        """Weigh every hypothesis by a localization, accepted or not; an accepted one that fits none makes a new one."""
-        explained = False
+    def weigh(self, localization: Localization, T_odom_base: SE2, travelled: float, *, eager: bool) -> None:
+        """Weigh every hypothesis by a localization, accepted or not; one that fits none makes a new one.
+
+        Args:
+            localization: of any box.
+            T_odom_base: odometry at its stamp.
+            travelled: metres until then.
+            eager: while nothing is known, hypotheses are also made of what the gate has rejected, if barely.
+
+        """
+        least = _PLAUSIBLE.get(localization.reason, np.inf) if eager or localization.accepted else np.inf
+        plausible, explained = localization.quality >= least, False
         for hypothesis in self._kept:
             hypothesis.filter.move(T_odom_base, self._noise(hypothesis.stamp, localization.stamp))
             hypothesis.stamp = localization.stamp
             ratio = log_ratio(localization, *hypothesis.filter.pose_at(T_odom_base))
             if ratio is not None:
-                hypothesis.credit.weigh(ratio, travelled)
-            if localization.accepted and hypothesis.fits(localization, T_odom_base):
+                hypothesis.credit.weigh(ratio - _EXPECTED, travelled)
+            if plausible and hypothesis.fits(localization, T_odom_base):
                 explained = True
                 self._refine(hypothesis, localization, T_odom_base, travelled)
-        if localization.accepted and not explained:
+        if plausible and not explained:
             start = PoseFilter(localization.T_map_base, localization.covariance, T_odom_base)
             ratio = log_ratio(localization, localization.T_map_base, localization.covariance)
             credit = Credit()
@@ -152,15 +168,13 @@ class Hypotheses:
             self._kept.append(Hypothesis(start, localization.stamp, credit, travelled, travelled))
         self._prune(T_odom_base)
 
-    def due(self, T_odom_base: SE2, travelled: float) -> SE2 | None:
-        """Return the pose of the one, among the best three, that was weighed the longest way ago.
+    def due(self, T_odom_base: SE2, travelled: float) -> list[SE2]:
+        """Return the poses of those, among the best three, that were weighed so long a way ago that it is time again.
 
-        None if none of them would learn anything new, because the vehicle has hardly moved since.
+        The longest first. While the vehicle stands there are none: it would learn nothing new.
         """
-        best = min(self._kept[:3], key=lambda hypothesis: hypothesis.credit.weighed, default=None)
-        if best is None or travelled - best.credit.weighed < _INDEPENDENT / 2:
-            return None
-        return best.filter.pose_at(T_odom_base)[0]
+        due = [h for h in self._kept[:3] if travelled - h.credit.weighed >= _INDEPENDENT / 2]
+        return [h.filter.pose_at(T_odom_base)[0] for h in sorted(due, key=lambda h: h.credit.weighed)]
 
     def winner(self, *, sightings: int, distance: float, against: float = -np.inf) -> Hypothesis | None:
         """Return the hypothesis that leads over all others.
@@ -179,9 +193,19 @@ class Hypotheses:
         leads = best.credit.log_odds >= max([_WINNING, *(odds + _LEAD for odds in (against, *others))])
         return best if enough and leads else None
 
-    def drop_near(self, T_map_base: SE2, T_odom_base: SE2) -> None:
-        """Forget those that are no other place than a pose at ``T_odom_base``."""
-        self._kept = [h for h in self._kept if not _same_place(h.filter.pose_at(T_odom_base)[0], T_map_base)]
+    def keep(self, displaced: PoseFilter, stamp: int, *, log_odds: float, travelled: float) -> None:
+        """Keep a track that another place has displaced: it was believed for long, and may win again."""
+        credit = Credit(log_odds, travelled)
+        self._kept.append(Hypothesis(displaced, stamp, credit, born=-np.inf, seen=travelled, sightings=_LONG_BELIEVED))
+
+    def keep_rivals(self, T_map_base: SE2, T_odom_base: SE2) -> None:
+        """Forget those that are no other place than a pose at ``T_odom_base``, and those too far from it to be seen."""
+        poses = [hypothesis.filter.pose_at(T_odom_base)[0] for hypothesis in self._kept]
+        self._kept = [
+            hypothesis
+            for hypothesis, pose in zip(self._kept, poses, strict=True)
+            if not _same_place(pose, T_map_base) and np.hypot(pose.x - T_map_base.x, pose.y - T_map_base.y) < _SEEN
+        ]
 
     def _refine(self, hypothesis: Hypothesis, localization: Localization, T_odom_base: SE2, travelled: float) -> None:
         factor = correlation_factor(travelled - hypothesis.seen, self._correlation_distance)

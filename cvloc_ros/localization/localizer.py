@@ -8,7 +8,8 @@ import numpy as np
 
 from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import Patch, SatelliteMap
-from cvloc_ros.localization.covariance import Calibration, weigh_evidence
+from cvloc_ros.localization.covariance import Calibration
+from cvloc_ros.localization.evidence import weigh_evidence
 from cvloc_ros.localization.gate import Gate
 from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.types import Frame, Localization, Matches, Posterior, Prior

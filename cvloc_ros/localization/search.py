@@ -12,13 +12,14 @@ from cvloc_ros.localization.sweep import Sweep, whole_box
 from cvloc_ros.localization.tracker_config import TrackerConfig
 from cvloc_ros.localization.types import Localization, Prior
 
-_SIGMAS = 3.0
+_SIGMAS = 2.0
+_BOXES = 2  # an image: each costs a run of the network
 
 
 class Search:
     """Sweeps an area while the hypotheses found in it are examined again as the vehicle moves on.
 
-    Each image is matched twice at most: in the next box of the sweep, and around the hypothesis that is due.
+    Each image is matched twice at most: in the next boxes of the sweep, and around hypotheses that are due.
     """
 
     def __init__(self, config: TrackerConfig, noise: Callable[[int, int], np.ndarray]) -> None:
@@ -30,7 +31,7 @@ class Search:
         self._matched = 0  # boxes
 
     def around(self, T_map_base: SE2, covariance: np.ndarray, T_odom_base: SE2, *, wide: bool) -> None:
-        """Sweep 3 sigma around a pose that is held at ``T_odom_base``.
+        """Sweep two sigma around a pose that is held at ``T_odom_base``.
 
         Args:
             T_map_base: the pose.
@@ -65,17 +66,18 @@ class Search:
         """Return the boxes, one or two, in which to look next."""
         if self._sweep is None:
             return []
-        boxes = [self._sweep.box(T_odom_base)]
-        due = self.hypotheses.due(T_odom_base, travelled)
-        if due is not None and not _holds(boxes[0], due):
-            boxes.append(whole_box(due, self._matched))
-        elif len(self._sweep) > 1:
-            boxes.append(self._sweep.box(T_odom_base, skip=1))
-        return boxes
+        new = [self._sweep.box(T_odom_base, skip=k) for k in range(min(_BOXES, len(self._sweep)))]
+        known = [whole_box(pose, self._matched) for pose in self.hypotheses.due(T_odom_base, travelled)]
+        # New places are never neglected for those that were found: the right one may not be among them yet.
+        chosen: list[Prior] = []
+        for box in [*new[:1], *known, *new[1:]]:
+            if len(chosen) < _BOXES and not any(_holds(other, box.T_map_base) for other in chosen):
+                chosen.append(box)
+        return chosen
 
-    def add(self, localization: Localization, T_odom_base: SE2, travelled: float) -> None:
-        """Take in the localization of a box, accepted or not."""
-        self.hypotheses.weigh(localization, T_odom_base, travelled)
+    def add(self, localization: Localization, T_odom_base: SE2, travelled: float, *, lost: bool) -> None:
+        """Take in the localization of a box, accepted or not; ``lost`` while there is no track that is followed."""
+        self.hypotheses.weigh(localization, T_odom_base, travelled, eager=lost)
         self._matched += 1
         if self._sweep is not None:
             self._sweep.visit(localization.prior, T_odom_base)

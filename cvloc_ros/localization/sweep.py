@@ -69,7 +69,7 @@ class Sweep:
 
 def _lattice(radius: float) -> list[tuple[float, float]]:
     """Return the centres (m, m) of boxes whose circles cover a disc; the middle is one of them."""
-    reach = max(radius - _REACH / 2, 0.0)
+    reach = max(radius - _REACH / 3, 0.0)
     n = int(np.ceil(reach / _SPACING)) + 1
     steps = [(i, j) for i in range(-2 * n, 2 * n + 1) for j in range(-n, n + 1)]
     points = [(_SPACING * (i + j / 2), _SPACING * j * np.sqrt(3) / 2) for i, j in steps]

@@ -2,8 +2,7 @@
 
 It estimates ``T_map_odom`` (3 degrees of freedom) with a Kalman filter. Odometry moves the vehicle within ``odom`` and
 adds noise by distance, turn and time. A localization stamped t measures ``T_map_base(t) @ T_odom_base(t)^-1``, so that
-late results need no rewinding. Errors that stay the same from one measurement to the next (a GNSS bias, a matcher's
-view of one place) must not be averaged away as if they were noise: the measurement's covariance is enlarged instead.
+late results need no rewinding.
 
 Until localizations have confirmed a pose, and when they have long contradicted it, a `Search` looks for it in several
 boxes an image. While there is a track, some images are matched in the largest box, to see whether they would rather be
@@ -19,15 +18,15 @@ from cvloc_ros.localization.confidence import Confidence
 from cvloc_ros.localization.first_pose import FirstPose
 from cvloc_ros.localization.gnss import Fix
 from cvloc_ros.localization.odometry import OdometryBuffer
-from cvloc_ros.localization.pose_filter import PoseFilter, at_least, correlation_factor
+from cvloc_ros.localization.pose_filter import at_least
 from cvloc_ros.localization.search import Search
 from cvloc_ros.localization.sweep import whole_box
+from cvloc_ros.localization.track import Track
 from cvloc_ros.localization.tracker_config import TrackerConfig, TrackerState
 from cvloc_ros.localization.types import Localization, Prior
 
 __all__ = ["Tracker", "TrackerConfig", "TrackerState"]
 
-_CHI2_3DOF_999 = 16.266
 _JUMP = 1_000_000_000  # ns: a stamp this far back means that time started again
 _MAX_SPEED = 150.0  # m/s: a faster step is no motion
 _DOUBT_EVERY = 4  # images: after so many it is asked whether the track would rather be elsewhere
@@ -47,15 +46,13 @@ class Tracker:
         self._odometry = OdometryBuffer(
             seconds=config.odometry_buffer, extrapolation=config.odometry_extrapolation, gap=config.odometry_gap
         )
-        self._filter: PoseFilter | None = None
+        self._track = Track(config, self._odometry)
         self._given: tuple[SE2, np.ndarray] | None = None  # by set_pose before there was odometry
-        self._first_pose = FirstPose(config, self._noise)
-        self._search = Search(config, self._noise)
+        self._first_pose = FirstPose(config, self._track.noise)
+        self._search = Search(config, self._track.noise)
         self._confidence = Confidence(config)
         self._images = 0
         self._from_fixes = False  # the pose is the first one, so that more fixes may improve its heading
-        self._last_fix: int | None = None  # that the filter has taken in
-        self._last_heading: int | None = None  # likewise
         self.last_rejection = ""
 
     def add_odometry(self, stamp: int, T_odom_base: SE2) -> None:
@@ -75,8 +72,8 @@ class Tracker:
         if self._given is not None:
             pose, self._given = self._given, None
             self.set_pose(stamp, *pose)
-        elif self._filter is not None and newest is not None:
-            self._filter.move(T_odom_base, self._noise(newest, stamp))
+        elif newest is not None:
+            self._track.move(newest, stamp, T_odom_base)
         known = self.pose(stamp) if self._confidence.confirmed else None
         if known is not None and self._confidence.too_long_alone(self._odometry.travelled, known[1]):
             self._lose()
@@ -108,22 +105,15 @@ class Tracker:
         fix = Fix(stamp, T_odom_base.apply(arm), position, self.config.fix_noise(covariance))
         if not self._first_pose.add_fix(fix):
             return
-        if self._filter is None or self._from_fixes:
+        if self._track.filter is None or self._from_fixes:
             self._start_from_fixes(stamp)
             return
-        residual, H = self._filter.point_innovation(T_odom_base, arm, position)
-        contradiction = self._filter.correct_weakly(
-            residual,
-            H,
-            fix.covariance,
-            gap=_seconds(self._last_fix, stamp),
-            correlation_time=self.config.gnss_correlation_time,
-        )
-        self._last_fix = stamp
-        confirmed = self._confidence.confirmed
-        far = float(np.linalg.norm(residual)) > self.config.gnss_veto if confirmed else contradiction > 1
+        metres, contradiction = self._track.take_fix(stamp, T_odom_base, arm, position, fix.covariance)
+        # Images that fit are worth more than fixes, but for absurd distances; without them fixes are.
+        seen = self._confidence.confirmed and self._confidence.supported(stamp, self._odometry.travelled_at(stamp))
+        far = metres > self.config.gnss_veto if seen else contradiction > 1
         if self._first_pose.contradicts(stamp, far):
-            if confirmed:
+            if self._confidence.confirmed:
                 self._lose()
             self._start_from_fixes(stamp)
 
@@ -141,18 +131,10 @@ class Tracker:
             return
         sigma = max(float(sigma), np.radians(self.config.imu_sigma_floor))
         self._first_pose.add_heading(stamp, float(wrap_angle(yaw - T_odom_base.yaw)), sigma)
-        if self._filter is None:
+        if self._track.filter is None:
             self._start_from_fixes(stamp)
-            return
-        residual, H = self._filter.heading_innovation(T_odom_base, yaw)
-        self._filter.correct_weakly(
-            residual,
-            H,
-            np.array([[sigma**2]]),
-            gap=_seconds(self._last_heading, stamp),
-            correlation_time=self.config.imu_correlation_time,
-        )
-        self._last_heading = stamp
+        else:
+            self._track.take_heading(stamp, T_odom_base, yaw, sigma)
 
     def set_pose(self, stamp: int, T_map_base: SE2, covariance: np.ndarray) -> None:
         """Start again from a pose that someone knows, at a stamp (or at the newest odometry, if there is none then).
@@ -163,28 +145,24 @@ class Tracker:
             covariance: 3x3 over (east m, north m, yaw rad).
 
         """
+        if self._odometry.at(stamp) is None:
+            stamp = self._odometry.newest or 0
         T_odom_base = self._odometry.at(stamp)
-        if T_odom_base is None and self._odometry.newest is not None:
-            stamp = self._odometry.newest
-            T_odom_base = self._odometry.at(stamp)
         if T_odom_base is None:
             self._given = T_map_base, covariance
             return
         self._search.hypotheses.clear()
-        self._start(stamp, T_map_base, covariance, T_odom_base)
+        self._start(stamp, T_map_base, covariance)
         self._search.around(T_map_base, covariance, T_odom_base, wide=True)
 
     def relocalize(self) -> None:
         """Doubt the pose: search around it as after a loss, but keep odometry, fixes and the pose until then."""
         self._search.hypotheses.clear()
-        if self._filter is not None:
+        if self._track.filter is not None:
             self._lose()
 
     def add_localization(self, localization: Localization) -> bool:
-        """Take in what came of one of `priors`, accepted by the gate or not; False, with `last_rejection`, if unused.
-
-        Those that the gate rejected still say something about where the vehicle is not.
-        """
+        """Take in what came of one of `priors`, accepted or not; False, with `last_rejection`, if it is not used."""
         stamp = localization.stamp
         T_odom_base = self._odometry.at(stamp)
         self.last_rejection = localization.reason
@@ -193,15 +171,17 @@ class Tracker:
             return False
         self._images += 1
         travelled = self._odometry.travelled_at(stamp)
-        self._search.add(localization, T_odom_base, travelled)
         sure = self._confidence.confirmed
+        self._search.add(localization, T_odom_base, travelled, lost=not sure)
         if sure and self._follow(localization, T_odom_base, travelled):
             return True
         found = self._search.overruling(self._confidence.log_odds) if sure else self._search.found()
         if found is not None:
-            self._start(stamp, *found.filter.pose_at(T_odom_base), T_odom_base)
+            if sure and self._track.filter is not None:
+                odds = self._confidence.log_odds
+                self._search.hypotheses.keep(self._track.filter, stamp, log_odds=odds, travelled=travelled)
+            self._start(stamp, *found.filter.pose_at(T_odom_base))
             self._confidence.confirm(stamp, travelled)
-            self._search.hypotheses.clear()
             if localization.accepted and found.fits(localization, T_odom_base):
                 return True
         elif self._confidence.refuted:
@@ -214,21 +194,15 @@ class Tracker:
 
     def _follow(self, localization: Localization, T_odom_base: SE2, travelled: float) -> bool:
         """Weigh the confirmed track by a localization, and take it in if it was accepted and fits."""
-        assert self._filter is not None
-        pose, covariance = self._filter.pose_at(T_odom_base)
-        self._confidence.weigh(localization, pose, covariance, travelled)
-        self._search.hypotheses.drop_near(pose, T_odom_base)
-        residual, H = self._filter.pose_innovation(T_odom_base, localization.T_map_base)
-        noise = localization.covariance + self._noise(localization.stamp, self._odometry.newest or 0)
-        S = self._filter.innovation_covariance(H, noise)
-        if not localization.accepted or residual @ np.linalg.solve(S, residual) > _CHI2_3DOF_999:
-            return False
-        moved = self._confidence.accept(localization.stamp, travelled)
-        self._filter.correct(
-            residual, H, noise * correlation_factor(moved, self.config.localization_correlation_distance)
-        )
-        self.last_rejection = ""
-        return True
+        known = self._track.pose(localization.stamp)
+        assert known is not None
+        self._confidence.weigh(localization, *known, travelled)
+        self._search.hypotheses.keep_rivals(known[0], T_odom_base)
+        fits = localization.accepted and self._track.take_localization(localization, T_odom_base, travelled)
+        self._confidence.note(fits, localization.stamp, travelled)
+        if fits:
+            self.last_rejection = ""
+        return fits
 
     @property
     def hypotheses(self) -> int:
@@ -238,18 +212,11 @@ class Tracker:
     @property
     def T_map_odom(self) -> SE2 | None:
         """The odom frame in the map; None while the pose is unknown."""
-        return None if self._filter is None else self._filter.T_map_odom
+        return None if self._track.filter is None else self._track.filter.T_map_odom
 
     def pose(self, stamp: int) -> tuple[SE2, np.ndarray] | None:
         """Return ``T_map_base`` and its 3x3 covariance at a stamp; None if unknown (see `missing_at`)."""
-        T_odom_base = self._odometry.at(stamp)
-        if self._filter is None or T_odom_base is None:
-            return None
-        pose, covariance = self._filter.pose_at(T_odom_base)
-        newest = self._odometry.newest
-        if newest is not None and stamp > newest:
-            covariance = covariance + self._noise(newest, stamp)
-        return pose, covariance
+        return self._track.pose(stamp)
 
     def priors(self, stamp: int) -> list[Prior]:
         """Return the boxes in which to search the image of a stamp: none, one, or two while a pose is sought."""
@@ -272,7 +239,7 @@ class Tracker:
         state = self._confidence.state(newest or 0, self._odometry.travelled)
         if state is not None:
             return state
-        if self._filter is None and (newest is None or not self._first_pose.has_fix):
+        if self._track.filter is None and (newest is None or not self._first_pose.has_fix):
             return TrackerState.WAITING
         return TrackerState.INITIALIZING
 
@@ -300,15 +267,11 @@ class Tracker:
         missing = self._odometry.missing_at(stamp)
         if missing:
             return missing
-        return "" if self._filter is not None else self._first_pose.missing()
+        return "" if self._track.filter is not None else self._first_pose.missing()
 
-    def _start(self, stamp: int, T_map_base: SE2, covariance: np.ndarray, T_odom_base: SE2) -> None:
-        """Begin a track at a stamp, and carry it to the newest odometry."""
-        self._filter = PoseFilter(T_map_base, covariance, T_odom_base)
-        newest = self._odometry.newest
-        end = None if newest is None else self._odometry.at(newest)
-        if newest is not None and end is not None:
-            self._filter.move(end, self._noise(stamp, newest))
+    def _start(self, stamp: int, T_map_base: SE2, covariance: np.ndarray) -> None:
+        """Begin a track at a stamp; nothing has confirmed it yet."""
+        self._track.start(stamp, T_map_base, covariance)
         self._confidence.restart()
         self._from_fixes = False
 
@@ -319,26 +282,18 @@ class Tracker:
             return
         known = self._first_pose.pose(stamp, T_odom_base)
         if known is not None:
-            self._start(stamp, *known, T_odom_base)
+            self._start(stamp, *known)
             self._from_fixes = True
-            self._last_fix = stamp
         if not self._search.begun or (first and known is not None):
             self._search.around(*self._about(T_odom_base), T_odom_base, wide=False)
 
     def _about(self, T_odom_base: SE2) -> tuple[SE2, np.ndarray]:
         """Return the pose around which to search, and its 3x3 covariance: as good as it is known."""
-        return self._first_pose.place(T_odom_base) if self._filter is None else self._filter.pose_at(T_odom_base)
+        track = self._track.filter
+        return self._first_pose.place(T_odom_base) if track is None else track.pose_at(T_odom_base)
 
     def _lose(self) -> None:
         self._confidence.lose()
         T_odom_base = self._odometry.at(self._odometry.newest or 0)
         assert T_odom_base is not None
         self._search.around(*self._about(T_odom_base), T_odom_base, wide=True)
-
-    def _noise(self, first: int, last: int) -> np.ndarray:
-        """Return the 3x3 covariance that odometry adds between two stamps."""
-        return self.config.odometry_noise(self._odometry.motion(first, last))
-
-
-def _seconds(first: int | None, last: int) -> float:
-    return np.inf if first is None else (last - first) * 1e-9

@@ -91,7 +91,7 @@ class TrackerConfig:
         6, "localizations that must agree on another place to overrule the track", limits=(2, 90)
     )
     recovery_distance: float = setting(
-        20.0, "travel over which they must agree to overrule the track", unit="m", limits=(0.0, 200.0)
+        40.0, "travel over which they must agree to overrule the track", unit="m", limits=(0.0, 200.0)
     )
     search_radius: float = setting(
         35.0, "how far around a given or a lost pose is searched at least", unit="m", limits=(0.0, 60.0)
@@ -104,15 +104,15 @@ class TrackerConfig:
     )
     degraded_distance: float = setting(
         20.0,
-        "travel without an accepted localization after which the state is DEGRADED",
+        "travel without accepted localizations after which the state is DEGRADED",
         unit="m",
         limits=(1.0, 1000.0),
     )
     degraded_time: float = setting(
-        3.0, "time without an accepted localization after which the state is DEGRADED", unit="s", limits=(0.2, 600.0)
+        3.0, "time without accepted localizations after which the state is DEGRADED", unit="s", limits=(0.2, 600.0)
     )
     lost_distance: float = setting(
-        300.0, "travel without an accepted localization after which the state is LOST", unit="m", limits=(10.0, 1e5)
+        300.0, "travel as DEGRADED after which the state is LOST", unit="m", limits=(10.0, 1e5)
     )
     lost_sigma: float = setting(
         7.0, "standard deviation of the position from which the state is LOST", unit="m", limits=(1.0, 1000.0)

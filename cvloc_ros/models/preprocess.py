@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -34,8 +36,7 @@ def fit_image(
 
     """
     if not isinstance(camera, PinholeCamera):
-        ahead = PinholeCamera.from_focal(width, height, _VIEW_FOCAL, cy=HORIZON_ROW * height)
-        view = ForwardView(ahead, camera, T_base_camera)
+        view = _forward_view(camera, np.asarray(T_base_camera, float).tobytes(), width, height)
         return view.cut(image), view
     focal = float(np.clip(camera.K[0, 0] * width / camera.width, *FOCAL_RANGE))
     scale = focal / camera.K[0, 0]
@@ -56,3 +57,10 @@ def fit_image(
     if rows.stop > rows.start and cols.stop > cols.start:
         fitted[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = image[rows, cols]
     return fitted, scaled.cropped(left=left, top=top, width=width, height=height)
+
+
+@lru_cache(maxsize=4)
+def _forward_view(camera: Camera, T_base_camera: bytes, width: int, height: int) -> ForwardView:
+    """Return the same view for every frame of a camera: where its pixels come from is found out once."""
+    ahead = PinholeCamera.from_focal(width, height, _VIEW_FOCAL, cy=HORIZON_ROW * height)
+    return ForwardView(ahead, camera, np.frombuffer(T_base_camera).reshape(4, 4))

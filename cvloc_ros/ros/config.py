@@ -101,7 +101,7 @@ class Health:
 class NodeConfig:
     """All settings of the node."""
 
-    imagery: str = setting("", "satellite image: anything rasterio opens (GeoTIFF, COG, VRT, MBTiles, ...)")
+    imagery: str = setting("", "satellite image: a raster, a folder of tiles, a server's template; see doc/imagery.md")
     datum: tuple[float, ...] = setting(
         (),
         "origin of the map as [latitude, longitude] or with altitude; empty takes the centre of the imagery",

@@ -59,7 +59,6 @@ def _input(about: str, silent: Condition, **conditions: Condition) -> Row:
     common = {
         "silent": silent,
         "qos": _error("a publisher's quality of service does not fit"),
-        "ahead": _error("stamped more than 1 s ahead of `/clock`"),
         "refused": _error("a message raised an error"),
     }
     return Row(about, {**common, **conditions}, _INPUT_VALUES)
@@ -89,6 +88,7 @@ TABLE: dict[str, Row] = {
         unusable=_error("empty, cut off, does not decode, or of an unknown encoding"),
         contradiction=_error("not of the size that the CameraInfo says"),
         unstamped=_error("its stamp is zero"),
+        ahead=_error("stamped more than 1 s ahead of `/clock`"),
         out_of_order=_warn("its stamp is not newer than the last one's"),
     ),
     "camera_info": _input(
@@ -101,6 +101,7 @@ TABLE: dict[str, Row] = {
         _error("nothing for `health.silence`"),
         unusable=_error("a pose that is not finite, or a quaternion that is not of length 1"),
         unstamped=_error("its stamp is zero"),
+        ahead=_error("stamped more than 1 s ahead of `/clock`"),
         out_of_order=_warn("its stamp is not newer than the last one's"),
     ),
     "gnss": _input(
@@ -109,6 +110,7 @@ TABLE: dict[str, Row] = {
         unusable=_warn("no fix, or a position that is none"),
         covariance=_warn("a stated covariance that is none; `tracker.gnss_default_sigma` is used"),
         unstamped=_warn("its stamp is zero"),
+        ahead=_warn("stamped more than 1 s ahead of `/clock`"),
         clock=_warn("its stamps are not within 5 s of the odometry's"),
         disbelieved=_warn("the newest fix contradicts odometry or the track: it counts for little or nothing"),
     ),
@@ -117,6 +119,7 @@ TABLE: dict[str, Row] = {
         _warn("nothing for `health.silence`"),
         unusable=_warn("no orientation (covariance -1), or a quaternion that is not of length 1"),
         unstamped=_warn("its stamp is zero"),
+        ahead=_warn("stamped more than 1 s ahead of `/clock`"),
     ),
     "transforms": Row(
         "where the sensors sit on the vehicle, from TF",
@@ -138,7 +141,13 @@ TABLE: dict[str, Row] = {
         },
         {"edge": "parent and child; empty while nothing is published"},
     ),
-    "imagery": Row("the satellite image", {"unreadable": _error("cannot be opened or read")}),
+    "imagery": Row(
+        "the satellite image",
+        {
+            "unreadable": _error("cannot be opened or read"),
+            "incomplete": _warn("tiles of a server are missing: there are holes; they are asked for again"),
+        },
+    ),
     "tracker": Row(
         "the track; each change of state is logged",
         {

@@ -17,6 +17,8 @@ from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Empty
 
+_JUMP = Duration(seconds=-1.0)
+"""Smaller steps back, as between a clock's publishers, are no jumps."""
 _AGAIN = 1.0
 """Seconds of real time after which the services are called a second time: by then the last messages of the pass that
 ended, which may come after the first call and would set the filter's time to the end of the bag, have come."""
@@ -31,7 +33,7 @@ class EkfRestarter(Node):
         self._resets = [self.create_client(Empty, service) for service in services]
         self._again = self.create_timer(_AGAIN, self._second_call, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._again.cancel()
-        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        backwards = JumpThreshold(min_forward=None, min_backward=_JUMP, on_clock_change=False)
         self._handle = self.get_clock().create_jump_callback(backwards, post_callback=self._jumped)
 
     def _jumped(self, jump: TimeJump) -> None:

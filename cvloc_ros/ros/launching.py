@@ -94,7 +94,7 @@ def complete_from_bag(bag: str, given: Mapping[str, str]) -> dict[str, str]:
     if named.keys() >= set(_GUESSED):
         return dict(given)
     try:
-        with AnyReader([Path(bag).expanduser()], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+        with AnyReader([Path(bag)], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
 
             def frame_of(topic: str) -> str:
                 connections = [each for each in reader.connections if each.topic == topic]
@@ -132,7 +132,7 @@ def player_options(bag: str, topics: Mapping[str, str], *, namespace: str) -> li
     from rosbags.rosbag2 import Reader, ReaderError
 
     try:
-        with Reader(Path(bag).expanduser()) as reader:
+        with Reader(bag) as reader:
             played = {each.topic for each in reader.connections if each.msgcount}
     except (ReaderError, OSError) as error:
         raise LaunchError(_no_bag(bag, error)) from None
@@ -177,10 +177,10 @@ def missing(package: str, *, argument: str) -> str:
 
 
 def viewer_remaps(rviz_config: Path, namespace: str) -> list[tuple[str, str]]:
-    """Return the remaps that make an RViz config, which names /cvloc/..., show a node in a namespace."""
+    """Return the remaps with which an RViz config, which names /cvloc/... and /initialpose, serves a namespace."""
     if not namespace.strip("/"):
         return []
-    topics = sorted(set(re.findall(r"(?<![\w/])/cvloc/[\w/]+", rviz_config.read_text())))
+    topics = sorted(set(re.findall(r"(?<![\w/])/(?:cvloc/[\w/]+|initialpose)", rviz_config.read_text())))
     return [(topic, f"/{namespace.strip('/')}{topic}") for topic in topics]
 
 

@@ -29,9 +29,8 @@ from cvloc_ros.evaluation.run import encode_jpeg
 from cvloc_ros.geometry import LocalFrame
 from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.ros import frame_status, qos
-from cvloc_ros.ros.conversions import to_nanoseconds
 from cvloc_ros.ros.environment import local_environment
-from cvloc_ros.ros.images import from_image
+from cvloc_ros.ros.visuals.scene import Scene
 
 _START_TIMEOUT = 60.0  # seconds for the node to load everything
 _QUIET = 1.5  # seconds without a frame after which the node has finished
@@ -49,6 +48,7 @@ class Heard:
         frames: one record an image.
         samples: match pictures.
         diagnostics: level and message by status name.
+        scene: what a viewer would show just now.
         dropped: images that came while the node was busy.
         last_frame: when the last record came, time.monotonic().
 
@@ -57,6 +57,7 @@ class Heard:
     frames: list[FrameRecord] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     diagnostics: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    scene: Scene = field(default_factory=Scene)
     dropped: int = 0
     last_frame: float = field(default_factory=time.monotonic)
 
@@ -71,6 +72,7 @@ class Listener(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostics, qos.OUTPUT)
         self.create_subscription(DiagnosticArray, "/cvloc/frame_status", self._frame, qos.OUTPUT)
         self.create_subscription(Image, "/cvloc/debug/overlay", self._picture, qos.OUTPUT)
+        self.heard.scene.subscribe(self, topics=("satellite_tiles", "bev", "matches", "markers", "path"))
 
     def _diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -82,7 +84,10 @@ class Listener(Node):
         self.heard.last_frame = time.monotonic()
 
     def _picture(self, message: Any) -> None:
-        self.heard.samples.append(Sample(to_nanoseconds(message.header.stamp), encode_jpeg(from_image(message))))
+        scene = self.heard.scene
+        scene.take("debug/overlay", message)
+        assert scene.overlay is not None
+        self.heard.samples.append(Sample(scene.overlay_stamp, encode_jpeg(scene.overlay)))
 
 
 def run_live(
@@ -201,7 +206,7 @@ def _result(bag: Bag, heard: Heard, *, datum: LocalFrame, imagery: str, paramete
         samples=heard.samples,
         settings={"topics": bag.topics, "parameters": dict(parameters)},
         attribution=SatelliteMap.open(imagery, datum).attribution,
-        notes=list(bag.notes),
+        notes=[],
     )
     for event in bag:
         if isinstance(event, OdometryEvent):
@@ -211,6 +216,7 @@ def _result(bag: Bag, heard: Heard, *, datum: LocalFrame, imagery: str, paramete
             result.fixes.append(FixRecord(event.stamp, position, event.covariance))
         elif isinstance(event, TruthEvent):
             result.truth.append((event.stamp, event.T_map_base))
+    result.notes.extend(bag.notes)
     return result.with_truth()
 
 

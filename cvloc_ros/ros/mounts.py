@@ -36,7 +36,7 @@ class Mounts:
                     f"'{base}' must lie on the ground, and the camera's height over it must be published"
                 )
         except MissingTransform as error:
-            self._health.state("transforms", sensor, f"the {sensor}'s place on the vehicle is unknown: {error}")
+            self._health.report("transforms", sensor, f"the {sensor}'s place on the vehicle is unknown: {error}")
             return None
-        self._health.state("transforms", sensor, "")
+        self._health.fine("transforms", sensor)
         return T

@@ -26,12 +26,12 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from cvloc_ros.geometry import LocalFrame
-from cvloc_ros.imagery import ImageryError, SatelliteMap, raster_datum
+from cvloc_ros.imagery import ImageryError, SatelliteMap, raster_datum, redacted
 from cvloc_ros.localization.gate import Gate
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.ros import parameters, qos
 from cvloc_ros.ros.config import NodeConfig
-from cvloc_ros.ros.health import OK, WARN, Health
+from cvloc_ros.ros.health import OK, WARN, Health, blame
 from cvloc_ros.ros.input_health import Publishers
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.parameters import ParameterError
@@ -84,7 +84,7 @@ class CvlocNode(LifecycleNode):
         try:
             config = parameters.read(self, NodeConfig)
             if not config.imagery:
-                raise ImageryError("expected a satellite image, got none: set the parameter 'imagery' to a GeoTIFF")
+                raise ImageryError("expected a satellite image, got none: set the parameter 'imagery' (doc/imagery.md)")
             datum = LocalFrame(*config.datum) if config.datum else raster_datum(config.imagery)
             satellite_map = SatelliteMap.open(config.imagery, datum)
             from cvloc_ros.localization.localizer import load_localizer  # brings torch: not before it is needed
@@ -119,7 +119,7 @@ class CvlocNode(LifecycleNode):
         )
         credit = f", imagery: {satellite_map.attribution}" if satellite_map.attribution else ""
         place = f"datum {datum.latitude:.7f}, {datum.longitude:.7f}"
-        self.get_logger().info(f"{config.method} on {config.imagery}, {place}{credit}")
+        self.get_logger().info(f"{config.method} on {redacted(config.imagery)}, {place}{credit}")
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -209,6 +209,7 @@ class CvlocNode(LifecycleNode):
         self._health.only("node", *self._own_problem())
         if self._session is not None and self._pipeline is not None:
             self._health.tracker(self._session.status(), silence=silence)
+            self._health.state("imagery", "incomplete", self._localizer.satellite_map.problem, kind="incomplete")
         name = self.get_fully_qualified_name().lstrip("/")
         array = self._health.diagnostics(name, silence=silence, paused=self._is_time_standing_still())
         array.header.stamp = self.get_clock().now().to_msg()
@@ -263,13 +264,27 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     try:
         node.start()
-        rclpy.spin(node)
+        _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         node.on_deactivate(LifecycleState("", 0))
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _spin(node: CvlocNode) -> None:
+    """Serve the node until ROS is shut down; an error ends no more than what was asked for.
+
+    rclpy itself raises one when a lifecycle transition is asked for that its state does not have.
+    """
+    while node.context.ok():
+        try:
+            rclpy.spin(node)
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            node.get_logger().error(f"a callback failed: {blame(error)}")
 
 
 if __name__ == "__main__":

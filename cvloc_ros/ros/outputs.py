@@ -57,6 +57,7 @@ class Outputs:
             node,
             self._publishers,
             satellite_map=satellite_map,
+            open_map=lambda: SatelliteMap.open(config.imagery, datum),
             frame_id=config.frames.map,
             satellite=config.visuals.satellite,
             state=lambda: session.status().state.value,

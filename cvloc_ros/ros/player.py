@@ -31,6 +31,8 @@ _SECOND = 1_000_000_000
 _NEVER_PLAYED = ("/clock", "/rosout", "/parameter_events")  # of the recording's own machinery
 _DEPTH = 100  # messages that a publisher keeps for slow reliable subscribers
 _MOST_LATCHED = 1000
+_SHORTEST_PASS = _SECOND  # of the bag's time, when it is played in a loop
+_NEVER = 1 << 62  # nanoseconds
 
 Progress = Callable[[float, float], None]
 """Takes the seconds of the bag that are played, and how many there are."""
@@ -128,7 +130,8 @@ class BagPlayer:
 
         Args:
             rate: seconds of the bag in a second of real time.
-            loop: begin again at the end; /clock jumps back.
+            loop: begin again at the end; /clock jumps back. A bag of nothing but latched messages is published once
+                and kept there.
             start: seconds of the bag to leave out; its latched messages are published nevertheless.
             progress: is called now and then.
 
@@ -156,10 +159,17 @@ class BagPlayer:
                 if progress is not None:
                     progress((stamp - self._reader.start_time) / _SECOND, self.duration)
             passes += 1
+            if loop:
+                self._rest(timeline)
         if self._node.context.ok():
             for publisher in self._publishers.values():  # the last messages are still under way
                 publisher.wait_for_all_acked(Duration(seconds=1))
         return Played(passes, messages, time.monotonic() - began, latest)
+
+    def _rest(self, timeline: _Timeline) -> None:
+        """Let a pass take its time before the next one begins: for ever, if there is nothing but latched messages."""
+        end = max(self._reader.end_time, timeline.begin + _SHORTEST_PASS) if self._moving else _NEVER
+        timeline.wait(end, self._node.context.ok)
 
     def close(self) -> None:
         """Close the bag."""

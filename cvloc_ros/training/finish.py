@@ -8,16 +8,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from cvloc_ros.evaluation.town import evaluate_towns, markdown, write_tables
-from cvloc_ros.localization.covariance import EVIDENCE
+import numpy as np
+
+from cvloc_ros.evaluation.honesty import reliability_curve
+from cvloc_ros.evaluation.town import TownAccuracy, draw_honesty, evaluate_towns, markdown, write_accuracy
+from cvloc_ros.localization.covariance import QUALITY_RADIUS
+from cvloc_ros.localization.gate import GateConfig
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 from cvloc_ros.models.weights import choose_device, save_weights
-from cvloc_ros.training.calibrate import calibrate
+from cvloc_ros.training.calibrate import Fit, calibrate
 from cvloc_ros.training.config import TrainConfig
 
-CALIBRATION_PAIRS = 800
+CALIBRATION_PAIRS = 1600
 TEST_PAIRS = 300
 
 
@@ -25,7 +29,8 @@ def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Calla
     """Calibrate and evaluate a network, and write it with its card.
 
     Writes into ``out``: vote_flow.safetensors, vote_flow.json (the card that the program reads), vote_flow.md (the
-    card for people), vote_flow.png (the training curve) and the accuracy tables.
+    card for people), vote_flow.png (the training curve), vote_flow.honesty.png (covariance and quality against the
+    errors) and the files of `write_accuracy`.
 
     Args:
         network: trained.
@@ -39,27 +44,28 @@ def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Calla
     """
     matcher = VoteFlowMatcher(network, device=choose_device("auto"))
     progress("calibrating")
-    calibration = calibrate(matcher, pairs=CALIBRATION_PAIRS)
+    fit = calibrate(matcher, pairs=CALIBRATION_PAIRS)
     progress("evaluating")
-    tables = evaluate_towns(Localizer(matcher, calibration, None), count=TEST_PAIRS)
+    accuracy = evaluate_towns(Localizer(matcher, fit.calibration, None), count=TEST_PAIRS)
     card = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "licence": "Apache-2.0",
         "data": "synthetic towns only (cvloc_ros.datasets.town, training styles)",
         "command": "make train",
         "training": asdict(config),
-        "calibration": calibration.to_card() | {"pairs": CALIBRATION_PAIRS, "evidence": list(EVIDENCE)},
+        "calibration": fit.to_card(),
         "accuracy": {
             name: {model: _short(scores) for model, scores in models.items() if scores}
-            for name, models in tables.items()
+            for name, models in accuracy.tables.items()
         },
     }
     save_weights(network, out / "vote_flow.safetensors", card)
-    write_tables(tables, out)
+    write_accuracy(accuracy, out)
     draw_curve(out / "log.csv", out / "vote_flow.png")
+    draw_honesty(accuracy, out / "vote_flow.honesty.png")
     parameters = sum(p.numel() for p in network.parameters())
-    (out / "vote_flow.md").write_text(_card_text(config, card, tables, parameters))
-    return tables
+    (out / "vote_flow.md").write_text(_card_text(config, card, accuracy, fit, parameters))
+    return accuracy.tables
 
 
 def _short(scores: dict) -> dict:
@@ -73,10 +79,13 @@ def _short(scores: dict) -> dict:
     }
     if "nees" in scores:
         short["nees"] = round(scores["nees"]["mean"], 2)
+        short["within_95"] = round(scores["nees"]["within_95"], 4)
     return short
 
 
-def _card_text(config: TrainConfig, card: dict, tables: dict, parameters: int) -> str:
+def _card_text(config: TrainConfig, card: dict, accuracy: TownAccuracy, fit: Fit, parameters: int) -> str:
+    left_out = card["calibration"]["towns_left_out"]
+    honest = left_out["nees"]
     return f"""# Weights of vote_flow
 
 | | |
@@ -85,7 +94,7 @@ def _card_text(config: TrainConfig, card: dict, tables: dict, parameters: int) -
 | parameters | {parameters / 1e6:.2f} million, stored in half precision |
 | trained on | {card["data"]}: {config.samples} samples, each pair rendered once and used {config.reuse} times |
 | never trained on | any real image; the towns of the tables below; the held-out style |
-| calibrated on | {CALIBRATION_PAIRS} pairs of other towns in the training's styles |
+| calibrated on | {len(fit.nees)} pairs of other towns in the training's styles, half of them in colours of no season |
 | made by | `{card["command"]}` |
 | date | {card["date"]} |
 | licence | {card["licence"]} |
@@ -94,10 +103,34 @@ def _card_text(config: TrainConfig, card: dict, tables: dict, parameters: int) -
 the gate lets through. "Blind" is the same network with the camera's image blanked, which it also saw in training:
 what the map alone gives away. Chance answers with the centre of the search box.
 
-{markdown(tables)}
+{markdown(accuracy.tables)}
+
+## Can it be trusted?
+
+The covariance and the quality are fitted to the calibration pairs. Judged on calibration towns that were left out of
+the fit, the gate (quality of at least {GateConfig().min_quality}) lets {100 * left_out["accepted"]:.0f} % of the frames
+through, of which {100 * left_out["within_2m"]:.0f} % are within 2 m. Their mean NEES is {honest["mean"]:.1f} (3 is
+honest), and {100 * honest["within_95"]:.0f} % of the truths are inside the 95 % ellipsoid. On the towns of the table:
+
+{_reliability(accuracy)}
+
+![covariance and quality against the errors](vote_flow.honesty.png)
+
+## Training
 
 ![training curve](vote_flow.png)
 """
+
+
+def _reliability(accuracy: TownAccuracy) -> str:
+    """Return the quality against the share of frames within its radius, as a table."""
+    lines = ["| set | quality | within 2 m | frames |", "|---|---|---|---|"]
+    for name, results in accuracy.results.items():
+        quality = np.array([r.localization.quality for r in results])
+        right = np.array([np.hypot(*r.error[:2]) < QUALITY_RADIUS for r in results])
+        for claimed, observed, count in reliability_curve(quality, right):
+            lines.append(f"| {name} | {claimed:.2f} | {observed:.2f} | {count:.0f} |")
+    return "\n".join(lines)
 
 
 def draw_curve(log: Path, path: Path) -> None:
@@ -106,7 +139,6 @@ def draw_curve(log: Path, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    import numpy as np
 
     with log.open() as file:
         rows = list(csv.DictReader(file))

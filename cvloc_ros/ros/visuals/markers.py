@@ -15,7 +15,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker
 
 from cvloc_ros.evaluation import drawing
-from cvloc_ros.evaluation.panels import ellipse
+from cvloc_ros.evaluation.panels import ellipse, search_outline
 from cvloc_ros.localization.types import Localization
 from cvloc_ros.ros.conversions import header, to_pose
 
@@ -52,7 +52,7 @@ def match_markers(localization: Localization, *, frame_id: str) -> list[Marker]:
 
 
 def pose_markers(localization: Localization, *, frame_id: str) -> list[Marker]:
-    """Return prior and estimate (green if accepted, else red), each as an arrow with its 2-sigma ellipse."""
+    """Return prior and estimate (green if accepted, else red) with their 2-sigma ellipses, and the search's outline."""
     prior = localization.prior
     color = drawing.ACCEPTED if localization.accepted else drawing.REJECTED
     markers = []
@@ -63,7 +63,7 @@ def pose_markers(localization: Localization, *, frame_id: str) -> list[Marker]:
         arrow = _marker(name, Marker.TRIANGLE_LIST, stamp=localization.stamp, frame_id=frame_id)
         arrow.pose = to_pose(pose)
         arrow.scale.x = arrow.scale.y = arrow.scale.z = 1.0
-        arrow.color = to_color(tint)
+        arrow.color = to_color(tint, alpha=0.6)  # the ellipse may be smaller
         arrow.points = _points(_ARROW[list(_ARROW_TRIANGLES)], _ABOVE[name])
         arrow.colors = [arrow.color] * len(arrow.points)  # colours of its own are not dimmed by RViz's light
         outline = _marker(name, Marker.LINE_STRIP, stamp=localization.stamp, frame_id=frame_id, marker_id=1)
@@ -71,7 +71,11 @@ def pose_markers(localization: Localization, *, frame_id: str) -> list[Marker]:
         outline.color = to_color(tint)
         outline.points = _points(ellipse(covariance[:2, :2]) + [pose.x, pose.y], _ABOVE[name])
         markers += [arrow, outline]
-    return markers
+    searched = _marker("prior", Marker.LINE_STRIP, stamp=localization.stamp, frame_id=frame_id, marker_id=2)
+    searched.scale.x = _THIN_LINE
+    searched.color = to_color(drawing.PRIOR)
+    searched.points = _points(prior.T_map_base.apply(search_outline(localization)), _ABOVE["prior"])
+    return [*markers, searched]
 
 
 def gnss_marker(fixes: Sequence[Point], *, frame_id: str) -> Marker:
@@ -88,10 +92,12 @@ def gnss_point(x: float, y: float) -> Point:
     return Point(x=x, y=y, z=_ABOVE["gnss"])
 
 
-def state_marker(state: str, x: float, y: float, *, sigma: float | None, frame_id: str) -> Marker:
-    """Return the tracker's state and its 2-sigma radius, if it has one, written beside the vehicle at (x, y)."""
+def state_marker(state: str, x: float, y: float, *, covariance: np.ndarray | None, frame_id: str) -> Marker:
+    """Return the tracker's state and how sure it is (2 sigma), if it is, written beside the vehicle at (x, y)."""
     text = _marker("state", Marker.TEXT_VIEW_FACING, stamp=0, frame_id=frame_id)
-    text.text = state if sigma is None else f"{state}, within {2 * sigma:.1f} m"
+    text.text = state
+    if covariance is not None:
+        text.text += f", within {2 * np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]):.1f} m"
     text.pose.position.x, text.pose.position.y, text.pose.position.z = x, y - 3 * _TEXT_HEIGHT, _ABOVE["state"]
     text.scale.z = _TEXT_HEIGHT
     text.color = to_color(_STATE_COLORS.get(state, drawing.TEXT))

@@ -15,6 +15,7 @@ from cvloc_ros.ros.visuals.cloud import read_cloud
 from cvloc_ros.ros.visuals.scene import Scene, draw_textures
 
 _INCHES, _DPI = 9.0, 110
+_BACKGROUND = "#{:02x}{:02x}{:02x}".format(*SHADE)
 _BEV_DOT = 0.3  # metres
 _PATH_COLOR = (0.4, 0.7, 1.0)
 
@@ -23,16 +24,16 @@ def draw_scene(scene: Scene, *, x: float, y: float, radius: float) -> np.ndarray
     """Return an RGB uint8 picture (990, 990, 3) of all within ``radius`` metres of (x, y), north up."""
     figure = Figure(figsize=(_INCHES, _INCHES), dpi=_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(x - radius, x + radius), ylim=(y - radius, y + radius), facecolor=np.array(SHADE) / 255)
+    axes.set(xlim=(x - radius, x + radius), ylim=(y - radius, y + radius), facecolor=_BACKGROUND)
     axes.set_axis_off()
-    figure.set_facecolor(np.array(SHADE) / 255)
+    figure.set_facecolor(_BACKGROUND)
     _draw_tiles(axes, scene, x, y, radius)
     if "bev" in scene.clouds:
         points, colors = read_cloud(scene.clouds["bev"])
         _draw_dots(axes, points[:, :2], colors / 255, size=_BEV_DOT, zorder=1, shape="s")
     if scene.path is not None:
-        track = np.array([[pose.pose.position.x, pose.pose.position.y] for pose in scene.path.poses])
-        axes.plot(*track.reshape(-1, 2).T, color=_PATH_COLOR, linewidth=3, zorder=2)
+        track = np.array([[pose.pose.position.x, pose.pose.position.y] for pose in scene.path.poses]).reshape(-1, 2)
+        axes.plot(track[:, 0], track[:, 1], color=_PATH_COLOR, linewidth=3, zorder=2)
     for order, marker in enumerate(sorted(scene.all_markers(), key=_height)):
         if not marker.texture_resource:
             _draw_marker(axes, marker, zorder=3 + order)
@@ -53,15 +54,15 @@ def _draw_marker(axes: Axes, marker: Marker, *, zorder: int) -> None:
     colors = np.array([(c.r, c.g, c.b, c.a) for c in (marker.colors or [marker.color])])
     width = marker.scale.x * _points_a_metre(axes)
     if marker.type == Marker.LINE_STRIP:
-        axes.plot(*places.T, color=colors[0], linewidth=width, zorder=zorder)
+        axes.plot(places[:, 0], places[:, 1], color=colors[0], linewidth=width, zorder=zorder)
     elif marker.type == Marker.LINE_LIST:
-        lines = LineCollection(places.reshape(-1, 2, 2), colors=colors[::2], linewidths=width, zorder=zorder)
+        lines = LineCollection(list(places.reshape(-1, 2, 2)), colors=colors[::2], linewidths=width, zorder=zorder)
         axes.add_collection(lines, autolim=False)
     elif marker.type == Marker.POINTS:
         _draw_dots(axes, places, colors, size=marker.scale.x, zorder=zorder)
     elif marker.type == Marker.TRIANGLE_LIST:
         axes.add_collection(
-            PolyCollection(places.reshape(-1, 3, 2), facecolors=colors[::3], zorder=zorder), autolim=False
+            PolyCollection(list(places.reshape(-1, 3, 2)), facecolors=colors[::3], zorder=zorder), autolim=False
         )
     elif marker.type == Marker.TEXT_VIEW_FACING:
         position = marker.pose.position
@@ -73,7 +74,9 @@ def _draw_dots(
     axes: Axes, places: np.ndarray, colors: np.ndarray, *, size: float, zorder: int, shape: str = "o"
 ) -> None:
     """Draw dots of a size in metres."""
-    axes.scatter(*places.T, c=colors, s=(size * _points_a_metre(axes)) ** 2, marker=shape, linewidths=0, zorder=zorder)
+    x, y = places.T
+    area = (size * _points_a_metre(axes)) ** 2
+    axes.scatter(x, y, area, c=colors, marker=shape, linewidths=0, zorder=zorder)
 
 
 def _points_a_metre(axes: Axes) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import Marker, MarkerArray
 
+from cvloc_ros.datasets.image_decoding import decode_file
 from cvloc_ros.ros import qos
+from cvloc_ros.ros.conversions import to_nanoseconds
 from cvloc_ros.ros.images import from_image
 
 TOPICS: dict[str, tuple[type, Any]] = {
@@ -35,6 +38,7 @@ class Scene:
         clouds: the newest of each topic.
         path: the newest.
         overlay: the newest match picture, RGB uint8 (H, W, 3).
+        overlay_stamp: of its image, nanoseconds.
         problems: what RViz would complain of, or show wrong.
 
     """
@@ -45,6 +49,7 @@ class Scene:
         self.clouds: dict[str, PointCloud2] = {}
         self.path: Path | None = None
         self.overlay: np.ndarray | None = None
+        self.overlay_stamp = 0
         self.problems: list[str] = []
 
     def subscribe(self, node: Node, *, name: str = "/cvloc", topics: tuple[str, ...] = tuple(TOPICS)) -> None:
@@ -57,6 +62,20 @@ class Scene:
         """Return all markers of all topics."""
         return [marker for markers in self.markers.values() for marker in markers.values()]
 
+    def image_stamp(self) -> int | None:
+        """Return the stamp of the image that all is of, nanoseconds; None while parts are missing or of another one."""
+        parts = [self.markers.get("markers", {}).get(("estimate", 0)), self.clouds.get("bev")]
+        parts.append(self.markers.get("matches", {}).get(("lines", 0)))
+        stamps = {self.overlay_stamp, *(to_nanoseconds(part.header.stamp) if part else None for part in parts)}
+        return self.overlay_stamp if stamps == {self.overlay_stamp} else None
+
+    def copy(self) -> Scene:
+        """Return the scene as it is now."""
+        other = copy.copy(self)
+        other.markers = {topic: dict(markers) for topic, markers in self.markers.items()}
+        other.clouds, other.problems = dict(self.clouds), list(self.problems)
+        return other
+
     def take(self, topic: str, message: Any) -> None:
         """Take in a message of a topic."""
         if isinstance(message, MarkerArray):
@@ -66,7 +85,7 @@ class Scene:
         elif isinstance(message, Path):
             self.path = message
         else:
-            self.overlay = from_image(message)
+            self.overlay, self.overlay_stamp = from_image(message), to_nanoseconds(message.header.stamp)
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
         return lambda message: self.take(topic, message)
@@ -107,7 +126,7 @@ def draw_textures(markers: list[Marker], *, west: float, north: float, rows: int
     for marker in markers:
         if not marker.texture_resource.startswith("embedded://") or marker.type != Marker.TRIANGLE_LIST:
             continue
-        texture = cv2.imdecode(np.frombuffer(marker.texture.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        texture = decode_file(np.frombuffer(marker.texture.data, np.uint8))
         tint = np.array([marker.color.r, marker.color.g, marker.color.b])
         places = np.array([[point.x, point.y] for point in marker.points])
         # A texture coordinate of 0 is the outer border of the first pixel, whose centre OpenCV calls 0.

@@ -74,10 +74,6 @@ class SatelliteTiles:
         everything.header.frame_id = self._frame_id
         return [everything, *(marker for markers in self._shown.values() for marker in markers)]
 
-    def forget(self) -> None:
-        """Begin anew: nobody looks any more."""
-        self._shown.clear()
-
     def _around(self, x: float, y: float) -> list[Index]:
         """Return the tiles that should be there, nearest first."""
         low, high = np.floor((np.array([[x, y]]) + [[-_SHOW], [_SHOW]]) / self.side).astype(int)

@@ -27,27 +27,26 @@ from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
 from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.localization.types import Frame, Localization
-from cvloc_ros.ros import conversions, qos
+from cvloc_ros.ros import conversions
 from cvloc_ros.ros.publishers import Publishers, is_wanted
 from cvloc_ros.ros.visuals import markers
-from cvloc_ros.ros.visuals.cloud import bev_cloud, satellite_cloud
-from cvloc_ros.ros.visuals.tiles import SatelliteTiles
+from cvloc_ros.ros.visuals.cloud import bev_cloud
+from cvloc_ros.ros.visuals.satellite import SatelliteView
 from cvloc_ros.ros.visuals.track import Track
 from cvloc_ros.ros.worker import NewestWorker
 
 _MAP_PERIOD = 1.0  # seconds of real time
 _PATH_STEP, _PATH_LENGTH = 1.0, 1000  # metres between poses at first, poses at most: 80 kB a message
 _GNSS_STEP, _GNSS_LENGTH = 1.0, 500
-_POINTS_STEP = 25.0  # metres of travel after which the satellite image's points are those around the new place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Place:
-    """Where the vehicle is thought to be: metres in the map, and how sure that is (None: only a fix is known)."""
+    """Where the vehicle is thought to be: metres in the map, and the covariance (3, 3); None if it is only a fix."""
 
     x: float
     y: float
-    sigma: float | None
+    covariance: np.ndarray | None
     stamp: int
 
 
@@ -60,6 +59,7 @@ class Visuals:
         publishers: Publishers,
         *,
         satellite_map: SatelliteMap,
+        open_map: Callable[[], SatelliteMap],
         frame_id: str,
         satellite: str,
         state: Callable[[], str],
@@ -70,7 +70,8 @@ class Visuals:
         Args:
             node: reads the parameter ``visuals.period`` from it.
             publishers: where to advertise.
-            satellite_map: where pictures, tiles and points are cut from.
+            satellite_map: the localizer's; match pictures show what it has looked at.
+            open_map: opens the imagery once more, for tiles and points.
             frame_id: the map's.
             satellite: "both", "tiles", "points" or "none": how the satellite image may be had.
             state: returns the tracker's state.
@@ -84,21 +85,15 @@ class Visuals:
         self._matches = advertise(MarkerArray, "~/matches")
         self._markers = advertise(MarkerArray, "~/markers")
         self._path = advertise(Path, "~/path")
-        self._tiles_topic = self._points_topic = None
-        if satellite in ("both", "tiles"):
-            self._tiles_topic = advertise(MarkerArray, "~/satellite_tiles", qos.LATCHED)
-        if satellite in ("both", "points"):
-            self._points_topic = advertise(PointCloud2, "~/satellite_points", qos.LATCHED)
+        self._satellite = SatelliteView(
+            node, publishers, open_map=open_map, frame_id=frame_id, wanted=satellite, publish=self._publish
+        )
         self.built: Counter[str] = Counter()
         """How many messages were made, by topic."""
         self._drawn = -np.inf  # when a frame was last handed over, time.monotonic()
         self._place: _Place | None = None
         self._travelled: Track[PoseStamped] = Track(step=_PATH_STEP, most=_PATH_LENGTH)
         self._fixes: Track[Point] = Track(step=_GNSS_STEP, most=_GNSS_LENGTH)
-        self._tiles = SatelliteTiles(satellite_map, frame_id=frame_id)
-        self._tile_viewers: set[tuple[int, ...]] = set()
-        self._points_centre: tuple[float, float] | None = None
-        self._was_reset = False
 
         def nothing() -> None:  # a picture that nobody needs any more
             pass
@@ -119,11 +114,12 @@ class Visuals:
 
     def reset(self) -> None:
         """Begin a new drive: tracks are forgotten, and viewers, who forget their markers, get them again."""
+        self._place = None
         self._frames.clear()
+        self._maps.clear()
         self._travelled.clear()
         self._fixes.clear()
-        self._place = None
-        self._was_reset = True
+        self._satellite.reset()
 
     # The thread that localizes
 
@@ -139,8 +135,7 @@ class Visuals:
 
     def pose(self, pose: SE2, covariance: np.ndarray, *, stamp: int) -> None:
         """Take in the fused pose and its covariance (3, 3)."""
-        sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
-        self._place = _Place(pose.x, pose.y, sigma, stamp)
+        self._place = _Place(pose.x, pose.y, covariance, stamp)
         self._travelled.extend(
             pose.x, pose.y, lambda: conversions.to_pose_stamped(pose, stamp=stamp, frame_id=self._frame_id)
         )
@@ -148,13 +143,13 @@ class Visuals:
     def fix(self, position: np.ndarray, stamp: int) -> None:
         """Take in a GNSS fix, (2,) metres in the map."""
         x, y = (float(value) for value in position)
-        if self._place is None or self._place.sigma is None:
+        if self._place is None or self._place.covariance is None:
             self._place = _Place(x, y, None, stamp)
         self._fixes.extend(x, y, lambda: markers.gnss_point(x, y))
 
     def _tick(self) -> None:
-        topics = (self._path, self._markers, self._tiles_topic, self._points_topic)
-        if self._place is not None and any(topic is not None and is_wanted(topic) for topic in topics):
+        wanted = self._satellite.is_wanted() or is_wanted(self._path) or is_wanted(self._markers)
+        if self._place is not None and wanted:
             self._maps.put(self._place)
 
     # The frames' own thread
@@ -180,38 +175,12 @@ class Visuals:
             header = conversions.header(place.stamp, self._frame_id)
             self._publish(self._path, Path(header=header, poses=self._travelled.items()))
         if is_wanted(self._markers):
-            text = markers.state_marker(self._state(), place.x, place.y, sigma=place.sigma, frame_id=self._frame_id)
+            text = markers.state_marker(
+                self._state(), place.x, place.y, covariance=place.covariance, frame_id=self._frame_id
+            )
             track = markers.gnss_marker(self._fixes.items(), frame_id=self._frame_id)
             self._publish_markers(self._markers, [text, track])
-        if self._tiles_topic is not None:
-            self._publish_tiles(self._tiles_topic, place)
-        if self._points_topic is not None:
-            self._publish_points(self._points_topic, place)
-
-    def _publish_tiles(self, topic: Publisher, place: _Place) -> None:
-        if not is_wanted(topic):
-            self._tiles.forget()
-            self._tile_viewers.clear()
-            return
-        # Who comes late has only the last message, not all tiles; counting would miss one who takes another's place.
-        subscribers = self._node.get_subscriptions_info_by_topic(topic.topic_name)
-        viewers = {tuple(subscriber.endpoint_gid) for subscriber in subscribers}
-        again = self._was_reset or bool(viewers - self._tile_viewers)
-        self._was_reset, self._tile_viewers = False, viewers
-        changes = self._tiles.move(place.x, place.y)
-        if again:
-            changes = self._tiles.all()
-        if changes:
-            self._publish_markers(topic, changes)
-
-    def _publish_points(self, topic: Publisher, place: _Place) -> None:
-        if not is_wanted(topic):
-            self._points_centre = None
-            return
-        centre = self._points_centre
-        if centre is None or np.hypot(place.x - centre[0], place.y - centre[1]) > _POINTS_STEP:
-            self._publish(topic, satellite_cloud(self._map, place.x, place.y, frame_id=self._frame_id))
-            self._points_centre = (place.x, place.y)
+        self._satellite.update(place.x, place.y)
 
     def _publish_markers(self, topic: Publisher, content: list[Marker]) -> None:
         self._publish(topic, MarkerArray(markers=content))

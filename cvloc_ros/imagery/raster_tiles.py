@@ -1,0 +1,88 @@
+"""Rasters behind a network (a COG on a web server, WMTS and WMS by GDAL's drivers), cut into tiles.
+
+As tiles they share disk cache, offline use and prefetching with everything else, and a server's failure costs a tile
+and not the map.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import cv2
+import numpy as np
+import rasterio
+
+from cvloc_ros.geometry import LocalFrame
+from cvloc_ros.imagery.raster import RasterReader, attribution, gdal_options, open_raster
+from cvloc_ros.imagery.tiles import WEB_MERCATOR, Tile, TileCache, TileError, zoom_for
+from cvloc_ros.imagery.uri import ImageryError, LayerUri
+
+TILE = 256
+"""Pixels a side."""
+_DESCRIPTION = "layer.json"
+
+
+class RasterTiles:
+    """Cuts tiles from a raster; one thread at a time, the others wait."""
+
+    def __init__(self, uri: LayerUri, frame: LocalFrame, cache: TileCache) -> None:
+        """Open the raster, or take what is remembered of it if the network is not to be asked or does not answer.
+
+        Raises:
+            ImageryError: it cannot be opened, and nothing is remembered of it.
+
+        """
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._reader: RasterReader | None = None
+        self._description = cache.folder / _DESCRIPTION
+        try:
+            known: dict[str, Any] = json.loads(self._description.read_text())
+        except (OSError, ValueError):
+            known = {}
+        if not uri.offline:
+            try:
+                known = self._open(frame)
+            except ImageryError:
+                if not known:
+                    raise
+        self.maxzoom: int | None = known.get("maxzoom")
+        """The zoom that has all of the raster's detail; None if nothing is known of it."""
+        self.attribution = str(known.get("attribution", ""))
+
+    def fetch(self, tile: Tile) -> tuple[bytes, np.ndarray] | None:
+        """Return a tile as PNG file and RGBA pixels, None if the raster has nothing there.
+
+        Raises:
+            TileError: it could not be read.
+
+        """
+        west, _, east, north = tile.bounds()
+        with self._lock, rasterio.Env(**gdal_options(self._uri)):
+            try:
+                if self._reader is None:
+                    self._reader = self._mercator_reader()
+                rgba = self._reader.read(west=west, north=north, rows=TILE, cols=TILE, cell=(east - west) / TILE)
+            except ImageryError as error:
+                raise TileError(str(error)) from None
+        if not rgba[..., 3].any():
+            return None
+        return cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes(), rgba
+
+    def _open(self, frame: LocalFrame) -> dict[str, Any]:
+        """Open the raster and remember what is needed of it when the network is gone."""
+        with rasterio.Env(**gdal_options(self._uri)):
+            self._reader = self._mercator_reader()
+            dataset = self._reader.dataset
+            resolution = RasterReader.of(dataset, frame).resolution
+            known = {
+                "maxzoom": zoom_for(frame.latitude, cell=resolution, tile=TILE),
+                "attribution": attribution(dataset),
+            }
+        TileCache.write(self._description, json.dumps(known).encode())
+        return known
+
+    def _mercator_reader(self) -> RasterReader:
+        return RasterReader.in_crs(open_raster(self._uri.expanded()), WEB_MERCATOR)

@@ -1,0 +1,159 @@
+"""What a match says about its own accuracy: spreads and peaks of the two votes, residuals of the matches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvloc_ros.models.matcher import Match
+
+_LEAST = 1e-6  # a probability under which nothing is told apart
+_ELSEWHERE = 4.0  # metres from the estimate from which on a vote counts against it
+_SAME_PEAK = 1.5  # metres within which local votes are for the same place
+
+EVIDENCE = (
+    "log deviation of the local posterior forward",
+    "log deviation of the local posterior left",
+    "log deviation of the local posterior in heading",
+    "log deviation of the matches' least squares forward",
+    "log deviation of the matches' least squares left",
+    "log deviation of the matches' least squares in heading",
+    "log of the matches' residual",
+    "log spread of the vote about the estimate forward",
+    "log spread of the vote about the estimate left",
+    "log spread of the vote about the estimate in heading",
+    "log odds of the votes within 2 m",
+    "log odds of the votes within 5 m",
+    "log ratio of the highest vote near the estimate to the highest elsewhere",
+    "entropy of the vote",
+    "entropy of the local posterior",
+    "log odds of the local posterior at its border",
+    "log ratio of the local posterior's peak to the next",
+    "similarity at the vote's peak",
+    "similarity at the local peak",
+    "log of the number of poses searched",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a match says about its own accuracy.
+
+    Attributes:
+        values: (len(EVIDENCE),) as named there.
+        correlation: 3x3 of the local posterior over (forward, left, heading).
+        edge_mass: share of the vote at the border of the search box.
+
+    """
+
+    values: np.ndarray
+    correlation: np.ndarray
+    edge_mass: float
+
+
+def weigh_evidence(match: Match) -> Evidence:
+    """Collect what a match says about its own accuracy; see `EVIDENCE` for the order."""
+    local_covariance = _local_covariance(match)
+    local_sigma = np.sqrt(np.diag(local_covariance))
+    correlation = np.clip(local_covariance / np.outer(local_sigma, local_sigma), -0.9, 0.9)
+    np.fill_diagonal(correlation, 1.0)
+    if np.linalg.eigvalsh(correlation)[0] < 0.02:
+        correlation = np.eye(3)
+    values = [
+        *np.log(local_sigma),
+        *np.log(_least_squares_sigma(match)),
+        np.log(_residual(match)),
+        *_vote(match),
+        *_local(match.local, match.local_shift),
+        *match.similarity,
+        np.log(np.count_nonzero(match.probability) + 1.0),
+    ]
+    return Evidence(np.array(values, dtype=float), correlation, _edge_mass(match.probability))
+
+
+def _local_covariance(match: Match) -> np.ndarray:
+    """Return the covariance (3, 3) of the local posterior over (forward, left, heading)."""
+    p, shift, yaw = match.local, match.local_shift, match.local_yaw
+    axes = np.meshgrid(yaw, shift, shift, indexing="ij")
+    points = np.stack([axes[1].ravel(), axes[2].ravel(), axes[0].ravel()])
+    weights = p.ravel() / p.sum()
+    centred = points - (points @ weights)[:, None]
+    # a posterior that falls into one cell is still as wide as the cell
+    step = np.array([shift[0] - shift[1], shift[0] - shift[1], yaw[1] - yaw[0]])
+    return (centred * weights) @ centred.T + np.diag(step**2 / 12)
+
+
+def _least_squares_sigma(match: Match) -> np.ndarray:
+    """Return the deviations of the pose if every match erred independently by its own scale (a lower bound)."""
+    information = 1e-3 * np.eye(3)
+    if len(match.base):
+        precision = match.weights / (match.weights.max() + 1e-12) / (2 * match.scales**2)
+        x, y = match.base[:, 0], match.base[:, 1]
+        one, zero = np.ones_like(x), np.zeros_like(x)
+        for row in (np.stack([one, zero, -y]), np.stack([zero, one, x])):
+            information += (row * precision) @ row.T
+    return np.sqrt(np.diag(np.linalg.inv(information)))
+
+
+def _residual(match: Match) -> float:
+    """Return the weighted RMS distance (m) of the matches from where the pose puts them."""
+    if not len(match.base):
+        return 10.0
+    x, y, yaw = match.pose
+    c, s = np.cos(yaw), np.sin(yaw)
+    placed = match.base @ np.array([[c, s], [-s, c]]) + [x, y]
+    squared = ((placed - match.patch) ** 2).sum(-1)
+    return float(np.sqrt((match.weights * squared).sum() / (match.weights.sum() + 1e-12)) + 1e-3)
+
+
+def _vote(match: Match) -> list[float]:
+    """Return how the vote over the search box lies about the estimate: three spreads, two odds, a ratio, entropy."""
+    x, y, yaw = match.pose
+    places = match.probability.sum(axis=0)
+    headings = match.probability.sum(axis=(1, 2))
+    dx, dy = np.meshgrid(match.x - x, match.y - y, indexing="ij")
+    c, s = np.cos(yaw), np.sin(yaw)
+    forward, left, distance = c * dx + s * dy, c * dy - s * dx, np.hypot(dx, dy)
+    near = places[distance <= 2.5].max(initial=0.0)
+    elsewhere = places[distance > _ELSEWHERE].max(initial=0.0)
+    return [
+        0.5 * np.log((places * forward**2).sum() + 0.2),
+        0.5 * np.log((places * left**2).sum() + 0.2),
+        0.5 * np.log((headings * (match.yaw - yaw) ** 2).sum() + 1e-4),
+        *(_log_odds(places[distance <= radius].sum()) for radius in (2.0, 5.0)),
+        np.log((near + _LEAST) / (elsewhere + _LEAST)),
+        _entropy(match.probability),
+    ]
+
+
+def _local(p: np.ndarray, shift: np.ndarray) -> list[float]:
+    """Return the shape of the local posterior: its entropy, the odds of its border, its peak over the next."""
+    places = p.sum(axis=0)
+    row, column = np.unravel_index(places.argmax(), places.shape)
+    distance = np.hypot((shift - shift[row])[:, None], (shift - shift[column])[None, :])
+    another = places[distance > _SAME_PEAK].max(initial=0.0)
+    return [
+        _entropy(p),
+        _log_odds(1 - places[1:-1, 1:-1].sum()),
+        np.log((places[row, column] + _LEAST) / (another + _LEAST)),
+    ]
+
+
+def _log_odds(share: float) -> float:
+    share = float(np.clip(share, _LEAST, 1 - _LEAST))
+    return np.log(share / (1 - share))
+
+
+def _entropy(p: np.ndarray) -> float:
+    positive = p[p > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+def _edge_mass(p: np.ndarray) -> float:
+    """Return the share of the vote on the outermost shifts that were searched."""
+    used_x, used_y = np.flatnonzero(p.any(axis=(0, 2))), np.flatnonzero(p.any(axis=(0, 1)))
+    if len(used_x) < 3 or len(used_y) < 3:
+        return 0.0
+    inner = p[:, used_x[1] : used_x[-1], used_y[1] : used_y[-1]].sum()
+    return float(1 - inner)

@@ -1,0 +1,224 @@
+"""Prefetching: estimates, resumes, follows tracks of all kinds, and makes a drive need no network."""
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from tile_server import TileServer
+from typer.testing import CliRunner
+
+from cvloc_ros.cli.main import app
+from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame
+from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles, tile_layer
+from cvloc_ros.imagery import prefetch as prefetching
+from cvloc_ros.imagery.prefetch import boxes_along, download, plan_download
+from cvloc_ros.imagery.track import read_track
+
+VIENNA = LocalFrame(48.2, 16.3)
+BOX = [(-150.0, -150.0, 150.0, 150.0)]
+PLACES = [(48.2, 16.3), (48.201, 16.302), (48.203, 16.302)]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    """A cache of its own for every test, and no hurry on a busy machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CVLOC_OFFLINE", raising=False)
+    for module, name in ((tile_layer, "_PATIENCE"), (http_tiles, "_SILENCE"), (http_tiles, "_DEADLINE")):
+        monkeypatch.setattr(module, name, 100.0)
+
+
+@pytest.fixture
+def server():
+    server = TileServer(VIENNA)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def template(server):
+    return f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png"
+
+
+def cvloc(*arguments, **options):
+    return CliRunner().invoke(app, ["prefetch", *map(str, arguments)], **options)
+
+
+def test_what_was_prefetched_needs_no_network(server, template, monkeypatch):
+    (plan,) = plan_download(template, VIENNA, BOX)
+    assert not server.requests and 9 <= plan.tiles <= 25 and len(plan.missing) == plan.tiles
+    assert 0.1 < plan.megabytes < 1.0
+    sizes = []
+    assert download(plan, progress=sizes.append) == []
+    assert len(sizes) == len(server.requests) == plan.tiles and all(sizes)
+    server.stop()
+    monkeypatch.setenv("CVLOC_OFFLINE", "1")
+    patch = SatelliteMap.open(template, VIENNA).patch(SE2(20, 30, 1), GroundGrid.centred(300, 0.4))
+    assert patch.covered == 1.0
+
+
+def test_interrupted_it_goes_on(server, template):
+    (plan,) = plan_download(template, VIENNA, BOX)
+
+    def interrupt(size):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(plan, workers=1, progress=interrupt)
+    (rest,) = plan_download(template, VIENNA, BOX)
+    assert 0 < len(rest.missing) < plan.tiles
+    before = len(server.requests)
+    download(rest)
+    assert len(server.requests) == before + len(rest.missing)
+    assert plan_download(template, VIENNA, BOX)[0].missing == []
+
+
+def test_a_server_that_asks_for_time_gets_it(server, template, monkeypatch):
+    (plan,) = plan_download(template, VIENNA, BOX)
+    monkeypatch.setattr(http_tiles, "_LONGEST_WAIT", 0.2)
+    server.mood = "limiting"
+    heard = []
+
+    def relent(why):
+        heard.append(why)
+        server.mood = "fine"
+
+    assert download(plan, waiting=relent) == []
+    assert "429" in heard[0] and plan_download(template, VIENNA, BOX)[0].missing == []
+
+
+def test_a_server_that_gives_nothing_is_given_up(server, template, monkeypatch):
+    monkeypatch.setattr(prefetching, "_ATTEMPTS", 1)
+    (plan,) = plan_download(template, VIENNA, BOX)
+    server.mood = 403
+    with pytest.raises(ImageryError, match="gives no tiles any more .HTTP 403 Forbidden.*run it again"):
+        download(plan, workers=1)
+    assert len(server.requests) <= 8
+
+
+def test_single_failures_are_told_and_absent_tiles_are_remembered(server, template, monkeypatch):
+    monkeypatch.setattr(prefetching, "_ATTEMPTS", 1)
+    (plan,) = plan_download(template, VIENNA, BOX)
+    z, x, y = plan.missing[3]
+    server.mood, server.bad = "html", lambda *tile: tile == (z, x, y)
+    assert len(download(plan)) == 1
+    server.mood = 404
+    (rest,) = plan_download(template, VIENNA, BOX)
+    sizes = []
+    assert rest.missing == [(z, x, y)] and download(rest, progress=sizes.append) == [] and sizes == [0]
+    assert plan_download(template, VIENNA, BOX)[0].missing == []
+
+
+def test_the_estimate_learns_from_what_is_there(server, template):
+    first = plan_download(template, VIENNA, BOX)[0]
+    download(first)
+    more = plan_download(template, VIENNA, [(-300.0, -300.0, 300.0, 300.0)])[0]
+    kept = np.mean([more.layer.cache.size(tile) for tile in first.missing])
+    assert more.megabytes == pytest.approx(len(more.missing) * kept / 1e6)
+
+
+def test_what_needs_no_download_is_refused(tmp_path, template, monkeypatch):
+    monkeypatch.setenv("CVLOC_OFFLINE", "1")
+    with pytest.raises(ImageryError, match="unset CVLOC_OFFLINE"):
+        plan_download(template, VIENNA, BOX)
+    (tmp_path / "18" / "1").mkdir(parents=True)
+    (tmp_path / "18" / "1" / "1.png").write_bytes(b"")
+    with pytest.raises(ImageryError):
+        plan_download(str(tmp_path), VIENNA, BOX)
+
+
+def test_long_legs_of_a_track_have_no_gaps():
+    boxes = np.array(list(boxes_along(np.array([[0.0, 0.0], [1.0, 0.0], [1000.0, 400.0]]), 100.0)))
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert np.hypot(*np.diff(middles, axis=0).T).max() <= 100.0
+    np.testing.assert_allclose(middles[[0, -1]], [[0, 0], [1000, 400]])
+    np.testing.assert_allclose(boxes[0], [-100, -100, 100, 100])
+
+
+class TestTracks:
+    def test_csv(self, tmp_path):
+        lines = "\n".join(f"{lat},{lon}" for lat, lon in PLACES)
+        for text in (lines, f"latitude,longitude\n{lines}", f"# a comment\n{lines}\n\n"):
+            (tmp_path / "a.csv").write_text(text)
+            np.testing.assert_allclose(read_track(tmp_path / "a.csv"), PLACES)
+        (tmp_path / "a.csv").write_text("t,Lon,alt,Lat\n" + "\n".join(f"1,{lon},3,{lat}" for lat, lon in PLACES))
+        np.testing.assert_allclose(read_track(tmp_path / "a.csv"), PLACES)
+
+    def test_gpx(self, tmp_path):
+        points = "".join(f'<trkpt lat="{lat}" lon="{lon}"><ele>3</ele></trkpt>' for lat, lon in PLACES)
+        (tmp_path / "a.gpx").write_text(
+            f'<gpx xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>{points}</trkseg></trk></gpx>'
+        )
+        np.testing.assert_allclose(read_track(tmp_path / "a.gpx"), PLACES)
+
+    def test_tum(self, tmp_path):
+        places = VIENNA.to_enu(*np.transpose(PLACES))
+        np.savetxt(tmp_path / "a.tum", np.hstack([np.arange(3)[:, None], places, np.zeros((3, 5))]))
+        np.testing.assert_allclose(read_track(tmp_path / "a.tum", datum=VIENNA), PLACES)
+        with pytest.raises(ImageryError, match="--datum"):
+            read_track(tmp_path / "a.tum")
+
+    def test_bag(self, tmp_path):
+        write_fixes(tmp_path / "bag", [*PLACES, (np.nan, np.nan)])
+        np.testing.assert_allclose(read_track(tmp_path / "bag"), PLACES)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("a.csv", "x,y,z\n1,2,3"), ("a.csv", "north,east"), ("a.csv", ""), ("a.csv", "100,500"), ("a.gpx", "<gpx>"),
+         ("a.gpx", "<gpx/>"), ("a.mcap", "no bag"), ("a.tum", "1 2")],
+    )  # fmt: skip
+    def test_others_are_refused(self, tmp_path, name, text):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ImageryError, match=name):
+            read_track(tmp_path / name, datum=VIENNA)
+        with pytest.raises(ImageryError, match="there is no file"):
+            read_track(tmp_path / "absent.csv")
+
+
+class TestCommand:
+    def test_says_what_it_takes_and_asks(self, server, template):
+        result = cvloc(template, "--around", "48.2,16.3", "--radius", 120, input="n\n")
+        assert result.exit_code == 1 and not server.requests
+        assert "zoom 18, 0.40 m a pixel" in result.output and "to download: about" in result.output
+        assert "whose terms apply" in result.output
+
+    def test_along_a_track(self, server, template, tmp_path):
+        write_fixes(tmp_path / "bag", PLACES)
+        arguments = (template, "--track", tmp_path / "bag", "--radius", 60, "--yes")
+        result = cvloc(*arguments)
+        assert result.exit_code == 0, result.output
+        count = len(server.requests)
+        assert 10 < count < 60
+        assert "everything is there" in cvloc(*arguments).output and len(server.requests) == count
+
+    def test_within_a_box(self, server, template):
+        result = cvloc(template, "--box", "16.3,48.2,16.303,48.202", "--yes")
+        assert result.exit_code == 0, result.output
+        assert 4 <= len(server.requests) <= 25
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [((), "one of"), (("--box", "1,2,3"), "west,south"), (("--box", "3,2,1,4"), "west must be less"),
+         (("--around", "north"), "latitude,longitude"), (("--around", "1,2", "--box", "1,2,3,4"), "one of")],
+    )  # fmt: skip
+    def test_wrong_areas_are_refused(self, template, arguments, words):
+        result = cvloc(template, *arguments)
+        assert result.exit_code == 2 and words in " ".join(result.output.split())
+
+    def test_failures_are_told(self, server, template, monkeypatch):
+        monkeypatch.setattr(prefetching, "_ATTEMPTS", 1)
+        server.mood, server.bad = 500, lambda z, x, y: x % 3 == 0 and y % 3 == 0
+        result = cvloc(template, "--around", "48.2,16.3", "--radius", 150, "--yes")
+        assert result.exit_code == 1 and "did not come, e.g. HTTP 500" in " ".join(result.output.split())
+
+
+def write_fixes(path, places):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    Fix, Status = store.types["sensor_msgs/msg/NavSatFix"], store.types["sensor_msgs/msg/NavSatStatus"]
+    Header, Time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/fix", Fix.__msgtype__, typestore=store)
+        for second, (latitude, longitude) in enumerate(places):
+            header = Header(Time(second, 0), "gnss")
+            fix = Fix(header, Status(0, 1), latitude, longitude, 0.0, np.zeros(9), 0)
+            writer.write(topic, second * 10**9, store.serialize_cdr(fix, Fix.__msgtype__))

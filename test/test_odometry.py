@@ -1,0 +1,39 @@
+"""Odometry between its messages, and in gaps."""
+
+import numpy as np
+import pytest
+from tracker_inputs import SECOND, START
+
+from cvloc_ros.evaluation.records import pose_track
+from cvloc_ros.geometry import SE2
+from cvloc_ros.localization.odometry import OdometryBuffer
+from cvloc_ros.localization.tracker import Tracker
+
+
+def test_odometry_interpolation_follows_the_arc():
+    buffer = OdometryBuffer(seconds=10, extrapolation=0.3, gap=1.0)
+    step = SE2(0.4, 0.0, 0.02)
+    pose = SE2(5.0, 5.0, 3.13)  # the heading wraps on the way
+    for i in range(11):
+        assert buffer.add(i * 40, pose)
+        pose = pose @ step
+    assert not buffer.add(400, pose)
+    half = buffer.at(60)
+    expected = SE2(5.0, 5.0, 3.13) @ step @ SE2(0.2, 0.0, 0.01)
+    np.testing.assert_allclose(half.vector(), expected.vector(), atol=1e-9)
+    assert buffer.motion(400, 0).distance == pytest.approx(4.0, rel=1e-3)
+    assert buffer.motion(0, 400).turned == pytest.approx(0.2)
+    assert buffer.at(-1) is None
+
+
+def test_nothing_is_interpolated_over_a_gap():
+    track = pose_track([(0, SE2()), (SECOND // 2, SE2(1.0, 0.0, 0.0)), (4 * SECOND, SE2(8.0, 0.0, 0.0))])
+    assert track.at(SECOND // 4).x == pytest.approx(0.5)
+    assert track.at(SECOND // 2).x == 1.0 and track.at(4 * SECOND).x == 8.0
+    assert track.at(2 * SECOND) is None
+    tracker = Tracker()
+    tracker.add_odometry(START, SE2())
+    tracker.set_pose(START, SE2(), np.eye(3))
+    tracker.add_odometry(START + 3 * SECOND, SE2(20.0, 0.0, 0.0))
+    assert tracker.pose(START + 3 * SECOND) is not None and tracker.priors(START + SECOND) == []
+    assert "2.0 s before the newest message" in tracker.missing_at(START + SECOND)
