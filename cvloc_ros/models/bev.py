@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cvloc_ros.geometry import GroundGrid, PinholeCamera
+from cvloc_ros.geometry import Camera, GroundGrid
 from cvloc_ros.models.encoder import Residual, conv_bn
 
 
 def ground_pixels(
-    camera: PinholeCamera, T_base_camera: np.ndarray, grid: GroundGrid, heights: tuple[float, ...] = (0.0,)
+    camera: Camera, T_base_camera: np.ndarray, grid: GroundGrid, heights: tuple[float, ...] = (0.0,)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where the grid's cell centres, and the points above them, appear in the image.
 
     Args:
-        camera: intrinsics and distortion.
+        camera: intrinsics and distortion; any lens.
         T_base_camera: 4x4, optical frame to base_link.
         grid: of the ground.
         heights: Z of them, metres over the ground.
