@@ -27,7 +27,7 @@ def assert_in_place(imagery, *, tolerance=0.05, cell=0.4):
     return opened
 
 
-def tiles_around(zoom, reach=2):
+def tiles_around(zoom, reach=1):
     x, y = map(int, tile_positions(VIENNA, np.zeros(2), zoom))
     return [(zoom, x + i, y + j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)]
 

@@ -21,7 +21,7 @@ def surroundings(imagery_cache, monkeypatch):
     """A key to be kept secret, and maps that try again at once."""
     monkeypatch.setenv("MAP_KEY", KEY)
     monkeypatch.setattr(satellite_map, "_RETRY", (0.0, 0.0))
-    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 2)
+    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 1)
 
 
 @pytest.fixture
