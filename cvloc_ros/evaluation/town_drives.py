@@ -252,9 +252,10 @@ def run_drives(
     return rows
 
 
-COLUMNS = ("scenario", "seed", "RMSE m", "worst m", "wrong s", "recovery s", "tracking", "accepted")
+COLUMNS = ("scenario", "seed", "RMSE m", "worst m", "wrong s", "found s", "sure", "used")
 LEGEND = (
-    f"worst: while TRACKING; wrong: longest time TRACKING and over {FAR:g} m off; recovery: from the first good image"
+    f"worst: error while TRACKING; wrong: longest time TRACKING and over {FAR:g} m off; found: from the first good image "
+    f"to TRACKING within {FOUND:g} m; sure: share of the images at which it was TRACKING; used: share accepted"
 )
 
 
