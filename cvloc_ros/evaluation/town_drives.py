@@ -254,8 +254,8 @@ def run_drives(
 
 COLUMNS = ("scenario", "seed", "RMSE m", "worst m", "wrong s", "found s", "sure", "used")
 LEGEND = (
-    f"worst: error while TRACKING; wrong: longest time TRACKING and over {FAR:g} m off; found: from the first good image "
-    f"to TRACKING within {FOUND:g} m; sure: share of the images at which it was TRACKING; used: share accepted"
+    f"worst: error while TRACKING; wrong: longest time TRACKING and over {FAR:g} m off; found: from the first good "
+    f"image to TRACKING within {FOUND:g} m; sure: share of the images at which it was TRACKING; used: share accepted"
 )
 
 
