@@ -275,3 +275,9 @@ def test_the_mosaic_is_read_ahead_and_seldom(tmp_path, monkeypatch):
     assert 2 <= len(threads) <= 5
     middle = moving._mosaic.col0 + moving._mosaic.rgba.shape[1] / 2
     assert middle * moving.cell > 0  # most of it lies ahead of, or around, the last place
+    count = len(threads)
+    for _ in range(3):  # far from where it was, it does not read on and on
+        assert moving.patch(SE2(-120, -100, 0), GRID).covered == 1.0
+        if moving._prefetch is not None:
+            moving._prefetch.result()
+    assert len(threads) == count + 1
