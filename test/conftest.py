@@ -13,3 +13,29 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data in {root}: set CVLOC_SHARED_DATA")
     return root
+
+
+@pytest.fixture
+def imagery_cache(tmp_path, monkeypatch):
+    """Imagery has a cache of its own, mosaics of a few tiles, and all the time that a busy machine takes."""
+    from cvloc_ros.imagery import http_tiles, raster, satellite_map, tile_layer
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CVLOC_OFFLINE", raising=False)
+    for module, name in ((tile_layer, "_PATIENCE"), (http_tiles, "_SILENCE"), (http_tiles, "_DEADLINE")):
+        monkeypatch.setattr(module, name, 100.0)
+    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 100)
+    monkeypatch.setattr(satellite_map, "_MOSAIC_CELLS", 100)
+    monkeypatch.setattr(satellite_map, "_PREFETCH_CELLS", 8)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server():
+    """Return a tile server on this machine."""
+    from imagery_world import VIENNA
+    from tile_server import TileServer
+
+    server = TileServer(VIENNA)
+    yield server
+    server.stop()

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from cvloc_ros.datasets.town import town_pairs
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
+from cvloc_ros.evaluation.metrics import honesty, nees
 from cvloc_ros.evaluation.pairs import localize_pairs
+from cvloc_ros.evaluation.town import evaluate_towns, write_accuracy
 from cvloc_ros.localization.localizer import load_localizer
 
 COUNT = 60
@@ -46,13 +49,28 @@ def test_what_is_accepted_is_better_than_what_is_rejected(results):
         assert np.mean(distances(accepted)) < np.mean(distances(rejected))
 
 
-def test_the_covariance_is_of_the_errors_size(results):
+def test_the_covariance_is_honest(results):
+    """On this few frames with slack; on average an honest NEES is 3, and 95 % are inside."""
     accepted = [r for r in results if r.localization.accepted]
-    nees = []
-    for r in accepted:
-        error = r.localization.T_map_base.vector()  # the map is the true vehicle's frame
-        nees.append(error @ np.linalg.solve(r.localization.covariance, error))
-    assert 0.5 < np.median(nees) < 8  # honest: 2.4
+    values = nees(np.array([r.error for r in accepted]), np.array([r.localization.covariance for r in accepted]))
+    scores = honesty(values)
+    assert 1.5 < scores["mean"] < 5 and scores["within_95"] > 0.85
+
+
+def test_the_covariance_is_finite_positive_definite_and_longer_along_the_heading(results):
+    longer = []
+    for r in results:
+        covariance, T_map_base = r.localization.covariance, r.localization.T_map_base
+        assert np.isfinite(covariance).all() and np.linalg.eigvalsh(covariance).min() > 0
+        forward, left = np.diag(T_map_base.rotation().T @ covariance[:2, :2] @ T_map_base.rotation())
+        longer.append(np.sqrt(forward / left))
+    assert np.median(longer) > 1.3
+
+
+def test_the_quality_tells_right_from_wrong(results):
+    quality, right = np.array([r.localization.quality for r in results]), distances(results) < 2
+    assert quality[right].mean() > quality[~right].mean() + 0.2
+    assert abs(quality.mean() - right.mean()) < 0.15
 
 
 def test_the_wrong_image_is_as_good_as_chance(localizer, pairs):
@@ -83,3 +101,16 @@ def test_shifting_the_prior_moves_nothing_but_the_search(localizer, pairs, resul
     assert len(both) > COUNT / 4
     apart = [np.hypot(a.x - b.x, a.y - b.y) for a, b in both]
     assert np.median(apart) < 0.8
+
+
+def test_the_table_and_its_figure(localizer, tmp_path):
+    """`cvloc eval`, on a few pairs."""
+    accuracy = evaluate_towns(localizer, count=4)
+    write_accuracy(accuracy, tmp_path)
+    table = (tmp_path / "accuracy.md").read_text().splitlines()
+    assert [row.split("|")[2].strip().split(" (")[0] for row in table[2:]].count("chance") == 2
+    assert set(accuracy.results) == {"unseen towns", "held-out style"}
+    assert accuracy.tables["unseen towns"]["vote_flow"]["position_error_m"]["max"] == pytest.approx(
+        max(np.hypot(*r.error[:2]) for r in accuracy.results["unseen towns"])
+    )
+    assert cv2.imread(str(tmp_path / "honesty.png")).std() > 10

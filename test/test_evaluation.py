@@ -15,11 +15,12 @@ from rich.console import Console
 from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.datasets.town.sensors import GnssModel
 from cvloc_ros.evaluation import metrics
+from cvloc_ros.evaluation.honesty import reliability_curve, run_honesty_figure
 from cvloc_ros.evaluation.metrics import PoseErrors, chance, chi2_3dof_cdf, nees, statistics
 from cvloc_ros.evaluation.outputs import write_outputs
 from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
 from cvloc_ros.evaluation.run import run_bag
-from cvloc_ros.evaluation.summary import summarize
+from cvloc_ros.evaluation.summary import frame_nees, summarize
 from cvloc_ros.evaluation.summary_table import print_summary
 from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import Patch
@@ -217,6 +218,23 @@ def test_report_is_self_contained_and_shows_the_pictures(folder):
         assert image.shape[1] > 900 and image.std() > 10, name
     matches = sorted(path.name for path in (folder / "pictures").glob("match_*.jpg"))
     assert matches == ["match_best.jpg", "match_median.jpg", "match_rejected.jpg", "match_worst.jpg"]
+
+
+def test_honesty_is_drawn_over_time_and_as_a_curve(result):
+    axes = {axis.get_title(): axis for axis in run_honesty_figure(result).axes}
+    over_time, calibration = axes["NEES over time"], axes["Calibration"]
+    accepted = [frame for frame in result.frames if frame.accepted]
+    drawn = next(line for line in over_time.lines if line.get_label() == "per frame")
+    np.testing.assert_allclose(drawn.get_ydata(), frame_nees(accepted))
+    curve = next(line for line in calibration.lines if line.get_label() == "per frame")
+    claimed, observed = curve.get_data()
+    assert np.abs(claimed - observed).max() < 0.15  # this localizer says what it does
+    assert run_honesty_figure(replace(result, frames=[])) is None
+
+
+def test_reliability_is_counted_by_bins():
+    quality, right = np.array([0.1, 0.1, 0.97, 0.99, 1.0]), np.array([False, True, True, True, True])
+    np.testing.assert_allclose(reliability_curve(quality, right), [[0.1, 0.5, 2], [0.98667, 1.0, 3]], rtol=1e-4)
 
 
 def test_outputs_of_a_drive_that_was_never_localized(tmp_path):

@@ -1,5 +1,6 @@
 """Imagery: patches are where the raster says, at any CRS, rotation and pixel type, and say what they cover."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -253,3 +254,30 @@ def test_patches_of_the_vienna_orthophoto_are_where_its_coordinates_say(shared_d
         (dx, dy), _ = cv2.phaseCorrelate(wanted, seen, cv2.createHanningWindow(seen.shape[::-1], cv2.CV_32F))
         assert np.hypot(dx, dy) * grid.cell < 0.05
         assert np.corrcoef(seen.ravel(), wanted.ravel())[0, 1] > 0.999
+
+
+def test_the_mosaic_is_read_ahead_and_seldom(tmp_path, monkeypatch):
+    raster = write(
+        tmp_path / "map.tif", np.full((3, 900, 900), 90, np.uint8), transform=utm(900, 0.4), photometric="RGB"
+    )
+    monkeypatch.setattr(satellite_map, "_WHOLE_CELLS", 256)
+    monkeypatch.setattr(satellite_map, "_MOSAIC_CELLS", 400)
+    monkeypatch.setattr(satellite_map, "_PREFETCH_CELLS", 60)
+    moving = SatelliteMap.open(raster, VIENNA)
+    threads = []
+    read = moving._read
+    monkeypatch.setattr(moving, "_read", lambda box: threads.append(threading.current_thread().name) or read(box))
+    for along in np.arange(-120, 120, 2.0):
+        assert moving.patch(SE2(along, 0, 0), GRID).covered == 1.0
+        if moving._prefetch is not None:
+            moving._prefetch.result()  # the vehicle is slower than the disk
+    assert threads[0] == "MainThread" and all(name.startswith("imagery") for name in threads[1:])
+    assert 2 <= len(threads) <= 5
+    middle = moving._mosaic.col0 + moving._mosaic.rgba.shape[1] / 2
+    assert middle * moving.cell > 0  # most of it lies ahead of, or around, the last place
+    count = len(threads)
+    for _ in range(3):  # far from where it was, it does not read on and on
+        assert moving.patch(SE2(-120, -100, 0), GRID).covered == 1.0
+        if moving._prefetch is not None:
+            moving._prefetch.result()
+    assert len(threads) == count + 1

@@ -2,37 +2,22 @@
 
 import numpy as np
 import pytest
+from imagery_world import VIENNA
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
-from tile_server import TileServer
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
-from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame
-from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles, tile_layer
+from cvloc_ros.geometry import SE2, GroundGrid
+from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles
 from cvloc_ros.imagery import prefetch as prefetching
 from cvloc_ros.imagery.prefetch import boxes_along, download, plan_download
 from cvloc_ros.imagery.track import read_track
 
-VIENNA = LocalFrame(48.2, 16.3)
+pytestmark = pytest.mark.usefixtures("imagery_cache")
+
 BOX = [(-150.0, -150.0, 150.0, 150.0)]
 PLACES = [(48.2, 16.3), (48.201, 16.302), (48.203, 16.302)]
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    """A cache of its own for every test, and no hurry on a busy machine."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("CVLOC_OFFLINE", raising=False)
-    for module, name in ((tile_layer, "_PATIENCE"), (http_tiles, "_SILENCE"), (http_tiles, "_DEADLINE")):
-        monkeypatch.setattr(module, name, 100.0)
-
-
-@pytest.fixture
-def server():
-    server = TileServer(VIENNA)
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -6,30 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tile_server import TileServer
+from imagery_world import GRID, VIENNA, gdal_description
 
-from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame
+from cvloc_ros.geometry import SE2, GroundGrid
 from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles, raster, redacted, satellite_map, tile_layer
 from cvloc_ros.imagery.uri import LayerUri
 
-VIENNA = LocalFrame(48.2, 16.3)
-GRID = GroundGrid.centred(50, 0.4)
 KEY = "s3cr3t-k3y"
 PATIENCE = 60.0  # seconds in which a busy machine should manage what takes one
 
 
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    """A cache of its own for every test, mosaics of a few tiles, and no hurry on a busy machine."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("CVLOC_OFFLINE", raising=False)
+def surroundings(imagery_cache, monkeypatch):
+    """A key to be kept secret, and maps that try again at once."""
     monkeypatch.setenv("MAP_KEY", KEY)
-    monkeypatch.setattr(satellite_map, "_MOSAIC_CELLS", 100)
-    monkeypatch.setattr(satellite_map, "_PREFETCH_CELLS", 8)
     monkeypatch.setattr(satellite_map, "_RETRY", (0.0, 0.0))
-    for module, name in ((tile_layer, "_PATIENCE"), (http_tiles, "_SILENCE"), (http_tiles, "_DEADLINE")):
-        monkeypatch.setattr(module, name, PATIENCE)
-    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 2)
+    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 1)
 
 
 @pytest.fixture
@@ -37,13 +29,6 @@ def impatient(monkeypatch):
     """What a slow server is to meet; on a busy machine, so little might be too little for others."""
     monkeypatch.setattr(http_tiles, "_SILENCE", 0.5)
     monkeypatch.setattr(http_tiles, "_DEADLINE", 1.0)
-
-
-@pytest.fixture
-def server():
-    server = TileServer(VIENNA)
-    yield server
-    server.stop()
 
 
 def within_bounds(work):
@@ -186,8 +171,6 @@ def test_a_lie_is_not_kept(server, tmp_path):
 
 @pytest.mark.parametrize("mood", ["html", "endless", "silent"], ids=str)
 def test_gdal_s_drivers_are_bounded_too(server, mood, monkeypatch, caplog, capfd):
-    from test_imagery_tiles import gdal_description
-
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("CPL_CURL_VERBOSE", "YES")
     imagery = gdal_description(server).replace("key=1", "key=${MAP_KEY}")

@@ -1,89 +1,20 @@
-"""Tiles of every kind show the place where they are; they are kept on disk, and offline use asks nobody."""
+"""Tiles of every kind of server show the place where they are; the setting's errors say what to do."""
 
-import sqlite3
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import rasterio
-import rasterio.shutil
-from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
-from tile_server import LEVELS_PER_METRE, TO_WGS84, TileServer, place_picture, place_tile, tile_bounds
+from imagery_world import GRID, VIENNA, assert_in_place, gdal_description, place_raster, wmts_capabilities
+from tile_server import tile_bounds
 
-from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, meters_per_pixel
-from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles, raster, raster_datum, satellite_map, tile_layer
+from cvloc_ros.geometry import SE2, LocalFrame, meters_per_pixel
+from cvloc_ros.imagery import ImageryError, SatelliteMap, raster_datum
 from cvloc_ros.imagery.tiles import Tile, TileError, decode_tile, tile_positions, zoom_for
 from cvloc_ros.imagery.uri import parse_layers
 
-VIENNA = LocalFrame(48.2, 16.3)
-GRID = GroundGrid.centred(50, 0.4)
-POSES = (SE2(0, 0, 0), SE2(3.21, -5.43, 0.7), SE2(-4.05, 2.22, -2.5))
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    """A cache of its own for every test, mosaics of a few tiles, and no hurry on a busy machine."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("CVLOC_OFFLINE", raising=False)
-    for module, name in ((tile_layer, "_PATIENCE"), (http_tiles, "_SILENCE"), (http_tiles, "_DEADLINE")):
-        monkeypatch.setattr(module, name, 100.0)
-    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 100)
-    monkeypatch.setattr(satellite_map, "_MOSAIC_CELLS", 160)
-    monkeypatch.setattr(satellite_map, "_PREFETCH_CELLS", 8)
-
-
-@pytest.fixture
-def server():
-    server = TileServer(VIENNA)
-    yield server
-    server.stop()
-
-
-def assert_in_place(imagery, *, tolerance=0.05, cell=0.4):
-    opened = SatelliteMap.open(imagery, VIENNA, cell=cell)
-    for pose in POSES:
-        patch = opened.patch(pose, GRID)
-        assert patch.covered == 1.0, opened.problem
-        seen = (patch.image[..., :2].astype(float) - 128) / LEVELS_PER_METRE
-        error = seen - pose.apply(GRID.centres())
-        assert np.abs(error.mean(axis=(0, 1))).max() < tolerance
-        for corner in (error[:12, :12], error[:12, -12:], error[-12:, :12], error[-12:, -12:]):
-            assert np.abs(corner.mean(axis=(0, 1))).max() < 3 * tolerance  # neither turned nor scaled
-    return opened
-
-
-def tiles_around(zoom, reach=2):
-    x, y = map(int, tile_positions(VIENNA, np.zeros(2), zoom))
-    return [(zoom, x + i, y + j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)]
-
-
-def write_folder(folder, *, zoom=18, south_first=False, suffix=".png", size=256):
-    for z, x, y in tiles_around(zoom):
-        row = 2**z - 1 - y if south_first else y
-        path = folder / str(z) / str(x) / f"{row}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(place_tile(VIENNA, z, x, y, size, suffix))
-    return folder
-
-
-def place_raster(path, **profile):
-    """Write a Web Mercator raster of 120 m around the datum."""
-    (z, west_x, north_y), (_, east_x, south_y) = tiles_around(18, 1)[0], tiles_around(18, 1)[-1]
-    west, _, _, north = tile_bounds(z, west_x, north_y)
-    _, south, east, _ = tile_bounds(z, east_x, south_y)
-    picture = place_picture(VIENNA, (west, south, east, north), 768)
-    pixel = (east - west) / 768
-    profile = {"driver": "GTiff", "photometric": "RGB", **profile}
-    with rasterio.open(
-        path, "w", width=768, height=768, count=3, dtype="uint8", crs="EPSG:3857",
-        transform=Affine(pixel, 0, west, 0, -pixel, north), **profile,
-    ) as dataset:  # fmt: skip
-        dataset.write(np.moveaxis(picture, -1, 0))
-    return str(path)
+pytestmark = pytest.mark.usefixtures("imagery_cache")
 
 
 class TestServers:
@@ -139,177 +70,6 @@ class TestServers:
         assert 1 <= count <= 9
         opened.patch(SE2(1, 1, 1), GRID)
         assert len(server.requests) == count
-
-
-class TestCache:
-    def test_a_second_map_asks_nobody(self, server):
-        template = f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png"
-        first = SatelliteMap.open(template, VIENNA).patch(SE2(), GRID)
-        count = len(server.requests)
-        again = SatelliteMap.open(template, VIENNA).patch(SE2(), GRID)
-        assert len(server.requests) == count
-        np.testing.assert_array_equal(again.image, first.image)
-
-    def test_another_key_finds_the_same_tiles(self, server, monkeypatch, tmp_path):
-        template = f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png?key=${{MAP_KEY}}"
-        for key in ("first-key", "second-key"):
-            monkeypatch.setenv("MAP_KEY", key)
-            assert SatelliteMap.open(template, VIENNA).patch(SE2(), GRID).covered == 1.0
-        assert {path.partition("key=")[2] for path, _ in server.requests} == {"first-key"}
-        assert not [path for path in (tmp_path / "cache").rglob("*") if "key" in path.name]
-
-    @pytest.mark.parametrize("how", ["variable", "option"])
-    def test_offline_shows_what_is_kept_and_asks_nobody(self, server, monkeypatch, how):
-        template = f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png"
-        online = SatelliteMap.open(template, VIENNA).patch(SE2(), GRID)
-        count = len(server.requests)
-        if how == "variable":
-            monkeypatch.setenv("CVLOC_OFFLINE", "1")
-        else:
-            template += "#offline=1"
-        opened = SatelliteMap.open(template, VIENNA)
-        np.testing.assert_array_equal(opened.patch(SE2(), GRID).image, online.image)
-        miss = opened.patch(SE2(900, 900, 0), GRID)
-        assert miss.covered == 0.0 and miss.image.max() == 0 and opened.problem == ""
-        assert len(server.requests) == count
-
-    def test_offline_overviews_are_made_of_what_is_kept(self, server, monkeypatch):
-        template = f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png"
-        SatelliteMap.open(template, VIENNA).patch(SE2(), GRID)
-        monkeypatch.setenv("CVLOC_OFFLINE", "1")
-        coarse = SatelliteMap.open(template, VIENNA, cell=1.6).patch(SE2(), GroundGrid.centred(12, 1.6))
-        assert coarse.covered == 1.0
-        assert np.abs(coarse.image[5:7, 5:7, :2].mean(axis=(0, 1)) - 128).max() < 4
-
-    def test_rasters_behind_a_network_are_kept_too(self, server, tmp_path, monkeypatch):
-        server.files["/a.tif"] = Path(place_raster(tmp_path / "a.tif", tiled=True)).read_bytes()
-        online = SatelliteMap.open(f"{server.url}/a.tif", VIENNA).patch(SE2(), GRID)
-        count = len(server.requests)
-        monkeypatch.setenv("CVLOC_OFFLINE", "1")
-        offline = SatelliteMap.open(f"{server.url}/a.tif", VIENNA)
-        np.testing.assert_array_equal(offline.patch(SE2(), GRID).image, online.image)
-        assert offline.patch(SE2(900, 900, 0), GRID).covered == 0.0
-        assert len(server.requests) == count
-
-    def test_offline_with_an_empty_cache_is_black_without_an_error(self, server, monkeypatch):
-        monkeypatch.setenv("CVLOC_OFFLINE", "1")
-        for imagery in (f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png", f"{server.url}/a.tif", gdal_description(server)):
-            opened = SatelliteMap.open(imagery, VIENNA)
-            assert opened.patch(SE2(), GRID).covered == 0.0 and opened.problem == ""
-        assert not server.requests
-
-    def test_what_is_damaged_on_disk_is_asked_for_again(self, server, tmp_path):
-        template = f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png"
-        SatelliteMap.open(template, VIENNA).patch(SE2(), GRID)
-        for path in (tmp_path / "cache").rglob("18/*/*"):
-            path.write_bytes(path.read_bytes()[:100])
-        assert_in_place(template)
-
-    def test_a_full_disk_costs_the_cache_only(self, server, tmp_path):
-        (tmp_path / "cache").write_text("a file where the folder should be")
-        opened = SatelliteMap.open(f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png", VIENNA)
-        assert opened.patch(SE2(), GRID).covered == 1.0
-        assert "cannot be kept" in opened.problem
-
-
-class TestFolders:
-    @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-    def test_folder_of_tiles(self, tmp_path, suffix):
-        assert_in_place(str(write_folder(tmp_path / "tiles", suffix=suffix)), tolerance=0.1)
-
-    def test_rows_from_the_south(self, tmp_path):
-        folder = write_folder(tmp_path / "tiles", south_first=True)
-        assert_in_place(f"{folder}/{{z}}/{{x}}/{{-y}}.png")
-        assert_in_place(f"{folder.as_uri()}/{{z}}/{{x}}/{{-y}}.png")
-        (folder / "tilemapresource.xml").write_text("<TileMap/>")  # as gdal2tiles leaves it
-        assert_in_place(str(folder))
-
-    def test_the_nearest_zoom_that_is_there(self, tmp_path):
-        write_folder(tmp_path / "tiles", zoom=16)
-        write_folder(tmp_path / "tiles", zoom=17)
-        (tmp_path / "tiles" / "20").mkdir()
-        opened = SatelliteMap.open(tmp_path / "tiles", VIENNA)
-        assert opened.patch(SE2(), GRID).covered == 1.0
-        assert opened._layers[0].zoom == 17
-
-    def test_size_is_that_of_the_files(self, tmp_path):
-        assert_in_place(str(write_folder(tmp_path / "tiles", zoom=17, size=512)))
-
-    def test_missing_and_empty_tiles_are_holes(self, tmp_path):
-        folder = write_folder(tmp_path / "tiles")
-        assert SatelliteMap.open(folder, VIENNA).patch(SE2(), GroundGrid.centred(200, 0.4)).covered == 1.0
-        _, x, y = tiles_around(18, 0)[0]
-        (folder / "18" / str(x) / f"{y}.png").write_bytes(b"")
-        (folder / "18" / str(x + 1) / f"{y}.png").unlink()
-        opened = SatelliteMap.open(folder, VIENNA)
-        patch = opened.patch(SE2(), GroundGrid.centred(200, 0.4))
-        assert 0.05 < patch.covered < 0.95 and opened.problem == ""
-        assert patch.image[~patch.coverage].max() == 0
-
-    def test_a_damaged_tile_is_a_hole_that_is_named(self, tmp_path):
-        folder = write_folder(tmp_path / "tiles")
-        _, x, y = tiles_around(18, 0)[0]
-        (folder / "18" / str(x) / f"{y}.png").write_text("hello")
-        opened = SatelliteMap.open(folder, VIENNA)
-        assert 0 < opened.patch(SE2(), GroundGrid.centred(200, 0.4)).covered < 1.0
-        assert "1 of" in opened.problem and "expected an image" in opened.problem
-
-    def test_no_tiles_at_all(self, tmp_path):
-        (tmp_path / "tiles" / "18" / "1").mkdir(parents=True)
-        with pytest.raises(ImageryError, match="expected tiles z/x/y.png"):
-            SatelliteMap.open(tmp_path / "tiles", VIENNA)
-
-
-class TestFiles:
-    def test_mbtiles(self, tmp_path):
-        with sqlite3.connect(tmp_path / "a.mbtiles") as database:
-            database.execute("CREATE TABLE metadata (name text, value text)")
-            database.execute("CREATE TABLE tiles (zoom_level int, tile_column int, tile_row int, tile_data blob)")
-            about = {"name": "a", "format": "png", "minzoom": "18", "maxzoom": "18", "attribution": "Testers"}
-            about["bounds"] = ",".join(map(str, degrees_around()))
-            database.executemany("INSERT INTO metadata VALUES (?, ?)", about.items())
-            for z, x, y in tiles_around(18):
-                row = (z, x, 2**z - 1 - y, place_tile(VIENNA, z, x, y))
-                database.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", row)
-        database.close()
-        assert assert_in_place(tmp_path / "a.mbtiles").attribution == "Testers"
-
-    @pytest.mark.parametrize("driver", ["GTiff", "COG", "VRT"])
-    def test_rasters(self, tmp_path, driver):
-        path = place_raster(tmp_path / "a.tif")
-        if driver == "COG":
-            rasterio.shutil.copy(path, tmp_path / "cog.tif", driver="COG")
-            path = tmp_path / "cog.tif"
-        if driver == "VRT":
-            with (
-                rasterio.open(path) as dataset,
-                WarpedVRT(dataset, crs="EPSG:32633", resampling=Resampling.bilinear) as warped,
-            ):
-                rasterio.shutil.copy(warped, tmp_path / "a.vrt", driver="VRT")
-            path = tmp_path / "a.vrt"
-        assert_in_place(path)
-
-    def test_the_first_layer_has_priority(self, tmp_path, server):
-        with rasterio.open(
-            tmp_path / "fine.tif", "w", driver="GTiff", width=300, height=300, count=3, dtype="uint8",
-            crs=CRS.from_wkt(VIENNA.crs.to_wkt()), transform=Affine(0.2, 0, 0, 0, -0.2, 30), photometric="RGB",
-        ) as dataset:  # fmt: skip
-            dataset.write(np.full((3, 300, 300), 9, np.uint8))
-            dataset.update_tags(TIFFTAG_COPYRIGHT="Fine")
-        tiles = f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png#attribution=Coarse"
-        opened = SatelliteMap.open(f"{tmp_path}/fine.tif | {tiles}", VIENNA)
-        patch = opened.patch(SE2(0, 0, np.pi / 2), GRID)  # the raster begins at the datum and lies east of it
-        assert patch.covered == 1.0
-        assert (patch.image[:, 27:] == 9).all() and (patch.image[:, :23, 2] == 77).all()
-        assert opened.attribution == "Fine; Coarse"
-        below = SatelliteMap.open(f"{tiles}|{tmp_path}/fine.tif", VIENNA).patch(SE2(0, 0, np.pi / 2), GRID)
-        assert (below.image[..., 2] == 77).all()
-
-    def test_lower_layers_are_not_asked_for_what_is_covered(self, tmp_path, server):
-        place_raster(tmp_path / "fine.tif")
-        opened = SatelliteMap.open(f"{tmp_path}/fine.tif|{server.url}/xyz/{{z}}/{{x}}/{{y}}.png", VIENNA)
-        assert opened.patch(SE2(), GRID).covered == 1.0
-        assert not server.requests
 
 
 class TestSetting:
@@ -399,44 +159,3 @@ def picture(kind):
     if kind == "16 bit":
         pixels = pixels.astype(np.uint16) * 256
     return cv2.imencode(".png", pixels)[1].tobytes(), (60, 60, 60, 255)
-
-
-def degrees_around():
-    """Return west, south, east, north of `tiles_around` in degrees."""
-    corners = [tile_bounds(*tile) for tile in (tiles_around(18)[0], tiles_around(18)[-1])]
-    west, south = TO_WGS84.transform(corners[0][0], corners[1][1])
-    east, north = TO_WGS84.transform(corners[1][2], corners[0][3])
-    return west, south, east, north
-
-
-def gdal_description(server):
-    edge = 20037508.342789244
-    return (
-        f'<GDAL_WMS><Service name="TMS"><ServerUrl>{server.url}/xyz/${{z}}/${{x}}/${{y}}.png?key=1</ServerUrl>'
-        f"</Service><DataWindow><UpperLeftX>{-edge}</UpperLeftX><UpperLeftY>{edge}</UpperLeftY><LowerRightX>{edge}"
-        f"</LowerRightX><LowerRightY>{-edge}</LowerRightY><TileLevel>18</TileLevel><TileCountX>1</TileCountX>"
-        "<TileCountY>1</TileCountY><YOrigin>top</YOrigin></DataWindow><Projection>EPSG:3857</Projection>"
-        "<BlockSizeX>256</BlockSizeX><BlockSizeY>256</BlockSizeY><BandsCount>3</BandsCount></GDAL_WMS>"
-    )
-
-
-def wmts_capabilities(server):
-    """Return what a WMTS says of itself, with the deepest zoom only."""
-    edge = 20037508.342789244
-    scale = meters_per_pixel(0, 18) / 0.00028
-    return f"""<?xml version="1.0"?>
-<Capabilities xmlns="http://www.opengis.net/wmts/1.0" xmlns:ows="http://www.opengis.net/ows/1.1" version="1.0.0">
- <Contents>
-  <Layer><ows:Title>photo</ows:Title><ows:Identifier>photo</ows:Identifier>
-   <Style isDefault="true"><ows:Identifier>default</ows:Identifier></Style><Format>image/png</Format>
-   <TileMatrixSetLink><TileMatrixSet>world</TileMatrixSet></TileMatrixSetLink>
-   <ResourceURL format="image/png" resourceType="tile"
-    template="{server.url}/xyz/{{TileMatrix}}/{{TileCol}}/{{TileRow}}.png"/>
-  </Layer>
-  <TileMatrixSet><ows:Identifier>world</ows:Identifier><ows:SupportedCRS>urn:ogc:def:crs:EPSG::3857</ows:SupportedCRS>
-   <TileMatrix><ows:Identifier>18</ows:Identifier><ScaleDenominator>{scale!r}</ScaleDenominator>
-    <TopLeftCorner>{-edge} {edge}</TopLeftCorner><TileWidth>256</TileWidth><TileHeight>256</TileHeight>
-    <MatrixWidth>262144</MatrixWidth><MatrixHeight>262144</MatrixHeight></TileMatrix>
-  </TileMatrixSet>
- </Contents>
-</Capabilities>"""

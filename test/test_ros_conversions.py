@@ -181,6 +181,19 @@ def test_fix_without_covariance_or_without_fix():
         fix_event(message)
 
 
+def test_fix_of_unknown_status_is_vouched_for_by_its_covariance():
+    message = NavSatFix(latitude=1.0, longitude=2.0)
+    message.status.status = -2  # what a message that nobody has filled in says since Jazzy
+    with pytest.raises(ConversionError, match="no covariance vouches for the position"):
+        fix_event(message)
+    message.position_covariance = np.diag([4.0, 4.0, 9.0]).ravel()
+    message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_DIAGONAL_KNOWN
+    np.testing.assert_allclose(fix_event(message).covariance, np.diag([4.0, 4.0]))
+    message.latitude = message.longitude = 0.0
+    with pytest.raises(ConversionError, match="expected a place in degrees"):
+        fix_event(message)
+
+
 def edge(parent, child, *, x=0.0, yaw=0.0):
     message = TransformStamped(child_frame_id=child)
     message.header.frame_id = parent

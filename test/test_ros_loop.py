@@ -124,7 +124,7 @@ def test_two_loops_localize_as_well_as_one(drive):
     listener, log, _ = drive
     first, second, *_ = (sum(record.accepted for record in frames) for frames in listener.frames())
     assert first >= 3 and second >= 3, f"a busy machine drops images, but not that many; {log}"
-    assert abs(first - second) <= 0.5 * max(first, second)
+    assert second >= 0.6 * first - 1, "nothing of the first pass may stand in the second one's way"
     assert log.count("time jumped back") == 2, "once for every jump"
 
 

@@ -132,7 +132,8 @@ def test_loop_begins_again_with_the_clock_and_ends_when_told(bag, listener, tmp_
     assert player.wait(timeout=10) == 0
     assert "Traceback" not in player.stdout.read()
     positions = [m.pose.pose.position.x for _, m in odometry]
-    assert positions[: 2 * COUNT] == 2 * [float(i) for i in range(COUNT)]
+    second = positions.index(0.0, 1)  # a busy machine may discover the player late
+    assert positions[second : second + COUNT] == [float(i) for i in range(COUNT)]
     assert {m.transforms[0].child_frame_id for _, m in transforms} == {"camera", "gnss"}
 
 

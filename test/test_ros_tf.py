@@ -118,5 +118,15 @@ def test_edge_has_one_owner(world, first):
     assert not edges and "another node publishes it too" in said and "set tf.publish to none" in said
 
 
+def test_static_transforms_that_are_not_latched_are_not_heard_and_that_is_said(world):
+    world.other.create_publisher(TFMessage, "/tf_static", qos.MOVING_TF)
+
+    def said():
+        statuses = {s.name: s.message for s in world.health.diagnostics("cvloc", silence=5.0).status}
+        return "DURABILITY" in statuses["cvloc: transforms"] and "/tf_static" in statuses["cvloc: transforms"]
+
+    world.spin(said)
+
+
 def test_none_is_silent(world):
     assert world.published(world.output("none")) == ([], "OK")

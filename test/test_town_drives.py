@@ -110,7 +110,7 @@ def test_the_table_shows_each_drive_and_the_worst(tmp_path):
     assert rows[2] == ["s", "worst of 2", "inf", "6.00", "1.0", "inf", "0 %", "100 %"]
     write_drives([one, two], tmp_path)
     assert json.loads((tmp_path / "town_drives.json").read_text())[1]["recovery"] is None
-    assert (tmp_path / "town_drives.md").read_text().count("\n") == 5
+    assert (tmp_path / "town_drives.md").read_text().count("\n") == 7
 
 
 def test_the_command_names_what_it_knows():

@@ -76,7 +76,15 @@ def _drives(
     from rich.progress import Progress
     from rich.table import Table
 
-    from cvloc_ros.evaluation.town_drives import COLUMNS, SCENARIOS, DriveRow, run_drives, table_rows, write_drives
+    from cvloc_ros.evaluation.town_drives import (
+        COLUMNS,
+        LEGEND,
+        SCENARIOS,
+        DriveRow,
+        run_drives,
+        table_rows,
+        write_drives,
+    )
 
     unknown = set(names or []) - {scenario.name for scenario in SCENARIOS}
     if unknown:
@@ -104,7 +112,9 @@ def _drives(
             method=method,
             weights=weights,
         )
-    table = Table(*COLUMNS, title=f"{method}, {count} drives of unseen towns, {rate:g} images a second")
+    table = Table(title=f"{method}, {count} drives of unseen towns, {rate:g} images a second", caption=LEGEND)
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=name in ("scenario", "seed"))
     for cells in table_rows(done):
         table.add_row(*cells)
     console.print(table)

@@ -252,7 +252,11 @@ def run_drives(
     return rows
 
 
-COLUMNS = ("scenario", "seed", "RMSE m", "worst m", "TRACKING > 5 m s", "recovery s", "TRACKING", "accepted")
+COLUMNS = ("scenario", "seed", "RMSE m", "worst m", "wrong s", "found s", "sure", "used")
+LEGEND = (
+    f"worst: error while TRACKING; wrong: longest time TRACKING and over {FAR:g} m off; found: from the first good "
+    f"image to TRACKING within {FOUND:g} m; sure: share of the images at which it was TRACKING; used: share accepted"
+)
 
 
 def table_rows(rows: Sequence[DriveRow]) -> list[list[str]]:
@@ -280,7 +284,7 @@ def write_drives(rows: Sequence[DriveRow], out: Path) -> None:
     (out / "town_drives.json").write_text(json.dumps(finite, indent=1) + "\n")
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells) + " |" for cells in table_rows(rows)]
-    (out / "town_drives.md").write_text("\n".join(lines) + "\n")
+    (out / "town_drives.md").write_text("\n".join([*lines, "", LEGEND]) + "\n")
 
 
 def _wrong_pose(drive: Drive, error: tuple[float, float], rng: np.random.Generator) -> SE2:

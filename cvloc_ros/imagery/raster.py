@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, RasterioError
@@ -26,7 +27,8 @@ WGS84 = CRS.from_epsg(4326)
 _STRETCH_SIZE = 1024  # pixels a side that are looked at to scale more than 8 bits to 8
 _STRETCH_PERCENTILES = (0.5, 99.5)
 _TRANSFORM_TOLERANCE = 0.02  # source pixels; GDAL's own 0.125 is visible at 1 m/px
-_READ_ERRORS = (RasterioError, OSError)  # before rasterio 1.4 its I/O errors are only the latter
+# Before rasterio 1.4 its I/O errors are only OSErrors, and some of GDAL's come as they are.
+READ_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 _ATTRIBUTION_TAGS = ("attribution", "copyright", "tifftag_copyright")
 _HTTP_TIMEOUT = 10  # seconds for a request
 _LARGE = 2**26  # pixels: the range of a larger raster without overviews is taken from samples
@@ -53,7 +55,7 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
     """
     try:
         dataset = rasterio.open(uri)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         local = "://" not in uri and not uri.lstrip().startswith("<") and not uri.startswith("/vsi")
         if local and not os.path.exists(uri):
             raise ImageryError(
@@ -100,7 +102,7 @@ def outline(dataset: rasterio.DatasetReader, frame: LocalFrame) -> np.ndarray:
     x, y = pixels_to_crs(dataset, columns, rows)
     try:
         east, north = transform_points(dataset.crs, map_crs(frame), x, y)
-    except (CRSError, *_READ_ERRORS) as error:
+    except (CRSError, *READ_ERRORS) as error:
         raise ImageryError(f"'{dataset.name}' cannot be brought into the map frame: {error}") from None
     return np.stack([east, north], axis=-1)
 
@@ -112,6 +114,8 @@ class RasterReader:
     Attributes:
         dataset: the open raster.
         crs: the map frame.
+        bands: those that are red, green and blue.
+        alpha: the one that is alpha; None if there is none.
         resolution: size of the raster's pixels in it, metres.
         stretch: values that become 0 and 255, for rasters of more than 8 bits.
 
@@ -119,6 +123,8 @@ class RasterReader:
 
     dataset: rasterio.DatasetReader
     crs: CRS
+    bands: list[int]
+    alpha: int | None
     resolution: float
     stretch: tuple[float, float] | None
 
@@ -135,7 +141,9 @@ class RasterReader:
         points = np.stack(transform_points(dataset.crs, crs, x, y), axis=-1)
         area = abs(np.linalg.det(points[1:] - points[0]))
         stretch = None if dataset.dtypes[0] == "uint8" else _percentiles(dataset)
-        return cls(dataset, crs, float(np.sqrt(area)), stretch)
+        interp = list(dataset.colorinterp)
+        alpha = interp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in interp else None
+        return cls(dataset, crs, _color_bands(dataset), alpha, float(np.sqrt(area)), stretch)
 
     def read(self, *, west: float, north: float, rows: int, cols: int, cell: float) -> np.ndarray:
         """Read ``rows`` x ``cols`` cells of ``cell`` metres whose upper left corner is (west, north) in the map.
@@ -147,8 +155,6 @@ class RasterReader:
             ImageryError: the raster cannot be read.
 
         """
-        has_alpha = ColorInterp.alpha in self.dataset.colorinterp
-        bands = _color_bands(self.dataset)
         try:
             with WarpedVRT(
                 self.dataset,
@@ -158,13 +164,12 @@ class RasterReader:
                 height=rows,
                 # Averaging keeps thin things (markings) sharp; at nearly equal cells it would be nearest neighbour.
                 resampling=Resampling.average if 1.2 * self.resolution < cell else Resampling.bilinear,
-                add_alpha=not has_alpha,
+                add_alpha=self.alpha is None,
                 tolerance=_TRANSFORM_TOLERANCE,
             ) as warped:
-                alpha = self.dataset.colorinterp.index(ColorInterp.alpha) + 1 if has_alpha else warped.count
-                colors = warped.read(bands)
-                covered = warped.read(alpha) > 0
-        except _READ_ERRORS as error:
+                colors = warped.read(self.bands)
+                covered = warped.read(self.alpha or warped.count) > 0
+        except READ_ERRORS as error:
             raise ImageryError(f"'{self.dataset.name}' could not be read: {error}") from None
         if self.stretch is not None:
             low, high = self.stretch
@@ -195,17 +200,18 @@ def _color_bands(dataset: rasterio.DatasetReader) -> list[int]:
 def _percentiles(dataset: rasterio.DatasetReader) -> tuple[float, float]:
     """Return the range of a raster's colours, without the outliers, over all bands so that hues stay."""
     bands = sorted(set(_color_bands(dataset)))
+    sample = np.zeros(0)
     if dataset.width * dataset.height > _LARGE and not dataset.overviews(1):
         size = _STRETCH_SIZE // 8
-        corners = [(row, col) for row in np.linspace(0, dataset.height - size, 8, dtype=int)
-                   for col in np.linspace(0, dataset.width - size, 8, dtype=int)]  # fmt: skip
-        reads = [dataset.read(bands, window=Window(col, row, size, size), masked=True) for row, col in corners]
+        rows, cols = (np.linspace(0, extent - size, 8, dtype=int) for extent in dataset.shape)
+        reads = [dataset.read(bands, window=Window(col, row, size, size), masked=True) for row in rows for col in cols]
         sample = np.concatenate([read.compressed() for read in reads])
-    else:
+        sample = sample[np.isfinite(sample)]
+    if sample.size == 0:
         scale = max(1.0, max(dataset.width, dataset.height) / _STRETCH_SIZE)
         shape = (max(1, int(dataset.height / scale)), max(1, int(dataset.width / scale)))
         sample = dataset.read(bands, out_shape=(len(bands), *shape), masked=True).compressed()
-    sample = sample[np.isfinite(sample)]
+        sample = sample[np.isfinite(sample)]
     if sample.size == 0:
         return 0.0, 1.0
     low, high = np.percentile(sample, _STRETCH_PERCENTILES)

@@ -54,38 +54,36 @@ class TileLayer:
 
         """
         self.name = uri.host
-        self.attribution = uri.attribution
-        self.problem = self._unkept = ""
         self.bounds = (-REACH, -REACH, REACH, REACH)
-        self._frame = frame
+        self.problem = self._unkept = ""
         self.offline = uri.offline
         """Whether the network may not be asked."""
-        self._origin: TileOrigin
         self.cache: TileCache | None = TileCache(uri) if uri.is_remote else None
         """Where tiles from a network are kept; None for a folder, which is none's copy."""
         self.size = uri.tile or (512 if "@2x" in uri.place else 256)
         """Pixels a side of a tile."""
-        limits = [] if uri.maxzoom is None else [uri.maxzoom]
+        self.attribution = uri.attribution
+        self._frame = frame
+        self._origin: TileOrigin
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tiles")
+        deepest = [] if uri.maxzoom is None else [uri.maxzoom]
+        there: list[int] = []  # the zooms, where they are known
         if self.cache is None:
             self._origin = folder = FolderTiles(uri)
-            self.size = folder.size
-            zoom = min([zoom_for(frame.latitude, cell=cell, tile=self.size), *limits])
-            if folder.zooms and zoom not in folder.zooms:
-                zoom = max([z for z in folder.zooms if z < zoom], default=folder.zooms[0])
+            self.size, there = folder.size, folder.zooms
         elif uri.is_template:
             self._origin = HttpTiles(uri, size=self.size)
-            zoom = min([zoom_for(frame.latitude, cell=cell, tile=self.size), *limits])
         else:
-            self.size = TILE
             self._origin = raster = RasterTiles(uri, frame, self.cache)
-            limits += [] if raster.maxzoom is None else [raster.maxzoom]
+            self.size = TILE
             self.attribution = self.attribution or raster.attribution
-            zoom = min([zoom_for(frame.latitude, cell=cell, tile=TILE), *limits])
+            deepest += [] if raster.maxzoom is None else [raster.maxzoom]
         if self.cache is not None and not self.attribution:
             self.attribution = f"imagery from {self.name}, whose terms apply"
-        self.zoom = zoom
+        self.zoom = min([zoom_for(frame.latitude, cell=cell, tile=self.size), *deepest])
         """Of the tiles that are asked for."""
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tiles")
+        if there and self.zoom not in there:
+            self.zoom = max([zoom for zoom in there if zoom < self.zoom], default=there[0])
 
     @property
     def resolution(self) -> float:

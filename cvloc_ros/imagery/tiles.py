@@ -17,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from cvloc_ros.geometry import LocalFrame, meters_per_pixel
+from cvloc_ros.imagery.raster import READ_ERRORS
 from cvloc_ros.imagery.uri import ImageryError, LayerUri, cache_folder
 
 WEB_MERCATOR = CRS.from_epsg(3857)
@@ -130,7 +131,7 @@ def decode_tile(data: bytes, *, size: int | None) -> np.ndarray:
             bands = dataset.read()
             alpha = dataset.dataset_mask()
             palette = dataset.colormap(1) if dataset.colorinterp[0] == ColorInterp.palette else None
-    except (RasterioError, OSError) as error:
+    except READ_ERRORS as error:
         raise TileError(f"expected an image, got {len(data)} bytes that are none: {error}") from None
     if bands.dtype == np.uint16:
         bands, alpha = (bands >> 8).astype(np.uint8), alpha.astype(np.uint8)

@@ -23,13 +23,13 @@ _TOLERANCE = (2.0, np.radians(3.0))  # m, rad: about one cell and a half of a po
 _CHANCE = 0.2  # share of the posterior near a pose above which it speaks for the pose
 _TELLING = 12.0  # metres: most of a smaller box is near a pose in it anyway, wherever the vehicle is
 _TRUST = 0.75  # a frame's quality is taken for no more than this: some are sure and wrong
-_INDEPENDENT = 5.0  # metres of travel after which a frame tells something new
+_INDEPENDENT = 4.0  # metres of travel after which a frame tells something new
 _LEAST = -4.0  # log odds fall no lower
 _SEEN = 25.0  # metres around a track within which its images may show that another place is better
 _EXPECTED = 0.3  # log ratio that a frame at the right place exceeds: where nothing is recognised, nothing is
 _PLAUSIBLE = {"": 0.0, "low_quality": 0.3, "at_search_edge": 0.5}  # least quality of a new hypothesis, by gate's reason
 _DROPPED = -1.0  # log odds below which a hypothesis is given up
-_WINNING, _LEAD = 3.0, 2.5  # log odds of the winner, and by how much it must lead
+_WINNING, _LEAD = 2.0, 2.0  # log odds of the winner, and by how much it must lead
 
 
 def log_ratio(localization: Localization, T_map_base: SE2, covariance: np.ndarray) -> float | None:

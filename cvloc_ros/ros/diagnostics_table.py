@@ -71,9 +71,9 @@ TABLE: dict[str, Row] = {
             "unconfigured": _warn("not configured yet"),
             "inactive": _warn("not active"),
             "disabled": _warn("`~/enable` was called with false"),
-            "paused": _warn("`/clock` stands still for `health.silence`; inputs may then be silent"),
+            "paused": _warn("`/clock` stands still for half of `health.silence`; inputs may then be silent"),
             "failed": _error("cannot be configured: parameters, weights, device or imagery"),
-            "no_clock": _error("`use_sim_time` is true and there is no `/clock` for `health.silence`"),
+            "no_clock": _error("`use_sim_time` is true and there is no `/clock` for half of `health.silence`"),
         },
         {
             "device": "where the network runs",

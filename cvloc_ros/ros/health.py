@@ -193,5 +193,6 @@ class Health:
 
     def _clear(self, status: str, condition: str) -> None:
         del self._problems[status][condition]
-        if self._logged.pop((status, condition), None) and not self._problems[status]:
+        logged = self._logged.pop((status, condition), None)
+        if logged and not self._problems[status] and status != "tracker":  # whose changes are logged as such
             self._log(OK, f"{status}: fine again")

@@ -201,8 +201,9 @@ class CvlocNode(LifecycleNode):
         return "", ""
 
     def _is_time_standing_still(self) -> bool:
-        silence = self.get_parameter("health.silence").value
-        return self._pipeline is not None and self._pipeline.time.stands_still_for() > silence
+        # Sooner than the inputs' silence, which it explains.
+        patience = 0.5 * self.get_parameter("health.silence").value
+        return self._pipeline is not None and self._pipeline.time.stands_still_for() > patience
 
     def _publish_diagnostics(self) -> None:
         silence = self.get_parameter("health.silence").value

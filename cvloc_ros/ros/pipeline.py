@@ -162,7 +162,7 @@ class Pipeline:
             raise NotReady("failed") from error
         if result.localization is not None:
             self._health.fine("localization", "failed")
-            self._health.fine("imagery")
+            self._health.fine("imagery", "unreadable")
         return result
 
     def _untried(self, stamp: int, reason: str) -> FrameRecord:

@@ -28,6 +28,7 @@ from cvloc_ros.ros.conversions import to_stamp
 
 _CLOCK_PERIOD = 0.01  # seconds of real time
 _SECOND = 1_000_000_000
+_DISCOVERY = 0.3  # seconds after which a subscriber that we know knows us
 _NEVER_PLAYED = ("/clock", "/rosout", "/parameter_events")  # of the recording's own machinery
 _DEPTH = 100  # messages that a publisher keeps for slow reliable subscribers
 _MOST_LATCHED = 1000
@@ -122,6 +123,8 @@ class BagPlayer:
             if time.monotonic() > deadline or not self._node.context.ok():
                 raise PlayerError(f"nobody subscribed to {', '.join(missing)} within {timeout:g} s")
             time.sleep(0.02)
+        if topics:
+            time.sleep(_DISCOVERY)
 
     def play(
         self, *, rate: float = 1.0, loop: bool = False, start: float = 0.0, progress: Progress | None = None

@@ -1,0 +1,101 @@
+"""What goes wrong while the node works: a localizer that raises, odometry that lags. Each image has its record."""
+
+import threading
+
+import pytest
+
+pytest.importorskip("rclpy", reason="the node needs ROS 2: make setup, or a sourced ROS installation")
+
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from ros_world import DATUM, Vehicle, free_domain, write_confident_weights, write_imagery
+
+from cvloc_ros.imagery import ImageryError
+from cvloc_ros.ros.node import CvlocNode
+
+OK, ERROR = b"\x00", b"\x02"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A node in this process, whose localizer a test can reach, and a vehicle that has a track."""
+    folder = tmp_path_factory.mktemp("node")
+    write_imagery(folder / "imagery.tif")
+    write_confident_weights(folder / "weights.safetensors")
+    domain = free_domain()
+    context = Context()
+    context.init(domain_id=domain)
+    parameters = {
+        "imagery": str(folder / "imagery.tif"),
+        "datum": [DATUM.latitude, DATUM.longitude],
+        "weights": str(folder / "weights.safetensors"),
+        "camera.transport": "compressed",
+    }
+    node = CvlocNode(context=context, parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()])
+    node.start()
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    vehicle = Vehicle(domain)
+    vehicle.until(lambda: "node" in vehicle.statuses, drive=False)
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.restart()
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
+    yield vehicle, node
+    vehicle.close()
+    executor.shutdown()
+    thread.join(timeout=10)
+    node.on_shutdown(None)
+    node.destroy_node()
+    context.try_shutdown()
+
+
+class Broken:
+    """A satellite map that cannot be read."""
+
+    problem = ""
+
+    def __init__(self, error):
+        self._error = error
+
+    def patch(self, pose, grid):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "status", "line"),
+    [
+        (ZeroDivisionError("of all things"), "failed", "localization", "the localizer failed: ZeroDivisionError"),
+        (ImageryError("the disk is gone"), "no_imagery", "imagery", "the disk is gone"),
+    ],
+)
+def test_localizer_that_raises_leaves_a_record_and_goes_on(world, error, reason, status, line):
+    vehicle, node = world
+    satellite_map, node._localizer.satellite_map = node._localizer.satellite_map, Broken(error)
+    try:
+        vehicle.until(lambda: any(frame.reason == reason for frame in vehicle.frames))
+        assert line in vehicle.status(status, level=ERROR)
+    finally:
+        node._localizer.satellite_map = satellite_map
+    vehicle.frames.clear()
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
+    if status == "imagery":
+        vehicle.status("imagery", level=OK)
+
+
+def test_odometry_that_lags_is_waited_for_no_longer_than_allowed(world):
+    vehicle, _ = world
+
+    def late():
+        values = vehicle.statuses["localization"].values
+        return int(next(entry.value for entry in values if entry.key == "without_odometry"))
+
+    before = late()
+    vehicle.odometry = False
+    vehicle.frames.clear()
+    vehicle.until(lambda: late() > before + 2 and any(frame.reason == "waiting" for frame in vehicle.frames))
+    vehicle.odometry = True
+    vehicle.frames.clear()
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
