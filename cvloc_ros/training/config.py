@@ -29,11 +29,11 @@ class TrainConfig:
 
     """
 
-    samples: int = 34_000
+    samples: int = 90_000
     batch: int = 16
     learning_rate: float = 2e-3
     warm_up: int = 2_400
-    decay: float = 0.35
+    decay: float = 0.26
     weight_decay: float = 1e-4
     naming: float = 1.0
     clip: float = 1.0
@@ -41,6 +41,6 @@ class TrainConfig:
     seed: int = 0
     workers: int = 1
     threads: int = 2
-    reuse: int = 4
+    reuse: int = 2
     validation_pairs: int = 120
     validate_every: int = 4_000

@@ -35,7 +35,8 @@ def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Calla
     Args:
         network: trained.
         config: what it was trained with.
-        out: folder of the run; its log.csv becomes the curve.
+        out: folder of the run; its log.csv becomes the curve, and a history.md that a person put there, for a run that
+            was changed on its way, the card's end.
         progress: told what is being done.
 
     Returns:
@@ -64,7 +65,8 @@ def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Calla
     draw_curve(out / "log.csv", out / "vote_flow.png")
     draw_honesty(accuracy, out / "vote_flow.honesty.png")
     parameters = sum(p.numel() for p in network.parameters())
-    (out / "vote_flow.md").write_text(_card_text(config, card, accuracy, fit, parameters))
+    history = (out / "history.md").read_text() if (out / "history.md").exists() else ""
+    (out / "vote_flow.md").write_text(_card_text(config, card, accuracy, fit, parameters) + history)
     return accuracy.tables
 
 
@@ -90,7 +92,7 @@ def _card_text(config: TrainConfig, card: dict, accuracy: TownAccuracy, fit: Fit
 
 | | |
 |---|---|
-| method | `vote_flow`: vote over the search box, second vote around its peak, two flow iterations |
+| method | `vote_flow`: vote over the search box, second vote around its peak, flow with the ground's tilt |
 | parameters | {parameters / 1e6:.2f} million, stored in half precision |
 | trained on | {card["data"]}: {config.samples} samples, each pair rendered once and used {config.reuse} times |
 | never trained on | any real image; the towns of the tables below; the held-out style |
