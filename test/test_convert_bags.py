@@ -180,8 +180,8 @@ def test_frames_lose_the_slash_and_latched_topics_stay_latched(source, tmp_path)
             message = reader.deserialize(data, connection.msgtype)
             for stamped in (message, *getattr(message, "transforms", [])):
                 frames.add(getattr(stamped, "child_frame_id", ""))
-                    if hasattr(stamped, "header"):
-                        frames.add(stamped.header.frame_id)
+                if hasattr(stamped, "header"):
+                    frames.add(stamped.header.frame_id)
         assert frames == {"", "base_link", "odom", "map", "gps", "camera"}
         latched = {
             c.topic
