@@ -22,6 +22,7 @@ COMMANDS = {
     "play": "play",
     "train": "train",
     "bench": "bench",
+    "convert": "convert",
     "prefetch": "prefetch",
     "doctor": "doctor",
 }

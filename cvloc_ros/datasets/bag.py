@@ -90,7 +90,7 @@ class Bag:
             BagError: the bag cannot be read, or it lacks the topics or transforms that localization needs.
 
         """
-        with _reading(path) as reader:
+        with reading(path) as reader:
             types = {c.topic: c.msgtype for c in reader.connections if c.msgcount}
             if not types:
                 raise BagError(f"the bag '{path}' is empty: nothing was recorded")
@@ -146,7 +146,7 @@ class Bag:
         """
         self.unusable.clear()
         readers = {self.topics[role]: read for role, read in _EVENT_OF.items() if role in self.topics}
-        with _reading(self.source) as reader:
+        with reading(self.source) as reader:
             connections = [c for c in reader.connections if c.topic in readers]
             for connection, received, data in reader.messages(connections=connections):
                 try:
@@ -172,7 +172,7 @@ class Bag:
 
 
 @contextmanager
-def _reading(path: str | Path) -> Iterator[AnyReader]:
+def reading(path: str | Path) -> Iterator[AnyReader]:
     """Open a bag for reading; whatever the reader trips over becomes a `BagError`."""
     path = Path(path)
     if not path.exists():

@@ -41,7 +41,7 @@ RADIUS, YAW = 20.0, np.radians(10.0)  # of the prior's error
 CAMERA_HEIGHT = 1.65  # metres over the ground: the data set's paper (Geiger et al., 2013)
 ZOOM, SCALE = 18, 2
 
-_RAW = "https://www.cvlibs.net/datasets/kitti/raw_data.php (synced+rectified data and calibration of the date)"
+RAW_SOURCE = "https://www.cvlibs.net/datasets/kitti/raw_data.php (synced+rectified data and calibration of the date)"
 _SATMAP = "the form at https://github.com/YujiaoShi/HighlyAccurate (satellite images may not be redistributed)"
 _LISTS = "the folder dataLoader of https://github.com/YujiaoShi/HighlyAccurate, or name its folder with `splits`"
 _OXTS_FIELDS = 30
@@ -106,7 +106,7 @@ class Kitti:
         oxts = read_oxts(self._oxts(index))
         camera, T_imu_camera = self._calibration(drive.parts[0])
         path = self.root / "raw_data" / drive / "image_02" / "data" / number
-        image = read_rgb(path, "a frame of the left colour camera", _RAW)
+        image = read_rgb(path, "a frame of the left colour camera", RAW_SOURCE)
         if image.shape[:2] != (camera.height, camera.width):
             raise DatasetError(
                 f"expected {camera.width} x {camera.height} pixels as the date's calibration says, but {path} has "
@@ -168,10 +168,10 @@ def read_oxts(path: Path) -> np.ndarray:
         DatasetError: the file is missing or wrong.
 
     """
-    words = require(path, "the GPS/IMU record of a frame", _RAW).read_text(errors="replace").split()
+    words = require(path, "the GPS/IMU record of a frame", RAW_SOURCE).read_text(errors="replace").split()
     if len(words) != _OXTS_FIELDS:
         raise DatasetError(
-            f"expected the {_OXTS_FIELDS} numbers of oxts in {path}, got {len(words)}: get it from {_RAW}"
+            f"expected the {_OXTS_FIELDS} numbers of oxts in {path}, got {len(words)}: get it from {RAW_SOURCE}"
         )
     return numbers(words, path)
 
@@ -205,7 +205,7 @@ def read_calibration(folder: Path) -> tuple[PinholeCamera, np.ndarray]:
         camera = PinholeCamera(width, height, K)
     except ValueError as error:
         raise DatasetError(
-            f"{folder / 'calib_cam_to_cam.txt'} describes no camera: {error}: get it from {_RAW}"
+            f"{folder / 'calib_cam_to_cam.txt'} describes no camera: {error}: get it from {RAW_SOURCE}"
         ) from error
     # the point in the GPS/IMU's frame -> lidar -> camera 0 -> rectified camera 0 -> rectified camera 2
     T_camera_imu = (
@@ -225,12 +225,12 @@ def _rigid(R: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 def _read_numbers(path: Path, keys: dict[str, int]) -> dict[str, np.ndarray]:
     """Read lines "key: numbers" of a calibration file; ``keys`` says how many numbers each wanted one has."""
-    text = require(path, "a calibration file", _RAW).read_text(errors="replace")
+    text = require(path, "a calibration file", RAW_SOURCE).read_text(errors="replace")
     found = {key: line.split() for key, _, line in (line.partition(":") for line in text.splitlines())}
     for key, count in keys.items():
         if len(found.get(key, [])) != count:
             raise DatasetError(
                 f"expected a line '{key}:' with {count} numbers in {path}, got {len(found.get(key, []))} numbers: get "
-                f"it again from {_RAW}"
+                f"it again from {RAW_SOURCE}"
             )
     return {key: numbers(found[key], path) for key in keys}

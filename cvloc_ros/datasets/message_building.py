@@ -13,6 +13,7 @@ from cvloc_ros.geometry import SE2, FisheyeCamera, PinholeCamera
 STORE = get_typestore(Stores.ROS2_JAZZY)
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of (x, y, z, roll, pitch, yaw)
 _UNKNOWN, _APPROXIMATED = 0, 1  # position_covariance_type of sensor_msgs/NavSatFix
+_NOT_MEASURED = np.array([-1.0, *[0.0] * 8])  # a covariance of sensor_msgs/Imu
 _FOREVER = QosTime(9223372036, 854775807)  # what ROS records for no deadline, lifespan or lease
 
 
@@ -129,7 +130,44 @@ def fix(
 
 def jpeg(stamp: int, data: np.ndarray, *, frame_id: str) -> Any:
     """Return a sensor_msgs/CompressedImage of a JPEG file (uint8 bytes)."""
-    return make("sensor_msgs/msg/CompressedImage", header=header(stamp, frame_id), format="jpeg", data=data)
+    return compressed_image(stamp, data, kind="jpeg", frame_id=frame_id)
+
+
+def compressed_image(stamp: int, data: np.ndarray, *, kind: str, frame_id: str) -> Any:
+    """Return a sensor_msgs/CompressedImage of a file (uint8 bytes) of a kind: "jpeg" or "png"."""
+    return make("sensor_msgs/msg/CompressedImage", header=header(stamp, frame_id), format=kind, data=data)
+
+
+def imu(
+    stamp: int,
+    *,
+    frame_id: str,
+    rates: np.ndarray | None = None,
+    accelerations: np.ndarray | None = None,
+    orientation: np.ndarray | None = None,
+    sigma: float = 0.0,
+) -> Any:
+    """Return a sensor_msgs/Imu; what is None is marked as not measured (REP-145).
+
+    Args:
+        stamp: nanoseconds.
+        frame_id: of the sensor, x forward, y left, z up.
+        rates: (3,) rad/s about its axes.
+        accelerations: (3,) m/s² along its axes, gravity included.
+        orientation: (3, 3) rotation from the sensor's frame to east, north, up.
+        sigma: standard deviation of the orientation about each axis, radians.
+
+    """
+    return make(
+        "sensor_msgs/msg/Imu",
+        header=header(stamp, frame_id),
+        orientation=_quaternion(np.eye(3) if orientation is None else orientation),
+        orientation_covariance=_NOT_MEASURED if orientation is None else sigma**2 * np.eye(3).ravel(),
+        angular_velocity=_vector(*(float(v) for v in (np.zeros(3) if rates is None else rates))),
+        angular_velocity_covariance=_NOT_MEASURED if rates is None else np.zeros(9),
+        linear_acceleration=_vector(*(float(v) for v in (np.zeros(3) if accelerations is None else accelerations))),
+        linear_acceleration_covariance=_NOT_MEASURED if accelerations is None else np.zeros(9),
+    )
 
 
 def camera_info(stamp: int, camera: PinholeCamera | FisheyeCamera, *, frame_id: str) -> Any:

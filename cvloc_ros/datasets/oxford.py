@@ -60,7 +60,7 @@ _BROKEN = (937, 9050, 11811, 12388, 16584)  # training images that do not load a
 _MAP = "https://github.com/tudelft-iv/CrossViewMetricLocalization (README, Datasets)"
 _LISTS = "https://github.com/tudelft-iv/CrossViewMetricLocalization (Oxford_split)"
 _IMAGES = "https://robotcar-dataset.robots.ox.ac.uk, prepared by data_preprocessing_Oxford.py of " + _LISTS
-_SDK = "https://github.com/ori-mrg/robotcar-dataset-sdk"
+SDK_SOURCE = "https://github.com/ori-mrg/robotcar-dataset-sdk"
 
 
 class Oxford:
@@ -217,26 +217,49 @@ def read_calibration(folder: Path) -> tuple[PinholeCamera, np.ndarray]:
         DatasetError: a file is missing or wrong.
 
     """
-    path = folder / "models" / "stereo_narrow_left.txt"
-    lines = read_lines(path, "the camera's model", _SDK, fields=[4])
-    if len(lines) != 5:
-        raise DatasetError(f"expected 5 lines of 4 numbers in {path}, got {len(lines)} lines: get it from {_SDK}")
-    fx, fy, cx, cy = numbers(lines[0], path)
-    T_camera_optical = np.array([numbers(line, path) for line in lines[1:]])
+    camera, T_vehicle_optical = read_camera(folder)
     left, top, width, height = CROP
-    full = PinholeCamera(*CAMERA_SIZE, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
-    camera = full.cropped(left=left, top=top, width=width, height=height)
-
-    path = folder / "extrinsics" / "ins.txt"
-    words = read_lines(path, "the inertial sensor's place", _SDK, fields=[6])[0]
-    x, y, z, roll, pitch, yaw = numbers(words, path)
-    T_camera_ins = np.eye(4)
-    T_camera_ins[:3, :3] = _rotation(2, yaw) @ _rotation(1, pitch) @ _rotation(0, roll)
-    T_camera_ins[:3, 3] = x, y, z
-    T_ins_optical = np.linalg.inv(T_camera_ins) @ T_camera_optical
-    T_base_camera = np.diag([1.0, -1.0, -1.0, 1.0]) @ T_ins_optical  # the SDK's frames: x forward, y right, z down
+    T_base_camera = read_mount(folder) @ T_vehicle_optical
     T_base_camera[2, 3] = CAMERA_HEIGHT
-    return camera, T_base_camera
+    return camera.cropped(left=left, top=top, width=width, height=height), T_base_camera
+
+
+def read_camera(folder: Path) -> tuple[PinholeCamera, np.ndarray]:
+    """Read the SDK's model of the centre camera: undistorted and whole, and its optical frame in the vehicle's (4x4).
+
+    The SDK's frames are x forward, y right, z down; the vehicle's is where the stereo camera is.
+
+    Raises:
+        DatasetError: the file is missing or wrong.
+
+    """
+    path = folder / "models" / "stereo_narrow_left.txt"
+    lines = read_lines(path, "the camera's model", SDK_SOURCE, fields=[4])
+    if len(lines) != 5:
+        raise DatasetError(f"expected 5 lines of 4 numbers in {path}, got {len(lines)} lines: get it from {SDK_SOURCE}")
+    fx, fy, cx, cy = numbers(lines[0], path)
+    camera = PinholeCamera(*CAMERA_SIZE, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+    return camera, np.array([numbers(line, path) for line in lines[1:]])
+
+
+def read_mount(folder: Path) -> np.ndarray:
+    """Read where the SDK's vehicle frame is in base_link (4x4): under the inertial sensor, y left and z up.
+
+    Raises:
+        DatasetError: the file is missing or wrong.
+
+    """
+    path = folder / "extrinsics" / "ins.txt"
+    T_vehicle_ins = transform(numbers(read_lines(path, "the inertial sensor's place", SDK_SOURCE, fields=[6])[0], path))
+    return np.diag([1.0, -1.0, -1.0, 1.0]) @ np.linalg.inv(T_vehicle_ins)
+
+
+def transform(xyzrpy: np.ndarray) -> np.ndarray:
+    """Return the SDK's six numbers x, y, z (m), roll, pitch, yaw (rad) as a rigid transform (4x4)."""
+    T = np.eye(4)
+    T[:3, :3] = _rotation(2, xyzrpy[5]) @ _rotation(1, xyzrpy[4]) @ _rotation(0, xyzrpy[3])
+    T[:3, 3] = xyzrpy[:3]
+    return T
 
 
 def _rotation(axis: int, angle: float) -> np.ndarray:
