@@ -18,7 +18,7 @@ from cvloc_ros.evaluation.run import localize_bag, run_bag
 from cvloc_ros.evaluation.summary import summarize
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import SatelliteMap, raster_datum
-from cvloc_ros.localization.covariance import EVIDENCE, Calibration
+from cvloc_ros.localization.covariance import Calibration
 from cvloc_ros.localization.types import Localization, Matches
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.vote_flow import VoteFlow
@@ -246,8 +246,7 @@ def test_vienna_is_found_by_plain_correlation(vienna, tmp_path):
 def test_vienna_goes_through_the_pipeline(vienna, tmp_path):
     """Whatever the weights: images, imagery, odometry and GNSS of the bag become records and outputs."""
     torch.manual_seed(0)
-    n = len(EVIDENCE)
-    even = Calibration((0.0,) * n, (1.0,) * n, ((0.0,) * (n + 1),) * 3, (0.0,) * (n + 1), 1.0)
+    even = Calibration.constant((1.0, 1.0, 0.02), 0.5)
     weights = tmp_path / "random.safetensors"
     save_weights(VoteFlow(), weights, {"calibration": even.to_card()})
     write_drive_bag(tmp_path / "bag", orthophoto_drive(vienna, read_route(ROUTE), duration=4.0), workers=1)
