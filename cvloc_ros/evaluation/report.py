@@ -105,10 +105,11 @@ def _save(figure: Figure, path: Path) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     path.write_bytes(buffer.getvalue())
-    return _image("png", buffer.getvalue(), alt=path.stem)
+    return image_tag("png", buffer.getvalue(), alt=path.stem)
 
 
-def _image(kind: str, data: bytes, *, alt: str) -> str:
+def image_tag(kind: str, data: bytes, *, alt: str) -> str:
+    """Return an image file as a tag that holds it."""
     return f'<img alt="{alt}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
@@ -122,7 +123,7 @@ def _matches(chosen: list[tuple[str, Sample]], images: list[np.ndarray]) -> str:
         scale = min(1.0, _MATCH_WIDTH / image.shape[1])
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 88])
-        tag = _image("jpeg", data.tobytes(), alt="match")
+        tag = image_tag("jpeg", data.tobytes(), alt="match")
         figures.append(f"<figure>{tag}<figcaption>{html.escape(caption)}</figcaption></figure>")
     return f"<section><h2>Matches</h2>{''.join(figures)}</section>"
 
@@ -173,7 +174,7 @@ def _error_table(summary: dict[str, Any]) -> str:
         if "nees" in errors:
             cells += [f"{errors['nees']['mean']:.1f}", f"{100 * errors['nees']['within_95']:.0f} %"]
         rows.append([name, *cells, *[""] * (len(head) - 1 - len(cells))])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _frames(summary: dict[str, Any]) -> str:
@@ -181,7 +182,7 @@ def _frames(summary: dict[str, Any]) -> str:
     rows += [[reason, str(count), REASONS.get(reason, "")] for reason, count in summary["rejected"].items()]
     if summary["dropped"]:
         rows.append(["dropped", str(summary["dropped"]), "came while the localizer was busy"])
-    return f"<section><h2>Frames</h2>{_table(['', 'frames', 'meaning'], rows)}</section>"
+    return f"<section><h2>Frames</h2>{table(['', 'frames', 'meaning'], rows)}</section>"
 
 
 def _settings(result: RunResult, summary: dict[str, Any]) -> str:
@@ -198,12 +199,13 @@ def _settings(result: RunResult, summary: dict[str, Any]) -> str:
         rows += [[f"{section}.{name}", str(value)] for name, value in values.items()]
     raw = html.escape(json.dumps(summary, indent=2))
     return (
-        f"<section><h2>Configuration</h2>{_table(['', ''], rows)}"
+        f"<section><h2>Configuration</h2>{table(['', ''], rows)}"
         f"<details><summary>summary.json</summary><pre>{raw}</pre></details></section>"
     )
 
 
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """Return a table of text."""
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

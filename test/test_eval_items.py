@@ -1,0 +1,245 @@
+"""`cvloc eval` on data sets: what is measured, what an interruption costs, and what the tables say."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_kitti_dataset import imu_poses, root  # noqa: F401 (fixtures: a town in KITTI's layout)
+from test_localizer import KnownMatcher
+from test_protocols import CALIBRATION, items
+from typer.testing import CliRunner
+
+from cvloc_ros.cli.main import app
+from cvloc_ros.datasets.files import DatasetError
+from cvloc_ros.datasets.protocols import PROTOCOLS
+from cvloc_ros.evaluation.item_frames import ItemFrames, evaluate_items, read_frames, spread_over
+from cvloc_ros.evaluation.item_report import choose_cases
+from cvloc_ros.evaluation.item_summary import highly_accurate_metrics, intervals, summarize_items
+from cvloc_ros.evaluation.item_tables import COLUMNS, PUBLISHED_COLUMNS, own_rows, published_rows
+from cvloc_ros.evaluation.metrics import PoseErrors
+from cvloc_ros.evaluation.published import PUBLISHED
+from cvloc_ros.geometry import SE2
+from cvloc_ros.localization.localizer import Localizer
+
+IDENTITY = {"protocol": "pairs", "method": "known", "weights": "1"}
+
+
+def localizer() -> Localizer:
+    return Localizer(KnownMatcher([3.0, 2.0, 0.1]), CALIBRATION, None)
+
+
+def drawn_frames(count: int, *, sigma=(0.8, 0.4, 0.02), seed=0) -> ItemFrames:
+    """Estimates that are off by normal errors along and across the truth, from priors in the box."""
+    rng = np.random.default_rng(seed)
+    truth = [SE2(*rng.uniform(-50, 50, 2), rng.uniform(-3, 3)) for _ in range(count)]
+    box = (rng.uniform(-1, 1, (count, 3)) * [20, 20, np.radians(10)]).tolist()
+    return ItemFrames(
+        index=np.arange(count),
+        name=[f"drive/{k:06d}.png" for k in range(count)],
+        prior=[pose @ SE2(*shift).inverse() for pose, shift in zip(truth, box, strict=True)],
+        truth=truth,
+        estimate=[pose @ SE2(*(rng.normal(size=3) * sigma)) for pose in truth],
+        blind=truth,
+        covariance=np.array([np.diag(np.square(sigma))] * count),
+        quality=rng.uniform(size=count),
+        accepted=rng.uniform(size=count) > 0.2,
+        milliseconds=np.ones(count),
+    )
+
+
+class Breaking:
+    """Items of which one cannot be read."""
+
+    def __init__(self, made, broken):
+        self.made, self.broken, self.asked = made, broken, []
+
+    def __len__(self):
+        return len(self.made)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        if index == self.broken:
+            raise DatasetError("no such file")
+        return self.made[index]
+
+
+class TestResuming:
+    def test_interrupted_work_goes_on_where_it_was_and_gives_the_same(self, tmp_path):
+        made = items(6)
+        with pytest.raises(DatasetError):
+            evaluate_items(localizer(), Breaking(made, 4), tmp_path / "a", indices=range(6), identity=IDENTITY)
+        with (tmp_path / "a/frames.csv").open("a") as file:
+            file.write("4,4.png,40.0,5.")  # the machine went off in the middle of a line
+        again, told = Breaking(made, None), []
+        resumed = evaluate_items(
+            localizer(), again, tmp_path / "a", indices=range(6), identity=IDENTITY, progress=told.append
+        )
+        assert again.asked == [4, 5] and told == [4, 5, 6]
+        straight = evaluate_items(localizer(), made, tmp_path / "b", indices=range(6), identity=IDENTITY)
+        assert resumed.name == straight.name and resumed.estimate == straight.estimate
+        assert without_times(tmp_path / "a/frames.csv") == without_times(tmp_path / "b/frames.csv")
+        summaries = [summarize_items(replace(f, milliseconds=np.ones(6))) for f in (resumed, straight)]
+        assert summaries[0] == summaries[1]
+
+    def test_more_frames_are_added_to_those_there(self, tmp_path):
+        made = items(7)
+        few = evaluate_items(localizer(), made, tmp_path, indices=spread_over(7, 3), identity=IDENTITY)
+        assert few.name == ["0.png", "3.png", "6.png"]
+        counting = Breaking(made, None)
+        everything = evaluate_items(localizer(), counting, tmp_path, indices=spread_over(7, None), identity=IDENTITY)
+        assert counting.asked == [1, 2, 4, 5] and everything.name == [f"{k}.png" for k in range(7)]
+
+    def test_results_of_other_weights_are_not_mixed(self, tmp_path):
+        evaluate_items(localizer(), items(1), tmp_path, indices=[0], identity=IDENTITY)
+        with pytest.raises(ValueError, match="weights: 1 before, 2 now.*choose another --out"):
+            evaluate_items(localizer(), items(1), tmp_path, indices=[0], identity=IDENTITY | {"weights": "2"})
+
+    def test_what_is_written_is_what_was_found(self, tmp_path):
+        evaluate_items(localizer(), items(2), tmp_path, indices=[0, 1], identity=IDENTITY)
+        frames = read_frames(tmp_path / "frames.csv", [1])
+        item = items(2)[1]
+        found = localizer().match(item.frame, item.prior, item.patch)
+        np.testing.assert_allclose(frames.estimate[0].vector(), found.T_map_base.vector(), atol=1e-5)
+        np.testing.assert_allclose(frames.covariance[0], found.covariance, rtol=1e-5, atol=1e-9)
+        with (tmp_path / "frames.csv").open() as file:
+            row = list(csv.DictReader(file))[1]
+        assert float(row["lateral_error_m"]) == pytest.approx(np.cos(0.1), abs=1e-3)
+        assert float(row["longitudinal_error_m"]) == pytest.approx(np.sin(0.1), abs=1e-3)
+
+
+def without_times(path):
+    with path.open() as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+class TestMetrics:
+    def test_highly_accurates_are_those_of_its_frames(self):
+        """A shift of 20 m is found but for 2 degrees of heading: 0.7 m by its reckoning, 0 in the map."""
+        frames = drawn_frames(1)
+        prior, truth = SE2(5.0, 7.0, 1.0), SE2(5.0, 7.0, 1.0) @ SE2(20.0, 0.0, 0.0)
+        frames = replace(frames, prior=[prior], truth=[truth], estimate=[replace(truth, yaw=truth.yaw + np.radians(2))])
+        found = highly_accurate_metrics(frames)
+        assert found["position_error_m"]["mean"] == pytest.approx(2 * 20 * np.sin(np.radians(1)))
+        assert found["lateral_error_m"]["mean"] == pytest.approx(20 * np.sin(np.radians(2)))
+        assert found["yaw_error_deg"]["median"] == pytest.approx(2)
+        assert summarize_items(frames)["method"]["position_error_m"]["mean"] == pytest.approx(0)
+
+    def test_highly_accurates_agree_where_the_heading_is_right(self):
+        frames = drawn_frames(200, sigma=(0.8, 0.4, 1e-9))
+        own, theirs = summarize_items(frames)["method"], highly_accurate_metrics(frames)
+        for name in ("position_error_m", "lateral_error_m", "longitudinal_error_m"):
+            assert own[name]["median"] == pytest.approx(theirs[name]["median"])
+
+    def test_chance_is_what_the_priors_score(self):
+        chance = summarize_items(drawn_frames(4000))["chance"]
+        assert chance["position_error_m"]["mean"] == pytest.approx(15.3, abs=0.3)
+        assert chance["recall"]["lateral_1m"] == pytest.approx(0.05, abs=0.01)
+        assert chance["recall"]["longitudinal_5m"] == pytest.approx(0.25, abs=0.03)
+
+    def test_intervals_hold_the_true_value_as_often_as_they_claim(self):
+        """The median of |N(0, 0.02)| is 0.6745 of its sigma."""
+        true = np.degrees(0.6745 * 0.02)
+        found = [intervals(drawn_frames(150, seed=seed))["yaw_error_deg.median"] for seed in range(30)]
+        assert 26 <= sum(low < true < high for low, high in found) <= 30
+        assert found[0] == intervals(drawn_frames(150, seed=0))["yaw_error_deg.median"]
+
+    def test_frames_that_resemble_their_neighbours_count_less(self):
+        """Each answer ten times over is no more evidence than once: blocks are longer than that."""
+        frames = drawn_frames(200)
+        repeated = ItemFrames(
+            **{
+                name: [v for v in value for _ in range(10)] if isinstance(value, list) else np.repeat(value, 10, axis=0)
+                for name, value in vars(frames).items()
+            }
+        )
+        width = [np.diff(intervals(f)["position_error_m.mean"])[0] for f in (frames, repeated)]
+        assert width[1] == pytest.approx(width[0], rel=0.35)
+
+    def test_few_frames_and_none_accepted(self):
+        frames = drawn_frames(1)
+        summary = summarize_items(replace(frames, accepted=np.array([False])))
+        assert "accepted" not in summary and summary["frames"] == 1
+        assert [row[0] for row in own_rows("m", summary)] == [
+            "m",
+            "  95 % interval",
+            "blind (image blanked)",
+            "chance (the prior)",
+        ]
+
+
+def test_worst_cases_are_the_worst():
+    frames = drawn_frames(40)
+    error = PoseErrors.between(frames.estimate, frames.truth).position
+    cases = dict(choose_cases(frames))
+    assert cases["Worst accepted 1"] == max(np.flatnonzero(frames.accepted), key=lambda k: error[k])
+    assert cases["Best"] == error.argmin()
+    assert len(set(cases.values())) == len(cases) == 8
+    assert len(choose_cases(drawn_frames(1))) >= 2
+
+
+class TestPublished:
+    def test_rows_are_of_protocols_that_exist_and_name_their_source(self):
+        assert set(PUBLISHED) <= set(PROTOCOLS)
+        for rows in PUBLISHED.values():
+            assert rows
+            for row in rows:
+                assert row.source and any(v is not None for v in (*row.position, *row.yaw, *row.recall))
+
+    def test_numbers_of_the_papers(self):
+        cross = {row.method: row for row in PUBLISHED["kitti-cross"]}
+        assert cross["dense-flow"].position == (7.97, 3.52) and cross["FG2"].recall == (37.89, 21.98, 23.03)
+        assert {row.method: row.position for row in PUBLISHED["vigor-cross-unaligned"]}["dense-flow"] == (7.67, 3.67)
+        assert {row.method: row.position for row in PUBLISHED["oxford-test2"]}["MCC"] == (1.95, 1.33)
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_the_own_row_comes_first_in_the_scripts_measure(self, protocol):
+        summary = summarize_items(drawn_frames(30))
+        rows = published_rows(protocol, "vote_flow", summary)
+        assert all(len(row) == len(PUBLISHED_COLUMNS) + 1 for row in rows)
+        assert all(len(row) == len(COLUMNS) + 1 for row in own_rows("vote_flow", summary))
+        assert rows[0][1] == f"{summary['highly_accurate']['position_error_m']['mean']:.2f}"
+        if protocol == "kitti-cross-clean":
+            assert len(rows) > 10 and all("on all of kitti-cross" in row[-1] for row in rows[1:])
+
+
+class TestCommand:
+    def test_kitti(self, root, tmp_path):  # noqa: F811
+        """Both tables, the caveat, and everything on disk; the real matcher on the painted town."""
+        command = ["eval", "kitti", str(root), "--protocol", "same", "--out", str(tmp_path), "--device", "cpu"]
+        result = CliRunner().invoke(app, command, env={"COLUMNS": "250"}, catch_exceptions=False)
+        assert result.exit_code == 0
+        for text in ("kitti-same, 2 frames", "chance (the prior)", "blind (image blanked)", "dense-flow", "0.1 s from"):
+            assert text in result.output
+        out = tmp_path / "kitti-same"
+        page = (out / "report.html").read_text()
+        assert page.count("data:image/jpeg") >= 2 and "Beside the literature" in page
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["frames"] == 2 and summary["protocol"] == "kitti-same"
+        assert "| FG2 |" in (out / "table.md").read_text()
+        before = (out / "frames.csv").read_bytes(), (out / "table.md").read_bytes()
+        again = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert again.exit_code == 0
+        assert before == ((out / "frames.csv").read_bytes(), (out / "table.md").read_bytes())
+
+    def test_what_is_not_there_is_left_out_unless_it_was_asked_for(self, tmp_path):
+        (tmp_path / "dataLoader").mkdir()
+        command = ["eval", "kitti", str(tmp_path), "--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, DatasetError) and "test1_files.txt" in str(result.exception)
+        assert result.output.count("is left out") == 3
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["kitti"], "cvloc eval kitti ROOT"),
+            (["kitti", "here", "--protocol", "log1"], "kitti-cross-clean"),
+            (["mars"], "town-drives"),
+        ],
+    )
+    def test_wrong_arguments_are_told_the_right_ones(self, arguments, message):
+        result = CliRunner().invoke(app, ["eval", *arguments], env={"COLUMNS": "200"})
+        assert result.exit_code == 2 and message in result.output
