@@ -162,12 +162,11 @@ def _protocol(
     console: Console,
 ) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Table
 
+    from cvloc_ros.evaluation.item_console import print_tables
     from cvloc_ros.evaluation.item_frames import evaluate_items, spread_over
     from cvloc_ros.evaluation.item_report import write_item_report
     from cvloc_ros.evaluation.item_summary import summarize_items
-    from cvloc_ros.evaluation.item_tables import COLUMNS, PUBLISHED_COLUMNS, own_rows, published_rows
     from cvloc_ros.evaluation.protocol_notes import identify, protocol_notes
 
     method = localizer.matcher.name
@@ -191,16 +190,7 @@ def _protocol(
     summary = summarize_items(found)
     notes = protocol_notes(name, items[indices[0]], localizer, share=len(indices) / len(items))
     write_item_report(found, summary, out, identity=identity, notes=notes, localizer=localizer, items=items)
-    table = Table("", *COLUMNS, title=f"{name}, {len(indices)} frames")
-    for row in own_rows(method, summary):
-        table.add_row(*row)
-    console.print(table)
-    others = published_rows(name, method, summary)
-    if len(others) > 1:
-        table = Table("", *PUBLISHED_COLUMNS, title="beside the literature, measured as its scripts do")
-        for row in others:
-            table.add_row(*row)
-        console.print(table)
+    print_tables(name, method, summary, console=console)
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)

@@ -66,10 +66,10 @@ def write_item_report(
     if len(others) > 1:
         compared = table(published_head, others)
         sections.append(f"<section><h2>Beside the literature</h2>{compared}<p>{_PUBLISHED_CAPTION}</p></section>")
-    for title, figure, name in (
-        ("How the errors are distributed", _distribution(frames), "errors"),
-        ("Can covariance and quality be trusted?", _honesty(frames, protocol), "honesty"),
-    ):
+    figures = [("How the errors are distributed", _distribution(frames), "errors")]
+    if frames.accepted.any():
+        figures.append(("Can covariance and quality be trusted?", _honesty(frames, protocol), "honesty"))
+    for title, figure, name in figures:
         tag = _save(figure, pictures / f"{name}.png")
         sections.append(f"<section><h2>{title}</h2><figure>{tag}</figure></section>")
     sections.append(_cases(frames, localizer, items, pictures))

@@ -59,8 +59,7 @@ def published_rows(protocol: str, method: str, summary: dict[str, Any]) -> list[
     rows = [[method, *map(_number, numbers), *map(_share, shares), "this evaluation", caveat]]
     for row in PUBLISHED.get(protocol.removesuffix("-clean"), ()):
         cells = [*map(_number, (*row.position, *row.yaw)), *map(_share, row.recall)]
-        other = "on all of kitti-cross" if protocol.endswith("-clean") else ""
-        rows.append([row.method, *cells, row.source, "; ".join(filter(None, (other, row.caveat)))])
+        rows.append([row.method, *cells, row.source, row.caveat])
     return rows
 
 
@@ -84,7 +83,7 @@ def _interval_cells(intervals: dict[str, list[float]]) -> list[str]:
         if low is None or high is None:
             cells.append("")
         else:
-            cells.append(f"{100 * low:.1f}–{100 * high:.1f} %" if group == "recall" else f"{low:.2f}–{high:.2f}")
+            cells.append(f"{100 * low:.0f}–{100 * high:.0f} %" if group == "recall" else f"{low:.2f}–{high:.2f}")
     return [*cells, "", ""]
 
 

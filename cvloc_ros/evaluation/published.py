@@ -40,7 +40,7 @@ _CCVPE = "Xia et al., TPAMI 2024 (github.com/tudelft-iv/CCVPE)"
 _HC = "HC-Net, NeurIPS 2023 (github.com/xlwangDev/HC-Net)"
 _FLOW = "dense-flow, NeurIPS 2023 (arXiv 2309.15556)"
 _G2S = "G2SWeakly, ECCV 2024 (github.com/YujiaoShi/G2SWeakly)"
-_FG2 = "FG2, CVPR 2025, README of github.com/vita-epfl/FG2"
+_FG2 = "FG2, CVPR 2025 (README of github.com/vita-epfl/FG2)"
 _BEV = "BevSplat, NeurIPS 2025 (github.com/wangqww/BevSplat)"
 _LOC2 = "Loc2, ICLR 2026 (github.com/vita-epfl/Loc2)"
 _VIEW = "ViewBridge (arXiv 2508.10716), as tabulated by GeoSem-BEV"
@@ -77,7 +77,7 @@ _KITTI_CROSS = (
     Published("G2SWeakly", _G2S, (12.15, 7.16), (0.33, 0.28), caveat=_WEAK),
     Published("FG2", _FG2, (7.31, 4.15), (3.62, 2.37), (37.89, 21.98, 23.03), _FG2_NOTE),
     Published(
-        "PIDLoc", "PIDLoc, CVPR 2025, by a summary", (4.96, None), (0.40, None), (56.4, None, None), "also lidar"
+        "PIDLoc", "PIDLoc, CVPR 2025 (by a summary of it)", (4.96, None), (0.40, None), (56.4, None, None), "also lidar"
     ),
     Published("BevSplat", _BEV, (6.20, 2.51), (0.33, 0.28), (51.45, 27.41, None), _WEAK),
     Published("Loc2", _LOC2, (5.60, 3.01), (3.32, 2.12), caveat=f"needs monocular depth; {_SWAP}"),
@@ -146,7 +146,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
 CAVEATS: dict[str, str] = {
     "kitti-same": "95 % of these frames are 0.1 s from a training frame: this measures memory more than localization.",
     "kitti-cross": "A third of these frames are within 100 m of a training frame; see kitti-cross-clean.",
-    "kitti-cross-clean": "Only frames more than 100 m from all training frames; nobody has published on these.",
+    "kitti-cross-clean": "Only frames over 100 m from all training frames. Published rows are on all of kitti-cross.",
     "ford": "The data set's poses are off by metres against the imagery (Ford/AVData issue 37).",
     "oxford": "The same streets as in training: this measures another season and light, not another place.",
     "vigor": "Corrected labels; the camera's height is not published and taken to be 2 m.",
