@@ -51,9 +51,9 @@ def demo_table() -> str:
 
 def accuracy_table() -> str:
     """Return the table of the weights' card."""
-    return "\n".join(
-        line for line in CARD.read_text().splitlines() if re.match(r"\| (set|unseen|held)|\|---\|---\|-", line)
-    )
+    lines = CARD.read_text().splitlines()
+    table = lines[next(k for k, line in enumerate(lines) if line.startswith("| set | model |")) :]
+    return "\n".join(table[: table.index("")])
 
 
 def bench_table() -> str:
