@@ -98,9 +98,7 @@ class VoteFlowMatcher:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
         return tensor.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
 
-    def _ground_pixels(
-        self, camera: Camera, T_base_camera: np.ndarray, fitted: Camera
-    ) -> tuple[Tensor, Tensor]:
+    def _ground_pixels(self, camera: Camera, T_base_camera: np.ndarray, fitted: Camera) -> tuple[Tensor, Tensor]:
         """Project the BEV once for as long as the camera stays the same object, mounted the same."""
         c = self.network.config
         if self._ground is None or self._ground[0] is not camera or not np.array_equal(self._ground[1], T_base_camera):
