@@ -138,17 +138,15 @@ def test_without_truth_error_keys_are_absent():
 def test_trajectory_is_read_by_evo_and_scores_the_same(result, folder):
     pytest.importorskip("evo", reason="evo comes with pip only: pip install evo")
     from evo.core import metrics as evo_metrics
-    from evo.core.trajectory import PoseTrajectory3D
+    from evo.core.sync import associate_trajectories
     from evo.tools import file_interface
 
     estimate = file_interface.read_tum_trajectory_file(str(folder / "trajectory.tum"))
     tracked = [frame for frame in result.frames if frame.tracked]
     assert estimate.num_poses == len(tracked)
-    truth = PoseTrajectory3D(
-        positions_xyz=np.array([[f.truth.x, f.truth.y, 0] for f in tracked]),
-        orientations_quat_wxyz=np.array([[np.cos(f.truth.yaw / 2), 0, 0, np.sin(f.truth.yaw / 2)] for f in tracked]),
-        timestamps=np.array([f.stamp * 1e-9 for f in tracked]),
-    )
+    truth = file_interface.read_tum_trajectory_file(str(folder / "truth.tum"))
+    assert truth.num_poses == len(result.frames)
+    truth, estimate = associate_trajectories(truth, estimate, max_diff=1e-4)
     ape = evo_metrics.APE(evo_metrics.PoseRelation.translation_part)
     ape.process_data((truth, estimate))
     summary = json.loads((folder / "summary.json").read_text())
@@ -244,7 +242,7 @@ def test_outputs_of_a_drive_that_was_never_localized(tmp_path):
     assert run.notes and "no GNSS fix" in run.notes[0]
     summary = write_outputs(run, tmp_path)
     assert summary["localized"] == 0 and summary["rejected"] == {"waiting": 51}
-    assert (tmp_path / "trajectory.tum").read_text() == ""
+    assert (tmp_path / "trajectory.tum").read_text() == "" and not (tmp_path / "truth.tum").exists()
     assert "no GNSS fix" in (tmp_path / "report.html").read_text()
 
 

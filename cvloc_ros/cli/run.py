@@ -55,8 +55,8 @@ def run(
     """Localize a recorded drive, as the ROS node would, and write trajectory, report and bag.
 
     The images, camera info, odometry and GNSS of SOURCE go through the very objects that the node runs, in the order
-    in which they were recorded. Writes to OUT: summary.json, trajectory.tum, frames.csv, run.mcap (opens in RViz,
-    Foxglove, Lichtblick, Rerun) and report.html with its pictures.
+    in which they were recorded. Writes to OUT: summary.json, trajectory.tum and, if it is known, truth.tum (for evo),
+    frames.csv, run.mcap (opens in RViz, Foxglove, Lichtblick, Rerun) and report.html with its pictures.
     """
     from rich.console import Console
     from rich.markup import escape

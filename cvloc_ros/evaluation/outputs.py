@@ -1,4 +1,4 @@
-"""Writes what a run leaves on disk: summary.json, trajectory.tum, frames.csv, run.mcap, report.html and pictures/."""
+"""What a run leaves on disk: summary.json, trajectory.tum, truth.tum, frames.csv, run.mcap, report.html, pictures/."""
 
 from __future__ import annotations
 
@@ -32,26 +32,30 @@ def write_outputs(result: RunResult, folder: str | Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarize(result)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    write_trajectory(result, folder / "trajectory.tum")
+    write_trajectory(result, folder)
     write_frames(result, folder / "frames.csv")
     write_mcap(result, folder / "run.mcap")
     write_report(result, summary, folder)
     return summary
 
 
-def write_trajectory(result: RunResult, path: Path) -> None:
-    """Write the fused pose at every tracked frame as ``stamp x y z qx qy qz qw`` (seconds, metres, map frame)."""
-    lines = []
-    for frame in result.frames:
-        if frame.tracked and frame.fused is not None:
-            pose = frame.fused
-            qz, qw = np.sin(pose.yaw / 2), np.cos(pose.yaw / 2)
-            seconds, nanoseconds = divmod(frame.stamp, 1_000_000_000)  # a float would lose them
-            lines.append(
-                f"{seconds}.{nanoseconds:09d} {pose.x:.4f} {pose.y:.4f} 0.0000 "
-                f"0.00000000 0.00000000 {qz:.8f} {qw:.8f}\n"
-            )
-    path.write_text("".join(lines))
+def write_trajectory(result: RunResult, folder: Path) -> None:
+    """Write the fused pose at every tracked frame to trajectory.tum, and the truth at every frame to truth.tum.
+
+    A line is ``stamp x y z qx qy qz qw`` (seconds, metres, map frame). Without truth there is no truth.tum.
+    """
+    fused = [(frame.stamp, frame.fused) for frame in result.frames if frame.tracked and frame.fused is not None]
+    (folder / "trajectory.tum").write_text("".join(_tum_line(*stamped) for stamped in fused))
+    truth = [(frame.stamp, frame.truth) for frame in result.frames if frame.truth is not None]
+    (folder / "truth.tum").unlink(missing_ok=True)  # of an earlier run
+    if truth:
+        (folder / "truth.tum").write_text("".join(_tum_line(*stamped) for stamped in truth))
+
+
+def _tum_line(stamp: int, pose: SE2) -> str:
+    qz, qw = np.sin(pose.yaw / 2), np.cos(pose.yaw / 2)
+    seconds, nanoseconds = divmod(stamp, 1_000_000_000)  # a float would lose them
+    return f"{seconds}.{nanoseconds:09d} {pose.x:.4f} {pose.y:.4f} 0.0000 0.00000000 0.00000000 {qz:.8f} {qw:.8f}\n"
 
 
 def write_frames(result: RunResult, path: Path) -> None:
