@@ -65,7 +65,8 @@ def write_item_report(
     sections.append(f"<section><h2>This evaluation</h2>{table(head, own)}<p>{_OWN_CAPTION}</p></section>")
     if len(others) > 1:
         compared = table(published_head, others)
-        sections.append(f"<section><h2>Beside the literature</h2>{compared}<p>{_PUBLISHED_CAPTION}</p></section>")
+        title = '<section class="sourced"><h2>Beside the literature</h2>'
+        sections.append(f"{title}{compared}<p>{_PUBLISHED_CAPTION}</p></section>")
     figures = [("How the errors are distributed", _distribution(frames), "errors")]
     if frames.accepted.any():
         figures.append(("Can covariance and quality be trusted?", _honesty(frames, protocol), "honesty"))

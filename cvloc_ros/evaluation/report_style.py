@@ -35,6 +35,8 @@ th:first-child, td:first-child, th:last-child:nth-child(-n+3), td:last-child:nth
 td:first-child {{ font-weight: 500; }}
 td:last-child:nth-child(-n+3) {{ white-space: normal; overflow-wrap: anywhere; color: var(--quiet); width: 75%; }}
 tbody tr:last-child td {{ border-bottom: 0; }}
+.sourced :is(th, td):nth-last-child(-n+2) {{ text-align: left; white-space: normal; min-width: 20ch;
+  color: var(--quiet); }}
 details {{ margin-top: 16px; }}
 summary {{ cursor: pointer; color: var(--accent); }}
 pre {{ background: var(--back); padding: 14px; border-radius: 8px; overflow: auto; font-size: 12.5px; }}
