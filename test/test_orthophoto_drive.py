@@ -225,7 +225,17 @@ class Correlator:
         reason = "" if accepted else "low_quality"
         covariance = np.diag([0.4, 0.4, np.radians(1.5)]) ** 2
         return Localization(
-            frame.stamp, prior, found, covariance, float(best), accepted, reason, matches, None, {"match": 1.0}
+            frame.stamp,
+            prior,
+            found,
+            covariance,
+            float(best),
+            accepted,
+            reason,
+            matches,
+            None,
+            {"match": 1.0},
+            search_box=(20.0, 20.0, np.radians(9.0)),
         )
 
 
