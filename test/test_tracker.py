@@ -41,6 +41,22 @@ def test_without_gnss_outliers_and_drift_are_held_from_a_given_pose():
     assert rmse(tracked(rows)) <= 0.6
 
 
+def test_fixes_still_count_where_they_no_longer_tell_the_heading():
+    """Odometry that may stray by metres over each metre: fixes of a while ago say nothing of today's heading."""
+    tracker = Tracker(TrackerConfig(odometry_position_noise=1.0, odometry_turn_noise=20.0))
+    rng, sigmas = np.random.default_rng(0), []
+    pose = SE2()
+    for step in range(1200):  # 60 s straight on, then round and round
+        stamp = START + step * SECOND // 10
+        pose = pose @ SE2(0.6, 0.0, 0.0 if step < 600 else 0.05)
+        tracker.add_odometry(stamp, pose)
+        if step % 10 == 0:
+            tracker.add_gnss(stamp, pose.apply(np.zeros(2)) + rng.normal(size=2), np.eye(2) * 9)
+        if step > 100:
+            sigmas.append(np.sqrt(tracker.pose(stamp)[1][0, 0]))
+    assert max(sigmas) < 20
+
+
 def test_late_localizations_are_as_good_as_punctual_ones():
     drive = Drive(3)
     _, punctual = run(drive)

@@ -105,8 +105,9 @@ class Tracker:
         fix = Fix(stamp, T_odom_base.apply(arm), position, self.config.fix_noise(covariance))
         if not self._first_pose.add_fix(fix):
             return
-        if self._track.filter is None or self._from_fixes:
-            self._start_from_fixes(stamp)
+        if (self._track.filter is None or self._from_fixes) and self._start_from_fixes(stamp):
+            return
+        if self._track.filter is None:
             return
         metres, contradiction = self._track.take_fix(stamp, T_odom_base, arm, position, fix.covariance)
         # Images that fit are worth more than fixes, but for absurd distances; without them fixes are.
@@ -275,17 +276,18 @@ class Tracker:
         self._confidence.restart()
         self._from_fixes = False
 
-    def _start_from_fixes(self, stamp: int) -> None:
-        """Begin a track from fixes once the heading is known, too; until then images are asked, in all headings."""
+    def _start_from_fixes(self, stamp: int) -> bool:
+        """Begin a track from fixes if the heading is known, too; until then images are asked, in all headings."""
         T_odom_base, first = self._odometry.at(stamp), not self._from_fixes
         if T_odom_base is None or not self._first_pose.has_fix:
-            return
+            return False
         known = self._first_pose.pose(stamp, T_odom_base)
         if known is not None:
             self._start(stamp, *known)
             self._from_fixes = True
         if not self._search.begun or (first and known is not None):
             self._search.around(*self._about(T_odom_base), T_odom_base, wide=False)
+        return known is not None
 
     def _about(self, T_odom_base: SE2) -> tuple[SE2, np.ndarray]:
         """Return the pose around which to search, and its 3x3 covariance: as good as it is known."""
