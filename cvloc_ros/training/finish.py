@@ -65,7 +65,7 @@ def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Calla
     draw_curve(out / "log.csv", out / "vote_flow.png")
     draw_honesty(accuracy, out / "vote_flow.honesty.png")
     parameters = sum(p.numel() for p in network.parameters())
-    history = (out / "history.md").read_text() if (out / "history.md").exists() else ""
+    history = "\n" + (out / "history.md").read_text() if (out / "history.md").exists() else ""
     (out / "vote_flow.md").write_text(_card_text(config, card, accuracy, fit, parameters) + history)
     return accuracy.tables
 
