@@ -63,18 +63,45 @@ class FlowUpdate(nn.Module):
         return hidden, out[:, :2], MIN_SCALE + F.softplus(out[:, 2])
 
 
-def local_correlation(features: Tensor, descriptors: Tensor, window: int) -> Tensor:
-    """Return the similarity of each cell with a window of samples around it.
+class LocalCorrelation(torch.autograd.Function):
+    """Similarity of each cell with a window of samples around it, ``(features, descriptors, window)``.
 
-    Args:
-        features: (B, C, 2 rows + window - 2, 2 cols + window - 2) samples at half a cell's spacing.
-        descriptors: (B, C, rows, cols).
-        window: samples to each window side.
-
-    Returns:
-        (B, window^2, rows, cols).
-
+    features (B, C, 2 rows + window - 2, 2 cols + window - 2) are samples at half a cell's spacing, descriptors
+    (B, C, rows, cols); what comes out is (B, window^2, rows, cols). Written as one product a window place, both ways:
+    unfolding the windows would copy every sample six times, and folding them again costs more than all else here.
     """
-    b, c, rows, cols = descriptors.shape
-    around = F.unfold(features, window, stride=2).reshape(b, c, window * window, rows, cols)
-    return (around * descriptors[:, :, None]).sum(1)
+
+    @staticmethod
+    def forward(ctx, features: Tensor, descriptors: Tensor, window: int) -> Tensor:
+        """Correlate."""
+        # cells are two samples apart: of one parity, the samples that meet them lie side by side
+        phases = [features[:, :, i::2, j::2].contiguous() for i in (0, 1) for j in (0, 1)]
+        ctx.save_for_backward(descriptors, *phases)
+        ctx.window, ctx.size = window, features.shape
+        places = _places(phases, window, *descriptors.shape[-2:])
+        return torch.stack([(near * descriptors).sum(1) for near in places], dim=1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        """Return the gradients of features and descriptors."""
+        descriptors, *phases = ctx.saved_tensors
+        d_descriptors = torch.zeros_like(descriptors)
+        d_phases = [torch.zeros_like(phase) for phase in phases]
+        rows, cols = descriptors.shape[-2:]
+        places = zip(_places(phases, ctx.window, rows, cols), _places(d_phases, ctx.window, rows, cols), strict=True)
+        for k, (near, d_near) in enumerate(places):
+            d_descriptors.addcmul_(near, grad[:, k : k + 1])
+            d_near.addcmul_(descriptors, grad[:, k : k + 1])
+        d_features = grad.new_empty(ctx.size)
+        for k, d_phase in enumerate(d_phases):
+            d_features[:, :, k // 2 :: 2, k % 2 :: 2] = d_phase
+        return d_features, d_descriptors, None
+
+
+def _places(phases: list[Tensor], window: int, rows: int, cols: int) -> list[Tensor]:
+    """Return for every place of the window the samples (B, C, rows, cols) that the cells meet there, as views."""
+    return [
+        phases[2 * (i % 2) + j % 2][:, :, i // 2 : i // 2 + rows, j // 2 : j // 2 + cols]
+        for i in range(window)
+        for j in range(window)
+    ]

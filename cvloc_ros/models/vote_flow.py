@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
-from cvloc_ros.models.flow import FlowUpdate, local_correlation
+from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation
 from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
@@ -56,6 +57,23 @@ class VoteFlowOutput:
     tilts: list[Tensor]
     poses: list[Tensor]
     solved: Tensor
+
+
+class PatchFeatures(NamedTuple):
+    """What the network knows of a satellite patch: it serves every image that is searched on that patch.
+
+    Attributes:
+        coarse: (B, Dc, S/4, S/4) unit descriptors, zero where there is no imagery.
+        coarse_covered: (B, 1, S/4, S/4) in [0, 1], the share of imagery.
+        fine: (B, Df, S/2, S/2) likewise, and ``fine_covered`` (B, 1, S/2, S/2).
+        fine_covered: see ``fine``.
+
+    """
+
+    coarse: Tensor
+    coarse_covered: Tensor
+    fine: Tensor
+    fine_covered: Tensor
 
 
 class VoteFlow(nn.Module):
@@ -102,7 +120,9 @@ class VoteFlow(nn.Module):
             return np.stack([x, y], axis=-1)
 
         constant("cells", c.bev.centres())
-        constant("fine_lattice", lattice(c.fine_shifts))
+        fine = lattice(c.fine_shifts)
+        # of one parity, samples two apart lie side by side: shifts of half a cell are four votes of whole cells
+        constant("fine_lattice", np.concatenate([fine[i::2, j::2] for i in (0, 1) for j in (0, 1)]))
         n = 2 * (c.bev_size - 1) + c.window
         constant("flow_lattice", lattice(c.window // 2)[:n, :n])
         reach = round(c.box_degrees / c.heading_step_degrees)
@@ -120,23 +140,21 @@ class VoteFlow(nn.Module):
         """Metres from the patch's centre to its edge."""
         return self.config.patch_size * self.config.patch_cell / 2
 
-    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
         """Describe a patch.
 
         Args:
             patch: (B, 3, S, S) RGB in [0, 1].
             coverage: (B, 1, S, S) in [0, 1].
 
-        Returns:
-            (B, Dc + 1, S/4, S/4) and (B, Df + 1, S/2, S/2): unit descriptors times coverage, and the coverage.
-
         """
         half, quarter = self.satellite(patch)
         maps = []
         for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
             covered = F.avg_pool2d(coverage, factor)
-            maps.append(torch.cat([F.normalize(head(features).float(), dim=1) * covered, covered], dim=1))
-        return maps[0], maps[1]
+            # planes of their own from here on: the votes and the flow sample them one by one
+            maps += [F.normalize(head(features).float().contiguous(), dim=1) * covered, covered]
+        return PatchFeatures(*maps)
 
     def forward(
         self,
@@ -165,15 +183,15 @@ class VoteFlow(nn.Module):
             start: (B, 3) start the flow here instead of at the second vote's result (training).
 
         """
-        coarse_map, fine_map = self.encode_satellite(patch, coverage)
+        satellite = self.encode_satellite(patch, coverage)
         coarse, fine, coarse_weight, fine_weight, hidden = self.bev(*self.ground(image), pixels, visible)
 
         precision = hidden.dtype  # what autocast, if it is on, has chosen for this device
-        coarse_logits = self._coarse_vote(coarse, coarse_weight, coarse_map, precision)
+        coarse_logits = self._coarse_vote(coarse, coarse_weight, satellite, precision)
         if box is not None:
             coarse_logits = coarse_logits.masked_fill(~self._inside(box), float("-inf"))
         centre = self._coarse_peak(coarse_logits) if centre is None else centre
-        fine_logits = self._fine_vote(fine, fine_weight, fine_map, centre, precision)
+        fine_logits = self._fine_vote(fine, fine_weight, satellite, centre, precision)
         voted = self._fine_peak(fine_logits, centre)
 
         pose = voted.detach() if start is None else start
@@ -186,13 +204,12 @@ class VoteFlow(nn.Module):
         tilt = torch.zeros_like(camera[:, :2])
         for _ in range(self.config.iterations):
             tilted = (lattice + tilt_shift(lattice, camera, tilt))[:, None]
-            around = warp_to_vehicle(fine_map, tilted, pose[:, None], half_extent=self.half_extent)[:, 0]
-            correlation = local_correlation(around[:, :-1], fine, self.config.window)
-            margin = self.config.window // 2
-            covered = around[:, -1:, margin:-margin:2, margin:-margin:2].detach()
+            around = self._warp(satellite.fine, tilted, pose[:, None])[:, 0]
+            correlation = LocalCorrelation.apply(around, fine, self.config.window)
+            points = self.ground_points(camera, tilt)
+            covered = self._warp(satellite.fine_covered, points[:, None], pose[:, None])[:, 0]
             state, flow, scale = self.update(state, context, correlation, covered)
             weight = (0.1 / scale).square() * seen * covered[:, 0]
-            points = self.ground_points(camera, tilt)
             out.starts.append(pose)
             out.points.append(points)
             out.flows.append(flow)
@@ -235,7 +252,13 @@ class VoteFlow(nn.Module):
         y = s * points[..., 0] + c * points[..., 1] + pose[:, 1, None, None]
         return torch.stack([x, y], dim=-1)
 
-    def _coarse_vote(self, descriptors: Tensor, weight: Tensor, satellite: Tensor, precision: torch.dtype) -> Tensor:
+    def _warp(self, features: Tensor, points: Tensor, poses: Tensor) -> Tensor:
+        """Sample patch features at vehicle-frame points: see `warp_to_vehicle`."""
+        return warp_to_vehicle(features, points, poses, half_extent=self.half_extent)
+
+    def _coarse_vote(
+        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, precision: torch.dtype
+    ) -> Tensor:
         """Correlate over all shifts and headings of the box; the map is cut so that shifts are the box's."""
         c = self.config
         turned = rotate_bev(
@@ -247,17 +270,18 @@ class VoteFlow(nn.Module):
             cell=c.bev_cell,
         )
         reach = len(self.shifts) // 2
-        cells = satellite.shape[-1]
+        cells = satellite.coarse.shape[-1]
         # zero shift puts BEV row 0 on the map row of the same metres
         top = round((self.half_extent - c.bev_x_max) / c.bev_cell) - reach
         left = round((self.half_extent - c.bev.y_max) / c.bev_cell) - reach
         size = c.bev_size + 2 * reach
         pad = (max(0, -left), max(0, left + size - cells), max(0, -top), max(0, top + size - cells))
         top, left = max(0, top), max(0, left)
-        box = F.pad(satellite, pad)[:, None, :, top : top + size, left : left + size]
-        score = weighted_vote(
-            box[:, :, :-1], box[:, :, -1:].detach(), turned[:, :, :-1], turned[:, :, -1:], precision=precision
+        box, covered = (
+            F.pad(plane, pad)[:, None, :, top : top + size, left : left + size]
+            for plane in (satellite.coarse, satellite.coarse_covered)
         )
+        score = weighted_vote(box, covered, turned[:, :, :-1], turned[:, :, -1:], precision=precision)
         return score[:, 0] * self.coarse_sharpness.exp()
 
     def _inside(self, box: Tensor) -> Tensor:
@@ -276,22 +300,18 @@ class VoteFlow(nn.Module):
         return torch.stack([self.shifts[index // cols % rows], self.shifts[index % cols], heading], dim=-1)
 
     def _fine_vote(
-        self, descriptors: Tensor, weight: Tensor, satellite: Tensor, centre: Tensor, precision: torch.dtype
+        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centre: Tensor, precision: torch.dtype
     ) -> Tensor:
         """Correlate at half a cell's steps around a pose; the map is turned instead of the BEV."""
-        poses = centre[:, None].repeat(1, len(self.fine_headings), 1)
+        b, k = len(centre), len(self.fine_headings)
+        poses = centre[:, None].repeat(1, k, 1)
         poses[..., 2] += self.fine_headings
-        around = warp_to_vehicle(satellite, self.fine_lattice, poses, half_extent=self.half_extent)
-        b, k, channels, n, _ = around.shape
-        phases = around.reshape(b, k, channels, n // 2, 2, n // 2, 2).permute(0, 1, 4, 6, 2, 3, 5)
-        phases = phases.reshape(b, k * 4, channels, n // 2, n // 2)
-        score = weighted_vote(
-            phases[:, :, :-1],
-            phases[:, :, -1:].detach(),
-            (descriptors * weight)[:, None],
-            weight[:, None],
-            precision=precision,
+        n = self.fine_lattice.shape[1]
+        around, covered = (
+            self._warp(plane, self.fine_lattice, poses).transpose(1, 2).reshape(b, -1, 4 * k, n, n).transpose(1, 2)
+            for plane in (satellite.fine, satellite.fine_covered)
         )
+        score = weighted_vote(around, covered, (descriptors * weight)[:, None], weight[:, None], precision=precision)
         steps = score.shape[-1]
         score = score.reshape(b, k, 2, 2, steps, steps).permute(0, 1, 4, 2, 5, 3).reshape(b, k, 2 * steps, 2 * steps)
         wanted = len(self.fine_shifts)
