@@ -74,13 +74,21 @@ class BevEncoder(nn.Module):
             (B, 1, rows, cols) each, zero where unseen, and the hidden features (B, hidden, rows, cols).
 
         """
-        b, heights, rows, cols, _ = pixels.shape
         mask = visible[:, None].to(half.dtype)
+        return self.describe(self.sample(half, quarter, pixels, mask), mask)
+
+    def sample(self, half: Tensor, quarter: Tensor, pixels: Tensor, mask: Tensor) -> Tensor:
+        """Return what the camera sees at and above every sample, (B, inputs, 2 rows, 2 cols), channels last."""
+        b, heights, rows, cols, _ = pixels.shape
         ground = F.grid_sample(half.to(pixels.dtype), pixels[:, 0], align_corners=False) * mask[:, :, 0]
         above = F.grid_sample(quarter.to(pixels.dtype), pixels.flatten(1, 2), align_corners=False)
         columns = torch.cat([above.view(b, -1, heights, rows, cols), mask], dim=1) * mask
         x = torch.cat([ground, columns.transpose(1, 2).flatten(1, 2)], dim=1)
-        hidden = self.body(self.reduce(x.contiguous(memory_format=torch.channels_last)))
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def describe(self, samples: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Describe the cells, from `sample` and the mask (B, 1, Z, 2 rows, 2 cols) of what is seen; see `forward`."""
+        hidden = self.body(self.reduce(samples))
         coarse, fine, coarse_weight, fine_weight = self.head(hidden).float().split(self.split, dim=1)
         seen = F.max_pool2d(mask[:, :, 0].float(), 2)
         return (

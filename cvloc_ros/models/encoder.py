@@ -48,9 +48,13 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return features at half and at quarter resolution."""
+        return self.features(standardize(image))
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Likewise, of an image that has been standardized."""
         if image.shape[-1] % 16 or image.shape[-2] % 16:
             raise ValueError(f"expected image sides that divide by 16, got {tuple(image.shape[-2:])}")
-        x2 = self.down2(standardize(image))
+        x2 = self.down2(image)
         x4 = self.down4(x2)
         x8 = self.down8(x4)
         x16 = self.down16(x8)

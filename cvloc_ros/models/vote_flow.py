@@ -23,6 +23,9 @@ from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
+Block = tuple[slice, slice, slice]
+"""Headings, shifts forward and shifts left of the first vote."""
+
 
 @dataclass
 class VoteFlowOutput:
@@ -165,7 +168,7 @@ class VoteFlow(nn.Module):
         patch: Tensor,
         coverage: Tensor,
         *,
-        box: Tensor | None = None,
+        block: Block | None = None,
         centre: Tensor | None = None,
         start: Tensor | None = None,
     ) -> VoteFlowOutput:
@@ -178,18 +181,31 @@ class VoteFlow(nn.Module):
             camera: (B, 3) the camera's position in the vehicle's frame, metres.
             patch: (B, 3, S, S) RGB in [0, 1], the prior's forward direction up.
             coverage: (B, 1, S, S) in [0, 1].
-            box: (B, 3) half-widths of the search: metres forward, metres left, radians; all of it if None.
+            block: which poses of the first vote are searched, see `block`; all of them if None.
             centre: (B, 3) hold the second vote here instead of at the first vote's peak (training).
             start: (B, 3) start the flow here instead of at the second vote's result (training).
 
         """
         satellite = self.encode_satellite(patch, coverage)
-        coarse, fine, coarse_weight, fine_weight, hidden = self.bev(*self.ground(image), pixels, visible)
+        return self.locate(satellite, image, pixels, visible, camera, block=block, centre=centre, start=start)
+
+    def locate(
+        self,
+        satellite: PatchFeatures,
+        image: Tensor,
+        pixels: Tensor,
+        visible: Tensor,
+        camera: Tensor,
+        *,
+        block: Block | None = None,
+        centre: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> VoteFlowOutput:
+        """Match a batch of camera images with patches that `encode_satellite` has described; else as `forward`."""
+        coarse, fine, coarse_weight, fine_weight, hidden = self._describe(image, pixels, visible)
 
         precision = hidden.dtype  # what autocast, if it is on, has chosen for this device
-        coarse_logits = self._coarse_vote(coarse, coarse_weight, satellite, precision)
-        if box is not None:
-            coarse_logits = coarse_logits.masked_fill(~self._inside(box), float("-inf"))
+        coarse_logits = self._coarse_vote(coarse, coarse_weight, satellite, precision, block)
         centre = self._coarse_peak(coarse_logits) if centre is None else centre
         fine_logits = self._fine_vote(fine, fine_weight, satellite, centre, precision)
         voted = self._fine_peak(fine_logits, centre)
@@ -203,11 +219,8 @@ class VoteFlow(nn.Module):
         lattice = self.flow_lattice.expand(len(image), -1, -1, -1)
         tilt = torch.zeros_like(camera[:, :2])
         for _ in range(self.config.iterations):
-            tilted = (lattice + tilt_shift(lattice, camera, tilt))[:, None]
-            around = self._warp(satellite.fine, tilted, pose[:, None])[:, 0]
-            correlation = LocalCorrelation.apply(around, fine, self.config.window)
-            points = self.ground_points(camera, tilt)
-            covered = self._warp(satellite.fine_covered, points[:, None], pose[:, None])[:, 0]
+            tilted, points = lattice + tilt_shift(lattice, camera, tilt), self.ground_points(camera, tilt)
+            correlation, covered = self._look_around(fine, satellite, tilted, points, pose)
             state, flow, scale = self.update(state, context, correlation, covered)
             weight = (0.1 / scale).square() * seen * covered[:, 0]
             out.starts.append(pose)
@@ -256,8 +269,61 @@ class VoteFlow(nn.Module):
         """Sample patch features at vehicle-frame points: see `warp_to_vehicle`."""
         return warp_to_vehicle(features, points, poses, half_extent=self.half_extent)
 
+    def block(self, box: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Block:
+        """Return which headings and shifts of the first vote a search box needs.
+
+        The box is centred at the vote's pose nearest to its own centre, so that it always holds as many poses.
+
+        Args:
+            box: half-widths in the axes of its centre: metres forward, metres left, radians.
+            centre: x, y (m), yaw (rad) in the patch's frame.
+
+        """
+        c = self.config
+        cos, sin = abs(math.cos(centre[2])), abs(math.sin(centre[2]))
+        along = (
+            (len(self.headings), centre[2], box[2], math.radians(c.heading_step_degrees)),
+            (len(self.shifts), centre[0], cos * box[0] + sin * box[1], -c.bev_cell),
+            (len(self.shifts), centre[1], sin * box[0] + cos * box[1], -c.bev_cell),
+        )
+        slices = []
+        for count, at, half, step in along:
+            middle = round(count // 2 + at / step)
+            reach = math.floor(half / abs(step) + 0.5 + 1e-6)
+            slices.append(slice(max(0, middle - reach), min(count, middle + reach + 1)))
+        return slices[0], slices[1], slices[2]
+
+    def _describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
+        """Describe the ground's cells: see `BevEncoder.forward`."""
+        return self.bev(*self.ground(image), pixels, visible)
+
+    def _look_around(
+        self, fine: Tensor, satellite: PatchFeatures, lattice: Tensor, points: Tensor, pose: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Correlate every cell with the satellite around it, as placed by a pose.
+
+        Args:
+            fine: (B, Df, rows, cols) descriptors of the cells.
+            satellite: the patch.
+            lattice: (B, n, n, 2) points of ``flow_lattice`` on the tilted ground, vehicle frame, metres.
+            points: (B, rows, cols, 2) likewise, the cells.
+            pose: (B, 3).
+
+        Returns:
+            (B, window^2, rows, cols) similarities, and (B, 1, rows, cols) the coverage of the cells.
+
+        """
+        around = self._warp(satellite.fine, lattice[:, None], pose[:, None])[:, 0]
+        covered = self._warp(satellite.fine_covered, points[:, None], pose[:, None])[:, 0]
+        return LocalCorrelation.apply(around, fine, self.config.window), covered
+
     def _coarse_vote(
-        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, precision: torch.dtype
+        self,
+        descriptors: Tensor,
+        weight: Tensor,
+        satellite: PatchFeatures,
+        precision: torch.dtype,
+        block: Block | None,
     ) -> Tensor:
         """Correlate over all shifts and headings of the box; the map is cut so that shifts are the box's."""
         c = self.config
@@ -269,28 +335,36 @@ class VoteFlow(nn.Module):
             y_max=c.bev.y_max,
             cell=c.bev_cell,
         )
-        reach = len(self.shifts) // 2
-        cells = satellite.coarse.shape[-1]
-        # zero shift puts BEV row 0 on the map row of the same metres
-        top = round((self.half_extent - c.bev_x_max) / c.bev_cell) - reach
-        left = round((self.half_extent - c.bev.y_max) / c.bev_cell) - reach
-        size = c.bev_size + 2 * reach
-        pad = (max(0, -left), max(0, left + size - cells), max(0, -top), max(0, top + size - cells))
-        top, left = max(0, top), max(0, left)
+        top, left, pad = self._first_cells()
+        size = c.bev_size + len(self.shifts) - 1
         box, covered = (
             F.pad(plane, pad)[:, None, :, top : top + size, left : left + size]
             for plane in (satellite.coarse, satellite.coarse_covered)
         )
         score = weighted_vote(box, covered, turned[:, :, :-1], turned[:, :, -1:], precision=precision)
-        return score[:, 0] * self.coarse_sharpness.exp()
+        logits = score[:, 0] * self.coarse_sharpness.exp()
+        return logits if block is None else self._within(block, logits[(slice(None), *block)])
 
-    def _inside(self, box: Tensor) -> Tensor:
-        """Return which cells of the first vote lie in the box (B, 3): (B, headings, shifts, shifts)."""
-        c = self.config
-        x, y, yaw = box[..., None].unbind(1)
-        inside_yaw = self.headings.abs() <= yaw + math.radians(c.heading_step_degrees) / 2
-        inside_x, inside_y = (self.shifts.abs() <= half + c.bev_cell / 2 for half in (x, y))
-        return inside_yaw[:, :, None, None] & inside_x[:, None, :, None] & inside_y[:, None, None, :]
+    def _first_cells(self) -> tuple[int, int, tuple[int, int, int, int]]:
+        """Return the row and column of the patch's features where the first shift puts the BEV's first cell.
+
+        They count from what `F.pad` makes of the features with the padding that is returned as the third.
+        """
+        c, reach = self.config, len(self.shifts) // 2
+        cells = round(2 * self.half_extent / c.bev_cell)
+        # zero shift puts BEV row 0 on the map row of the same metres
+        top = round((self.half_extent - c.bev_x_max) / c.bev_cell) - reach
+        left = round((self.half_extent - c.bev.y_max) / c.bev_cell) - reach
+        size = c.bev_size + 2 * reach
+        pad = (max(0, -left), max(0, left + size - cells), max(0, -top), max(0, top + size - cells))
+        return max(0, top), max(0, left), pad
+
+    def _within(self, block: Block, logits: Tensor) -> Tensor:
+        """Return the first vote (B, headings, shifts, shifts) of which only a block is known."""
+        size = len(self.shifts)
+        whole = logits.new_full((len(logits), len(self.headings), size, size), float("-inf"))
+        whole[(slice(None), *block)] = logits
+        return whole
 
     def _coarse_peak(self, logits: Tensor) -> Tensor:
         """Return the pose (B, 3) of the highest cell."""
