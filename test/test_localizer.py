@@ -39,18 +39,21 @@ class KnownMatcher:
     def __init__(self, pose, *, sigma=(0.5, 0.3, 0.01), solved=True):
         self.pose, self.sigma, self.solved = np.array(pose), sigma, solved
         self.box = None
+        self.patches = []
 
-    def match(self, image, camera, T_base_camera, patch, coverage, *, box):
+    def match(self, image, camera, T_base_camera, patch, coverage, *, box, centre=(0.0, 0.0, 0.0)):
         self.box = box
+        self.patches.append(patch)
+        pose = (SE2(*centre) @ SE2(*self.pose)).vector()  # that is, the known pose relative to the prior's
         base = GroundGrid(24, 24, 1.6, 40.0).centres().reshape(-1, 2)
         return Match(
-            pose=self.pose,
+            pose=pose,
             solved=self.solved,
             base=base,
-            patch=SE2(*self.pose).apply(base),
+            patch=SE2(*pose).apply(base),
             weights=np.full(len(base), 0.1),
             scales=np.full(len(base), 0.5),
-            probability=gaussian(SHIFTS, SHIFTS, HEADINGS, self.pose, np.maximum(self.sigma, [0.5, 0.5, 0.01])),
+            probability=gaussian(SHIFTS, SHIFTS, HEADINGS, pose, np.maximum(self.sigma, [0.5, 0.5, 0.01])),
             x=SHIFTS,
             y=SHIFTS,
             yaw=HEADINGS,

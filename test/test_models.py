@@ -246,12 +246,13 @@ class TestNetwork:
 
     @torch.inference_mode()
     def test_the_search_box_is_kept(self, network):
-        out = network(**batch(), box=torch.tensor([[4.0, 4.0, np.radians(4)], [20.0, 6.0, np.radians(10)]]))
-        p = out.coarse_logits.flatten(1).softmax(1).view_as(out.coarse_logits)
-        x_used = p[0].sum((0, 2)) > 0
-        assert network.shifts[x_used].abs().max() <= 4.8 + 1e-3
-        y_used = p[1].sum((0, 1)) > 0
-        assert 5 < network.shifts[y_used].abs().max() <= 6.8 + 1e-3
+        out = network(**batch(), block=network.block((4.0, 6.0, np.radians(4)), (8.0, -3.0, np.radians(-2))))
+        p = out.coarse_logits[0].flatten().softmax(0).view_as(out.coarse_logits[0])
+        x, y = (network.shifts[p.sum(axes) > 0] for axes in ((0, 2), (0, 1)))
+        yaw = network.headings[p.sum((1, 2)) > 0]
+        assert 3 < x.max() - 8.0 <= 4.8 + 1e-3 and 3 < 8.0 - x.min() <= 4.8 + 1e-3
+        assert 5 < y.max() + 3.0 <= 7.6 + 1e-3 and 5 < -3.0 - y.min() <= 7.6 + 1e-3
+        np.testing.assert_allclose(np.degrees([yaw.min(), yaw.max()]), [-6, 2], atol=1e-3)
 
     @torch.inference_mode()
     def test_an_unseen_ground_leaves_the_pose_where_the_vote_put_it(self, network):

@@ -70,7 +70,8 @@ def posterior_panel(posterior: Posterior | None, *, size: tuple[int, int]) -> np
         panel[top:, :side] = colors
         reach = float(np.abs(posterior.x).max() + np.abs(np.diff(posterior.x[:2])).sum() / 2)
         metres = 10 if reach > 8 else 2
-        centre = np.array([side / 2, top + side / 2]) - 0.5
+        prior = np.array([-posterior.T_patch_prior.y, -posterior.T_patch_prior.x]) / (2 * reach) * side
+        centre = np.array([side / 2, top + side / 2]) - 0.5 + prior
         for stroke in ([[-5, 0], [5, 0]], [[0, -5], [0, 5]]):
             drawing.outlined(panel, centre + np.array(stroke), drawing.PRIOR)
         drawing.scale_bar(panel, metres=metres, pixels=metres / (2 * reach) * side)

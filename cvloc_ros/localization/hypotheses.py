@@ -61,9 +61,10 @@ def _share_near(localization: Localization, step: SE2, covariance: np.ndarray) -
     if posterior is None:
         gap = (localization.prior.T_map_base @ step).inverse() @ localization.T_map_base
         return float(np.hypot(gap.x, gap.y) <= metres and abs(gap.yaw) <= radians)
-    x = np.abs(posterior.x - step.x) <= metres
-    y = np.abs(posterior.y - step.y) <= metres
-    yaw = np.abs(posterior.yaw - step.yaw) <= radians
+    place = posterior.T_patch_prior @ step
+    x = np.abs(posterior.x - place.x) <= metres
+    y = np.abs(posterior.y - place.y) <= metres
+    yaw = np.abs(posterior.yaw - place.yaw) <= radians
     return float(posterior.probability[np.ix_(yaw, x, y)].sum())
 
 

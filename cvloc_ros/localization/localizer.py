@@ -11,7 +11,7 @@ from cvloc_ros.imagery import Patch, SatelliteMap
 from cvloc_ros.localization.covariance import Calibration
 from cvloc_ros.localization.evidence import weigh_evidence
 from cvloc_ros.localization.gate import Gate
-from cvloc_ros.localization.search_box import search_box
+from cvloc_ros.localization.search_box import holds, search_box
 from cvloc_ros.localization.types import Frame, Localization, Matches, Posterior, Prior
 from cvloc_ros.models.matcher import Matcher
 from cvloc_ros.models.weights import load_matcher
@@ -27,15 +27,24 @@ class Localizer:
         satellite_map: SatelliteMap | None,
         *,
         gate: Gate | None = None,
+        keep_patch: bool = True,
     ):
         """Match by ``matcher``, whose evidence ``calibration`` was fitted to.
 
-        The map may be None for a localizer that is only given patches; the gate is the default one if it is None.
+        Args:
+            matcher: finds images on patches.
+            calibration: of its evidence.
+            satellite_map: None for a localizer that is only given patches.
+            gate: the default one if it is None.
+            keep_patch: search frame after frame on the same patch, for as long as the boxes lie within its reach.
+
         """
         self.matcher = matcher
         self.calibration = calibration
         self.satellite_map = satellite_map
         self.gate = gate or Gate()
+        self.keep_patch = keep_patch
+        self._patch: Patch | None = None
 
     def localize(self, frame: Frame, prior: Prior) -> Localization:
         """Find the frame on the map, starting from the prior.
@@ -48,26 +57,46 @@ class Localizer:
         if self.satellite_map is None:
             raise ValueError("this localizer has no satellite map: give it one, or call match with a patch")
         began = time.perf_counter()
-        patch = self.satellite_map.patch(prior.T_map_base, self.matcher.patch_grid)
+        patch = self._patch_around(prior)
         return self.match(frame, prior, patch, milliseconds={"patch": 1e3 * (time.perf_counter() - began)})
+
+    def _patch_around(self, prior: Prior) -> Patch:
+        """Return the patch of the frames before if the search box lies within its reach, else a new one."""
+        assert self.satellite_map is not None
+        kept, box = self._patch, search_box(prior, self.matcher.search_box)
+        if kept is not None and holds(self.matcher.search_box, kept.T_map_patch.inverse() @ prior.T_map_base, box):
+            return kept
+        patch = self.satellite_map.patch(prior.T_map_base, self.matcher.patch_grid)
+        # what is missing may be there by the next frame: imagery is fetched in the background
+        self._patch = patch if self.keep_patch and patch.coverage.all() else None
+        return patch
 
     def match(
         self, frame: Frame, prior: Prior, patch: Patch, *, milliseconds: dict[str, float] | None = None
     ) -> Localization:
-        """Find the frame on a patch that was cut at the prior (in its frame, on the matcher's grid).
+        """Find the frame on a patch (on the matcher's grid) that was cut at the prior, or not far from it.
 
         Args:
             frame: the image and its camera.
-            prior: its pose is the patch's; its covariance sizes the search box.
-            patch: the satellite image around it.
+            prior: its covariance sizes the search box around it.
+            patch: the satellite image there.
             milliseconds: stages timed so far, passed on with those of this call.
 
         """
         # 1. Search three sigma of the prior, between a floor and what the matcher can.
         box = search_box(prior, self.matcher.search_box)
+        T_patch_prior = patch.T_map_patch.inverse() @ prior.T_map_base
 
         # 2. Match: where do the ground's features lie on the patch?
-        match = self.matcher.match(frame.image, frame.camera, frame.T_base_camera, patch.image, patch.coverage, box=box)
+        match = self.matcher.match(
+            frame.image,
+            frame.camera,
+            frame.T_base_camera,
+            patch.image,
+            patch.coverage,
+            box=box,
+            centre=(T_patch_prior.x, T_patch_prior.y, T_patch_prior.yaw),
+        )
 
         # 3. How sure is that? In the vehicle's axes, then turned into the map.
         began = time.perf_counter()
@@ -95,8 +124,8 @@ class Localizer:
             quality=quality,
             accepted=not reason,
             reason=reason,
-            matches=Matches(match.base, match.patch, match.weights),
-            posterior=Posterior(match.probability, match.x, match.y, match.yaw),
+            matches=Matches(match.base, T_patch_prior.inverse().apply(match.patch), match.weights),
+            posterior=Posterior(match.probability, match.x, match.y, match.yaw, T_patch_prior),
             milliseconds={**spent, "total": sum(spent.values())},
             covered=patch.covered,
             search_box=box,
@@ -110,6 +139,7 @@ def load_localizer(
     weights: str | None = None,
     device: str = "auto",
     gate: Gate | None = None,
+    fast: bool = True,
 ) -> Localizer:
     """Build a localizer from a method's name.
 
@@ -119,11 +149,14 @@ def load_localizer(
         weights: a safetensors file with its card beside it; None for the weights that are shipped.
         device: "auto", "cpu" or "cuda[:i]".
         gate: limits other than the default.
+        fast: as for driving, which gives the same poses to some millimetres; or the network as it was trained, with a
+            patch of its own for every frame.
 
     Raises:
         WeightsError: an unknown method, no such device, or weights that do not load.
         ValueError: the weights' card has no calibration that fits.
 
     """
-    matcher, card = load_matcher(method, weights=weights, device=device)
-    return Localizer(matcher, Calibration.from_card(card), satellite_map, gate=gate)
+    matcher, card = load_matcher(method, weights=weights, device=device, fast=fast)
+    return Localizer(matcher, Calibration.from_card(card), satellite_map, gate=gate, keep_patch=fast)
+

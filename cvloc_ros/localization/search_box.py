@@ -1,9 +1,10 @@
-"""How far around a prior the matcher searches: by the prior's covariance."""
+"""How far around a prior the matcher searches: by the prior's covariance; and which patches reach that far."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.types import Prior
 
 BOX_FLOOR = (4.0, np.radians(4.0))  # m, rad: a confident prior may still be wrong by this much
@@ -17,3 +18,20 @@ def search_box(prior: Prior, largest: tuple[float, float]) -> tuple[float, float
     sigma_yaw = np.sqrt(prior.covariance[2, 2])
     x, y = (float(np.clip(BOX_SIGMAS * s, BOX_FLOOR[0], largest[0])) for s in (sigma_x, sigma_y))
     return x, y, float(np.clip(BOX_SIGMAS * sigma_yaw, BOX_FLOOR[1], largest[1]))
+
+
+def holds(
+    largest: tuple[float, float], T_patch_prior: SE2, box: tuple[float, float, float], *, slack: float = 1e-6
+) -> bool:
+    """Return whether a search box around a prior lies within what can be searched on a patch.
+
+    Args:
+        largest: half-widths of what can: metres forward and left, radians.
+        T_patch_prior: the prior in the patch's frame.
+        box: half-widths of the search in the prior's axes, m, m, rad.
+        slack: m and rad.
+
+    """
+    R = np.abs(T_patch_prior.rotation())
+    reach = np.abs(T_patch_prior.vector()) + [*(R @ box[:2]), box[2]]
+    return bool((reach <= np.array([largest[0], largest[0], largest[1]]) + slack).all())

@@ -58,7 +58,7 @@ class Matches:
 
     Attributes:
         base: (N, 2) metres in the vehicle's frame, x forward and y left.
-        patch: (N, 2) metres in the patch's frame (the prior's vehicle frame).
+        patch: (N, 2) the same points where they were found, metres in the prior's vehicle frame.
         weights: (N,) in [0, 1]; relative trust.
 
     """
@@ -70,13 +70,14 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Probability of every pose of the search box, in the patch's frame (the prior's vehicle frame).
+    """Probability of every pose of the search box, on a lattice in the frame of the satellite patch.
 
     Attributes:
-        probability: (headings, xs, ys), sums to 1.
-        x: (xs,) metres forward of the prior.
-        y: (ys,) metres left of the prior.
-        yaw: (headings,) radians from the prior's heading.
+        probability: (headings, xs, ys), sums to 1; 0 outside the search box.
+        x: (xs,) metres forward of the patch's pose.
+        y: (ys,) metres left of it.
+        yaw: (headings,) radians from its heading.
+        T_patch_prior: the prior in the patch's frame; the identity if the patch was cut at the prior.
 
     """
 
@@ -84,6 +85,7 @@ class Posterior:
     x: np.ndarray
     y: np.ndarray
     yaw: np.ndarray
+    T_patch_prior: SE2 = SE2()
 
     def entropy(self) -> float:
         """Return the entropy in nats: 0 when one pose is certain."""

@@ -13,7 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from cvloc_ros.models.bev import BevEncoder
+from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.vote_flow import Block, PatchFeatures, VoteFlow
+
+
+def fast_precision(device: torch.device) -> torch.dtype:
+    """Return in which precision a device runs convolutions fastest; half precision costs accuracy millimetres."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
 class FastVoteFlow(VoteFlow):
@@ -31,6 +41,8 @@ class FastVoteFlow(VoteFlow):
         self.precision = precision
         for part in (self.ground, self.satellite, self.satellite_coarse, self.satellite_fine, self.bev, self.update):
             part.to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ground, self.satellite = _FastEncoder(self.ground), _FastEncoder(self.satellite)  # type: ignore[assignment]
+        self.bev = _FastBevEncoder(self.bev)  # type: ignore[assignment]
         self._register_turned()
         self.to(next(network.parameters()).device)
 
@@ -47,24 +59,12 @@ class FastVoteFlow(VoteFlow):
 
     def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
         """Describe a patch: see `VoteFlow.encode_satellite`."""
-        half, quarter = self.satellite.features(standardize(patch).to(self.precision))
+        half, quarter = self.satellite(patch)
         maps = []
         for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
             covered = F.avg_pool2d(coverage, factor)
             maps += [F.normalize(head(features).float(), dim=1) * covered, covered]
         return PatchFeatures(*maps)
-
-    def _describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
-        """Describe the ground's cells: see `BevEncoder.forward`."""
-        half, quarter = self.ground.features(standardize(image).to(self.precision))
-        heights, rows, cols = visible.shape[1:]
-        mask = visible[0].float()
-        points = [_points_of(features, where) for features, where in ((half, pixels[0, 0]), (quarter, pixels[0]))]
-        ground = sample(half.float(), *points[0]) * mask[0, ..., None]
-        above = sample(quarter.float(), *points[1]) * mask[..., None]
-        columns = torch.cat([above, mask[..., None]], dim=-1).permute(1, 2, 0, 3).reshape(rows, cols, -1)
-        samples = torch.cat([ground, columns], dim=-1).permute(2, 0, 1)[None].to(self.precision)
-        return self.bev.describe(samples, mask[None, None])
 
     def _coarse_vote(
         self,
@@ -129,6 +129,33 @@ class FastVoteFlow(VoteFlow):
         y = sin * points[..., 0] + cos * points[..., 1] + poses[:, 1, None, None]
         scale = cells / (2 * self.half_extent)
         return bilinear((self.half_extent - x) * scale - 0.5, (self.half_extent - y) * scale - 0.5, (cells, cells))
+
+
+class _FastEncoder(nn.Module):
+    """`Encoder` of one image."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.features(standardize(image).to(self.encoder.up8.weight.dtype))
+
+
+class _FastBevEncoder(nn.Module):
+    """`BevEncoder` of one image."""
+
+    def __init__(self, bev: BevEncoder):
+        super().__init__()
+        self.bev = bev
+
+    def forward(self, half: Tensor, quarter: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
+        mask = visible[0, ..., None].float()
+        ground = sample(half.float(), *_points_of(half, pixels[0, 0])) * mask[0]
+        above = sample(quarter.float(), *_points_of(quarter, pixels[0])) * mask
+        columns = torch.cat([above, mask], dim=-1).permute(1, 2, 0, 3).flatten(2)
+        samples = torch.cat([ground, columns], dim=-1).permute(2, 0, 1)[None]
+        return self.bev.describe(samples.to(self.bev.head.weight.dtype), visible[:, None].float())
 
 
 def standardize(image: Tensor) -> Tensor:

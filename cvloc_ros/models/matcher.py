@@ -12,7 +12,7 @@ from cvloc_ros.geometry import Camera, GroundGrid
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """What a method says about one frame. The *patch frame* is the vehicle frame of the prior.
+    """What a method says about one frame. The *patch frame* is the vehicle frame of the pose that the patch was cut at.
 
     Attributes:
         pose: (3,) x, y (m), yaw (rad) of the vehicle in the patch frame.
@@ -58,6 +58,15 @@ class Matcher(Protocol):
     search_box: tuple[float, float]
     """Half-widths of the largest search box: metres forward and left, radians."""
 
+    def warm_up(self) -> None:
+        """Match something, so that the first frame takes no longer than the others.
+
+        Raises:
+            RuntimeError: the device cannot do it (torch's own: out of memory, a driver too old, ...).
+
+        """
+        ...
+
     def match(
         self,
         image: np.ndarray,
@@ -67,16 +76,20 @@ class Matcher(Protocol):
         coverage: np.ndarray,
         *,
         box: tuple[float, float, float],
+        centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> Match:
         """Match one image.
+
+        What is worked out about a patch is kept for as long as the same object is given.
 
         Args:
             image: RGB uint8 (H, W, 3), as the camera took it.
             camera: its intrinsics.
             T_base_camera: 4x4.
-            patch: RGB uint8 on ``patch_grid``.
+            patch: RGB uint8 on ``patch_grid``; left as it is from now on.
             coverage: bool on ``patch_grid``.
-            box: half-widths of the search in the patch frame: metres forward, metres left, radians.
+            box: half-widths of the search in the axes of its centre: metres forward, metres left, radians.
+            centre: of the box in the patch frame: x, y (m), yaw (rad).
 
         """
         ...

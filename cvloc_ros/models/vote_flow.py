@@ -202,7 +202,7 @@ class VoteFlow(nn.Module):
         start: Tensor | None = None,
     ) -> VoteFlowOutput:
         """Match a batch of camera images with patches that `encode_satellite` has described; else as `forward`."""
-        coarse, fine, coarse_weight, fine_weight, hidden = self._describe(image, pixels, visible)
+        coarse, fine, coarse_weight, fine_weight, hidden = self.bev(*self.ground(image), pixels, visible)
 
         precision = hidden.dtype  # what autocast, if it is on, has chosen for this device
         coarse_logits = self._coarse_vote(coarse, coarse_weight, satellite, precision, block)
@@ -292,10 +292,6 @@ class VoteFlow(nn.Module):
             reach = math.floor(half / abs(step) + 0.5 + 1e-6)
             slices.append(slice(max(0, middle - reach), min(count, middle + reach + 1)))
         return slices[0], slices[1], slices[2]
-
-    def _describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
-        """Describe the ground's cells: see `BevEncoder.forward`."""
-        return self.bev(*self.ground(image), pixels, visible)
 
     def _look_around(
         self, fine: Tensor, satellite: PatchFeatures, lattice: Tensor, points: Tensor, pose: Tensor

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvloc_ros.geometry import Camera, GroundGrid
+from cvloc_ros.geometry import Camera, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
 from cvloc_ros.models.matcher import Match
 from cvloc_ros.models.preprocess import fit_image
-from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow import PatchFeatures, VoteFlow
 
 
 class VoteFlowMatcher:
@@ -20,12 +21,15 @@ class VoteFlowMatcher:
 
     name = "vote_flow"
 
-    def __init__(self, network: VoteFlow, *, device: str = "cpu"):
+    def __init__(self, network: VoteFlow, *, device: str = "cpu", fast: bool = False):
+        """Run a network on a device, as it is (eager) or as a `FastVoteFlow`."""
         self.device = torch.device(device)
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = FastVoteFlow(network, precision=fast_precision(self.device)) if fast else network
         c = network.config
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
+        self._satellite: tuple[np.ndarray, np.ndarray, PatchFeatures] | None = None
         self._ground: tuple[Camera, np.ndarray, Tensor, Tensor] | None = None
 
     @torch.inference_mode()
@@ -38,6 +42,7 @@ class VoteFlowMatcher:
         coverage: np.ndarray,
         *,
         box: tuple[float, float, float],
+        centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> Match:
         """Match one image; see `Matcher.match`."""
         c = self.network.config
@@ -49,11 +54,11 @@ class VoteFlowMatcher:
             "pixels": pixels,
             "visible": visible,
             "camera": torch.tensor(T_base_camera[None, :3, 3], dtype=torch.float32, device=self.device),
-            "patch": self._tensor(patch),
-            "coverage": torch.from_numpy(coverage.astype(np.float32))[None, None].to(self.device),
         }
         prepared = time.perf_counter()
-        out = self.network(**inputs, box=torch.tensor([box], dtype=torch.float32, device=self.device))
+        satellite = self._patch_features(patch, coverage)
+        encoded = time.perf_counter()
+        out = self.network.locate(satellite, **inputs, block=self.network.block(box, centre))
         arrays = {
             "pose": out.poses[-1],
             "start": out.starts[-1],
@@ -91,12 +96,34 @@ class VoteFlowMatcher:
             local_shift=self.network.fine_shifts.cpu().numpy().astype(float),
             local_yaw=self.network.fine_headings.cpu().numpy().astype(float),
             similarity=similarity,
-            milliseconds={"prepare": 1e3 * (prepared - began), "match": 1e3 * (matched - prepared)},
+            milliseconds={
+                "prepare": 1e3 * (prepared - began),
+                "encode": 1e3 * (encoded - prepared),
+                "match": 1e3 * (matched - encoded),
+            },
         )
+
+    def warm_up(self) -> None:
+        """Match nothing with nothing: see `Matcher.warm_up`."""
+        c = self.network.config
+        camera = PinholeCamera.from_focal(c.image_width, c.image_height, 250.0)
+        image = np.zeros((c.image_height, c.image_width, 3), np.uint8)
+        patch = np.zeros((c.patch_size, c.patch_size, 3), np.uint8)
+        coverage = np.ones(patch.shape[:2], bool)
+        for box in ((4.0, 4.0, 0.07), (c.box_metres, c.box_metres, self.search_box[1])) * 2:
+            self.match(image, camera, camera_extrinsics(height=1.6), patch, coverage, box=box)
+        self._satellite = self._ground = None
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
         return tensor.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
+
+    def _patch_features(self, patch: np.ndarray, coverage: np.ndarray) -> PatchFeatures:
+        """Describe a patch once for as long as it stays the same object."""
+        if self._satellite is None or self._satellite[0] is not patch or self._satellite[1] is not coverage:
+            covered = torch.from_numpy(coverage.astype(np.float32))[None, None].to(self.device)
+            self._satellite = patch, coverage, self.network.encode_satellite(self._tensor(patch), covered)
+        return self._satellite[2]
 
     def _ground_pixels(self, camera: Camera, T_base_camera: np.ndarray, fitted: Camera) -> tuple[Tensor, Tensor]:
         """Project the BEV once for as long as the camera stays the same object, mounted the same."""

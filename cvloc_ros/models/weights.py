@@ -24,6 +24,10 @@ class WeightsError(ValueError):
     """Weights that cannot be loaded; the message says which file, what was expected, and what to do."""
 
 
+class DeviceError(WeightsError):
+    """A device that is not there, or cannot run the network."""
+
+
 def save_weights(network: VoteFlow, path: Path, card: dict) -> None:
     """Write a network in half precision to ``path`` (.safetensors) and its card to the .json beside it."""
     state = {
@@ -91,30 +95,34 @@ def choose_device(device: str) -> str:
     """Resolve "auto" to the GPU where there is one.
 
     Raises:
-        WeightsError: CUDA was asked for by name and is not there.
+        DeviceError: CUDA was asked for by name and is not there.
 
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise WeightsError(f"device {device} was asked for, but torch {torch.__version__} sees no GPU: use cpu or auto")
+        raise DeviceError(f"device {device} was asked for, but torch {torch.__version__} sees no GPU: use cpu or auto")
     return device
 
 
-def load_matcher(method: str, *, weights: str | None = None, device: str = "auto") -> tuple[Matcher, dict]:
+def load_matcher(
+    method: str, *, weights: str | None = None, device: str = "auto", fast: bool = True
+) -> tuple[Matcher, dict]:
     """Return a method's matcher and the card of its weights.
 
     Args:
         method: one of `METHODS`.
         weights: a .safetensors file; None for the shipped one.
         device: "auto", "cpu" or "cuda[:i]".
+        fast: run the method's fast form, as it is used for driving, not the network as it was trained.
 
     Raises:
         WeightsError: an unknown method or weights that do not load.
+        DeviceError: no such device.
 
     """
     if method not in METHODS:
         raise WeightsError(f"expected a method of {', '.join(METHODS)}, got {method!r}")
     path = Path(weights) if weights else SHIPPED / f"{method}.safetensors"
     network = load_network(path)
-    return VoteFlowMatcher(network, device=choose_device(device)), read_card(path)
+    return VoteFlowMatcher(network, device=choose_device(device), fast=fast), read_card(path)

@@ -110,6 +110,9 @@ class NodeConfig:
     method: str = setting("vote_flow", "name of the matcher")
     weights: str = setting("", "safetensors file of the matcher; empty takes the one that comes with the package")
     device: str = setting("auto", "where the network runs: auto, cpu, cuda, cuda:1, ...")
+    threads: int = setting(
+        2, "CPU threads that one image may take; others of the machine are left to its other nodes", limits=(1, 64)
+    )
     autostart: bool = setting(True, "configure and activate at start, without a lifecycle manager")
     odometry_wait: float = setting(
         0.15, "how long an image waits for odometry of its own stamp", unit="s", limits=(0.0, 5.0), live=True

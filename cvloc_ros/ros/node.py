@@ -36,7 +36,7 @@ from cvloc_ros.ros.input_health import Publishers
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.parameters import ParameterError
 from cvloc_ros.ros.pipeline import Pipeline
-from cvloc_ros.ros.resources import gpu_memory, resident_memory
+from cvloc_ros.ros.resources import gpu_memory, limit_threads, resident_memory
 from cvloc_ros.ros.tf import Transforms
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -87,14 +87,16 @@ class CvlocNode(LifecycleNode):
                 raise ImageryError("expected a satellite image, got none: set the parameter 'imagery' (doc/imagery.md)")
             datum = LocalFrame(*config.datum) if config.datum else raster_datum(config.imagery)
             satellite_map = SatelliteMap.open(config.imagery, datum)
-            from cvloc_ros.localization.localizer import load_localizer  # brings torch: not before it is needed
+            from cvloc_ros.localization.ready import load_ready_localizer  # brings torch: not before it is needed
 
-            localizer = load_localizer(
+            limit_threads(config.threads)
+            localizer = load_ready_localizer(
                 satellite_map,
                 method=config.method,
                 weights=config.weights or None,
                 device=config.device,
                 gate=Gate(config.gate),
+                report=self.get_logger().warning,
             )
         except (ImportError, OSError, ValueError, RuntimeError) as error:  # ImageryError is a RuntimeError
             self._failure = str(error)

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
+
 _MEGABYTE = 1e6
 
 
@@ -24,3 +26,11 @@ def gpu_memory() -> float | None:
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return None
     return torch.cuda.memory_reserved() / _MEGABYTE
+
+
+def limit_threads(count: int) -> None:
+    """Let PyTorch and OpenCV use no more than so many CPU threads for one image."""
+    import torch  # as above: only a node that loads a network
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)

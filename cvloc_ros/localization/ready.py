@@ -1,0 +1,62 @@
+"""A localizer that has run once: on the GPU if that works, else on the CPU, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cvloc_ros.imagery import SatelliteMap
+from cvloc_ros.localization.localizer import Localizer, load_localizer
+from cvloc_ros.models.weights import DeviceError
+
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def load_ready_localizer(
+    satellite_map: SatelliteMap | None, *, device: str, report: Callable[[str], None], **options: Any
+) -> Localizer:
+    """Do what `load_localizer` does and let the network run once; on the CPU if the device cannot.
+
+    The network's memory is claimed then, and its shapes stay the same: what runs once goes on running.
+
+    Args:
+        satellite_map: see `load_localizer`.
+        device: likewise; if it is not there or fails, the CPU takes its place.
+        report: is called with one line that says so, and why.
+        options: see `load_localizer`.
+
+    Raises:
+        WeightsError: an unknown method, or weights that do not load.
+        ValueError: the weights' card has no calibration that fits.
+
+    """
+    problem = _idle_gpu() if device == "auto" else ""
+    try:
+        localizer = _load(satellite_map, device, options)
+    except (DeviceError, RuntimeError) as error:  # torch's own are RuntimeErrors: out of memory, a wrong driver, ...
+        if device == "cpu":
+            raise
+        problem = str(error).partition("\n")[0]
+        localizer = _load(satellite_map, "cpu", options)
+    if problem:
+        report(f"the network runs on the CPU: {problem}")
+    return localizer
+
+
+def _load(satellite_map: SatelliteMap | None, device: str, options: dict[str, Any]) -> Localizer:
+    localizer = load_localizer(satellite_map, device=device, **options)
+    localizer.matcher.warm_up()
+    return localizer
+
+
+def _idle_gpu() -> str:
+    """Return why a GPU whose driver is loaded cannot be used by this torch; empty if it can, or there is none."""
+    if torch.cuda.is_available() or not _DRIVER.exists():
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA: install the build for it to use the GPU"
+    driver = _DRIVER.read_text().partition("\n")[0].strip()
+    return f"torch {torch.__version__} for CUDA {torch.version.cuda} cannot use the GPU with its driver ({driver})"
