@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -20,70 +19,87 @@ from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.datasets.town import Town, render_pair, write_orthophoto
 from cvloc_ros.datasets.town.drive import Drive, simulate_drive
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
-from cvloc_ros.evaluation.pairs import draw_prior
+from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.localization.localizer import Localizer
+from cvloc_ros.localization.sweep import whole_box
 from cvloc_ros.localization.types import Frame, Prior
 
-_WARM_UP = 3  # frames that are not counted
-VARIANTS = {"eager": None, "bf16": torch.bfloat16}
+_WARM_UP = 5  # frames that are not counted
+_RATE = 10.0  # images a second of the drive
+_DOUBT_EVERY = 4  # images: so often the tracker asks for the whole box
+_SIGMA = np.array([0.5, 0.5, np.radians(1.0)])  # of the tracker's prior
+_SPARED = 0.05  # milliseconds
 _SUBMODULES = {"satellite": "encode satellite", "ground": "encode ground", "bev": "project to BEV", "update": "flow"}
 
 
-def bench_localizer(localizer: Localizer, *, frames: int, progress: Callable[[], None] = lambda: None) -> list[dict]:
+def bench_localizers(
+    localizers: dict[str, Localizer], *, frames: int, progress: Callable[[], None] = lambda: None
+) -> list[dict]:
     """Time every stage from the encoded image to the pose.
 
-    The frames are those of a drive's camera, the patches are cut from an orthophoto. The variants take turns frame by
-    frame, so that a busy moment of the machine hits all of them.
+    The frames are those of a drive's camera, one after the other, with priors as a tracker gives them: most search a
+    few metres, every fourth the whole box. The patches are cut from an orthophoto. The variants take turns frame by
+    frame, so that a busy moment of the machine hits all of them. A stage that a frame is spared counts as no time.
 
     Args:
-        localizer: its matcher and calibration are used, on a map made for the purpose.
+        localizers: variants by name, "eager" among them; their matchers and calibrations are used, on a map made for
+            the purpose.
         frames: to time.
         progress: called after each.
 
     Returns:
         Rows with ``method, variant, device, precision, stage, median_ms, p95_ms, hz, peak_mb, ratio``; the ratio is
-        that of the eager variant's median to this one's.
+        that of the eager variant's median to this one's, None for a stage that is mostly spared.
 
     """
     rng = np.random.default_rng(0)
     town = Town.generate(TEST_TOWNS)
     with TemporaryDirectory() as folder:
-        imagery = write_orthophoto(town, Path(folder) / "map.tif")
-        localizer = Localizer(localizer.matcher, localizer.calibration, SatelliteMap.open(imagery, town.datum))
-        drive = simulate_drive(town, TEST_TOWNS, duration=8.0, image_rate=1.0)
-        images = list(drive.images(workers=1))
-        spent: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in VARIANTS}
-        for index in range(-_WARM_UP, frames):
-            event = images[index % len(images)]
-            drawn = draw_prior(rng, localizer)
-            prior = Prior(drive.trajectory.at(event.stamp).T_map_base @ drawn.T_map_base, drawn.covariance)
-            for name, dtype in VARIANTS.items():
-                for stage, milliseconds in _one_frame(localizer, drive, event, prior, dtype).items():
-                    if index >= 0:
-                        spent[name][stage].append(milliseconds)
-            if index >= 0:
+        satellite_map = SatelliteMap.open(write_orthophoto(town, Path(folder) / "map.tif"), town.datum)
+        localizers = {
+            name: Localizer(each.matcher, each.calibration, satellite_map, keep_patch=each.keep_patch)
+            for name, each in localizers.items()
+        }
+        duration = (_WARM_UP + frames) / _RATE
+        drive = simulate_drive(town, TEST_TOWNS, duration=duration, image_rate=_RATE)
+        spent: dict[str, list[dict[str, float]]] = {name: [] for name in localizers}
+        for index, event in enumerate(drive.images(workers=1)):
+            T_map_base = drive.trajectory.at(event.stamp).T_map_base @ SE2(*_SIGMA * rng.normal(size=3))
+            prior = Prior(T_map_base, np.diag(_SIGMA**2))
+            if index % _DOUBT_EVERY == 0:
+                prior = whole_box(T_map_base, index // _DOUBT_EVERY)
+            for name, localizer in localizers.items():
+                stages = _one_frame(localizer, drive, event, prior)
+                if index >= _WARM_UP:
+                    spent[name].append(stages)
+            if index >= _WARM_UP:
                 progress()
+    return [row for name, localizer in localizers.items() for row in _rows(name, localizer, spent)]
+
+
+def _rows(variant: str, localizer: Localizer, spent: dict[str, list[dict[str, float]]]) -> list[dict]:
+    """Return the rows of one variant from the milliseconds by stage of every frame of every variant."""
     device = localizer.matcher.device.type  # type: ignore[attr-defined]
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _peak_memory()
     rows = []
-    for name, stages in spent.items():
-        for stage, times in stages.items():
-            median = float(np.median(times))
-            rows.append(
-                {
-                    "method": localizer.matcher.name,
-                    "variant": name,
-                    "device": device,
-                    "precision": "fp32" if VARIANTS[name] is None else name,
-                    "stage": stage,
-                    "median_ms": round(median, 3),
-                    "p95_ms": round(float(np.percentile(times, 95)), 3),
-                    "hz": round(1e3 / median, 1),
-                    "peak_mb": round(peak),
-                    "ratio": round(float(np.median(spent["eager"][stage])) / median, 2),
-                }
-            )
+    for stage in spent[variant][0]:
+        median, p95 = np.percentile([frame[stage] for frame in spent[variant]], [50, 95])
+        eager = float(np.median([frame[stage] for frame in spent["eager"]]))
+        rows.append(
+            {
+                "method": localizer.matcher.name,
+                "variant": variant,
+                "device": device,
+                "precision": localizer.matcher.precision,  # type: ignore[attr-defined]
+                "stage": stage,
+                "median_ms": round(float(median), 3),
+                "p95_ms": round(float(p95), 3),
+                "hz": round(1e3 / float(median), 1) if median > _SPARED else None,
+                "peak_mb": round(peak),
+                "ratio": round(eager / float(median), 2) if median > _SPARED else None,
+            }
+        )
     return rows
 
 
@@ -118,24 +134,21 @@ def _render_town(job: tuple[int, int]) -> int:
     return count
 
 
-def _one_frame(
-    localizer: Localizer, drive: Drive, event: ImageEvent, prior: Prior, dtype: torch.dtype | None
-) -> dict[str, float]:
+def _one_frame(localizer: Localizer, drive: Drive, event: ImageEvent, prior: Prior) -> dict[str, float]:
     """Localize one encoded frame and return milliseconds by stage, "total" among them."""
-    device = localizer.matcher.device.type  # type: ignore[attr-defined]
     with _timed_submodules(localizer.matcher.network) as inside:  # type: ignore[attr-defined]
         began = time.perf_counter()
         frame = Frame(event.stamp, event.image(), drive.camera, drive.T_base_camera)
         decoded = time.perf_counter()
-        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            stages = localizer.localize(frame, prior).milliseconds
+        stages = localizer.localize(frame, prior).milliseconds
         finished = time.perf_counter()
+    network = stages["encode"] + stages["match"]
     return {
         "decode": 1e3 * (decoded - began),
         "patch": stages["patch"],
         "prepare": stages["prepare"],
         **inside,
-        "vote and solve": stages["match"] - sum(inside.values()),
+        "vote and solve": network - sum(inside.values()),
         "weigh": stages["weigh"],
         "total": 1e3 * (finished - began),
     }
@@ -144,7 +157,7 @@ def _one_frame(
 @contextmanager
 def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
     """Add up the milliseconds that the network's parts take while the context is open."""
-    spent: dict[str, float] = defaultdict(float)
+    spent = dict.fromkeys(_SUBMODULES.values(), 0.0)
     began: dict[str, float] = {}
     handles = []
 

@@ -159,4 +159,3 @@ def load_localizer(
     """
     matcher, card = load_matcher(method, weights=weights, device=device, fast=fast)
     return Localizer(matcher, Calibration.from_card(card), satellite_map, gate=gate, keep_patch=fast)
-

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from cvloc_ros.imagery import SatelliteMap
+from cvloc_ros.geometry import SE2, PinholeCamera, camera_extrinsics
+from cvloc_ros.imagery import Patch, SatelliteMap
 from cvloc_ros.localization.localizer import Localizer, load_localizer
+from cvloc_ros.localization.types import Frame, Prior
 from cvloc_ros.models.weights import DeviceError
 
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -48,7 +51,13 @@ def load_ready_localizer(
 
 def _load(satellite_map: SatelliteMap | None, device: str, options: dict[str, Any]) -> Localizer:
     localizer = load_localizer(satellite_map, device=device, **options)
-    localizer.matcher.warm_up()
+    camera = PinholeCamera.from_focal(640, 360, 400.0)
+    frame = Frame(0, np.zeros((360, 640, 3), np.uint8), camera, camera_extrinsics(height=1.6))
+    grid = localizer.matcher.patch_grid
+    shape = (grid.rows, grid.cols)
+    patch = Patch(np.zeros((*shape, 3), np.uint8), np.ones(shape, bool), grid, SE2())
+    for sigma in (0.1, 100.0) * 2:  # the least box and the largest; the second time is what it will take
+        localizer.match(frame, Prior(SE2(), sigma**2 * np.eye(3)), patch)
     return localizer
 
 

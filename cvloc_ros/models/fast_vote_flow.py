@@ -22,7 +22,7 @@ def fast_precision(device: torch.device) -> torch.dtype:
     """Return in which precision a device runs convolutions fastest; half precision costs accuracy millimetres."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
+    able: dict = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
@@ -82,9 +82,7 @@ class FastVoteFlow(VoteFlow):
         n, (top, left, pad) = self.config.bev_size, self._first_cells()
         rows = slice(top + xs.start, top + xs.stop - 1 + n)
         cols = slice(left + ys.start, left + ys.stop - 1 + n)
-        maps, covered = (
-            F.pad(plane, pad)[:, :, rows, cols] for plane in (satellite.coarse, satellite.coarse_covered)
-        )
+        maps, covered = (F.pad(plane, pad)[:, :, rows, cols] for plane in (satellite.coarse, satellite.coarse_covered))
         weights = kernels[:, -1:]
         similarity = F.conv2d(maps.to(precision), kernels[:, :-1].to(precision)).float()
         counted = F.conv2d(covered, weights)

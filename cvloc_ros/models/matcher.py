@@ -58,15 +58,6 @@ class Matcher(Protocol):
     search_box: tuple[float, float]
     """Half-widths of the largest search box: metres forward and left, radians."""
 
-    def warm_up(self) -> None:
-        """Match something, so that the first frame takes no longer than the others.
-
-        Raises:
-            RuntimeError: the device cannot do it (torch's own: out of memory, a driver too old, ...).
-
-        """
-        ...
-
     def match(
         self,
         image: np.ndarray,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvloc_ros.geometry import Camera, GroundGrid, PinholeCamera, camera_extrinsics
+from cvloc_ros.geometry import Camera, GroundGrid
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
 from cvloc_ros.models.matcher import Match
@@ -26,6 +26,7 @@ class VoteFlowMatcher:
         self.device = torch.device(device)
         network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = FastVoteFlow(network, precision=fast_precision(self.device)) if fast else network
+        self.precision = str(getattr(self.network, "precision", torch.float32)).removeprefix("torch.")
         c = network.config
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
@@ -102,17 +103,6 @@ class VoteFlowMatcher:
                 "match": 1e3 * (matched - encoded),
             },
         )
-
-    def warm_up(self) -> None:
-        """Match nothing with nothing: see `Matcher.warm_up`."""
-        c = self.network.config
-        camera = PinholeCamera.from_focal(c.image_width, c.image_height, 250.0)
-        image = np.zeros((c.image_height, c.image_width, 3), np.uint8)
-        patch = np.zeros((c.patch_size, c.patch_size, 3), np.uint8)
-        coverage = np.ones(patch.shape[:2], bool)
-        for box in ((4.0, 4.0, 0.07), (c.box_metres, c.box_metres, self.search_box[1])) * 2:
-            self.match(image, camera, camera_extrinsics(height=1.6), patch, coverage, box=box)
-        self._satellite = self._ground = None
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)

@@ -1,0 +1,207 @@
+"""The fast path gives what the plain network gives: folded, gathered, half precision, kept patches, other devices."""
+
+import numpy as np
+import pytest
+import torch
+
+from cvloc_ros.datasets.town import crop_patch, town_pairs
+from cvloc_ros.datasets.town.seeds import TEST_TOWNS
+from cvloc_ros.evaluation.pairs import draw_tracked_prior, localize_pairs
+from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
+from cvloc_ros.imagery import Patch
+from cvloc_ros.localization import ready
+from cvloc_ros.localization.covariance import Calibration
+from cvloc_ros.localization.localizer import Localizer, load_localizer
+from cvloc_ros.localization.ready import load_ready_localizer
+from cvloc_ros.localization.types import Frame, Prior
+from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.encoder import standardize
+from cvloc_ros.models.fast_vote_flow import FastVoteFlow
+from cvloc_ros.models.fast_vote_flow import standardize as fast_standardize
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
+from cvloc_ros.models.weights import SHIPPED, load_network
+
+UNCALIBRATED = Calibration.constant((0.5, 0.5, 0.02), 0.9)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_network(SHIPPED / "vote_flow.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return list(town_pairs(TEST_TOWNS, 6, style="train"))
+
+
+def inputs(seed=0):
+    """Smooth noise, a patch with a corner missing."""
+    generator = torch.Generator().manual_seed(seed)
+    config = VoteFlow().config
+    camera = PinholeCamera.from_focal(416, 128, 240.0)
+    pixels, visible = ground_pixels(camera, camera_extrinsics(height=1.65), config.bev_samples, config.heights)
+
+    def noise(rows, cols):
+        coarse = torch.rand(1, 3, rows // 8, cols // 8, generator=generator)
+        return torch.nn.functional.interpolate(coarse, (rows, cols), mode="bilinear")
+
+    coverage = torch.ones(1, 1, 256, 256)
+    coverage[..., :60, 150:] = 0
+    place = (torch.from_numpy(pixels)[None], torch.from_numpy(visible)[None], torch.tensor([[0.0, 0.0, 1.65]]))
+    return noise(128, 416), *place, noise(256, 256) * coverage, coverage
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("centre", [(0.0, 0.0, 0.0), (11.0, -6.0, 0.08)])
+@pytest.mark.parametrize("box", [(4.0, 4.0, 0.07), (20.0, 20.0, 0.175)])
+def test_the_fast_network_is_the_same_function(network, box, centre):
+    block = network.block(box, centre)
+    plain, fast = (net(*inputs(), block=block) for net in (network, FastVoteFlow(network)))
+    looked_at = torch.isfinite(plain.coarse_logits)
+    assert torch.equal(looked_at, torch.isfinite(fast.coarse_logits))
+    close = {"atol": 0.02, "rtol": 0}  # of logits between -30 and 30
+    torch.testing.assert_close(fast.coarse_logits[looked_at], plain.coarse_logits[looked_at], **close)
+    torch.testing.assert_close(fast.fine_logits, plain.fine_logits, **close)
+    torch.testing.assert_close(fast.poses[-1], plain.poses[-1], atol=2e-3, rtol=0)
+    torch.testing.assert_close(fast.weights[-1], plain.weights[-1], atol=1e-3, rtol=0)
+
+
+def test_standardizing_in_two_passes():
+    image = torch.rand(1, 3, 32, 48) * torch.tensor([1.0, 0.3, 0.0])[:, None, None] + 0.2
+    torch.testing.assert_close(fast_standardize(image), standardize(image), atol=1e-3, rtol=1e-4)
+
+
+def test_half_precision_stays_within_5_cm(network, pairs):
+    """As the fast path runs where the processor has it. Where two poses of the first vote tie, it may take the other."""
+    found = []
+    for precision in (torch.float32, torch.bfloat16):
+        matcher = VoteFlowMatcher(network, fast=True)
+        matcher.network = FastVoteFlow(network, precision=precision)
+        localizer = Localizer(matcher, UNCALIBRATED, None)
+        found.append([result.localization for result in localize_pairs(localizer, pairs, draw=draw_tracked_prior)])
+    same = [a.posterior.probability.argmax() == b.posterior.probability.argmax() for a, b in zip(*found, strict=True)]
+    assert sum(same) >= len(pairs) - 1
+    apart = np.array([a.T_map_base.vector() - b.T_map_base.vector() for a, b in zip(*found, strict=True)])[same]
+    assert np.abs(apart[:, :2]).max() < 0.05
+    assert np.degrees(np.abs(apart[:, 2]).max()) < 0.1
+
+
+def town_frame(pair):
+    camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
+    return Frame(0, pair.ground, camera, pair.T_base_camera)
+
+
+class PairMap:
+    """Patches of one pair's satellite image, the map being the frame of the true vehicle; counts them."""
+
+    problem = ""
+
+    def __init__(self, pair, grid):
+        source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
+        self.cut, self.patches = lambda pose: crop_patch(pair.satellite, source, pose, grid), []
+        self.covered = True
+
+    def patch(self, T_map_patch, grid):
+        coverage = np.ones((grid.rows, grid.cols), bool)
+        coverage[:20] = self.covered
+        self.patches.append(Patch(self.cut(T_map_patch), coverage, grid, T_map_patch))
+        return self.patches[-1]
+
+
+SURE = np.diag([0.5, 0.5, np.radians(1.0)]) ** 2
+
+
+def test_cached_equals_uncached(pairs):
+    """A frame that is searched on a kept patch gets the pose that it gets on the same patch described anew."""
+    localizer = load_localizer(None, device="cpu")
+    localizer.satellite_map = PairMap(pairs[0], localizer.matcher.patch_grid)
+    frame = town_frame(pairs[0])
+    localizer.localize(frame, Prior(SE2(-6.0, 1.0, 0.05), SURE))
+    prior = Prior(SE2(0.8, -0.6, -0.02), SURE)
+    kept = localizer.localize(frame, prior)
+    assert len(localizer.satellite_map.patches) == 1
+    anew = load_localizer(None, device="cpu").match(frame, prior, localizer.satellite_map.patches[0])
+    np.testing.assert_array_equal(kept.T_map_base.vector(), anew.T_map_base.vector())
+    np.testing.assert_array_equal(kept.covariance, anew.covariance)
+    assert kept.milliseconds["encode"] < anew.milliseconds["encode"]
+
+
+def test_a_kept_patch_gives_the_pose_that_a_patch_of_its_own_gives(pairs):
+    """The patch's frame is not the prior's: pose, matches and posterior say the same in the map all the same."""
+    for pair in pairs[:3]:
+        fast, plain = load_localizer(None, device="cpu"), load_localizer(None, device="cpu", fast=False)
+        frame, prior = town_frame(pair), Prior(SE2(1.2, -0.7, np.radians(1.5)), SURE)
+        for localizer in (fast, plain):
+            localizer.satellite_map = PairMap(pair, localizer.matcher.patch_grid)
+            localizer.localize(frame, Prior(SE2(-7.0, 2.0, np.radians(-3.0)), SURE))
+        kept, own = fast.localize(frame, prior), plain.localize(frame, prior)
+        assert (len(fast.satellite_map.patches), len(plain.satellite_map.patches)) == (1, 2)
+        apart = np.abs(kept.T_map_base.vector() - own.T_map_base.vector())
+        assert apart[:2].max() < 0.5 and np.degrees(apart[2]) < 1.0
+        at = kept.prior.T_map_base.apply(kept.matches.patch)
+        heavy = kept.matches.weights > 0.3 * kept.matches.weights.max()
+        placed = kept.T_map_base.apply(kept.matches.base)
+        assert np.median(np.hypot(*(at - placed)[heavy].T)) < 0.5
+        p = kept.posterior
+        k, i, j = np.unravel_index(p.probability.argmax(), p.probability.shape)
+        peak = kept.prior.T_map_base @ p.T_patch_prior.inverse() @ SE2(p.x[i], p.y[j], p.yaw[k])
+        assert np.hypot(peak.x - kept.T_map_base.x, peak.y - kept.T_map_base.y) < 2.5
+
+
+def test_when_a_patch_is_cut_anew(pairs):
+    """When the box leaves what the vote covers, and every time while imagery is missing."""
+    localizer = load_localizer(None, device="cpu")
+    localizer.satellite_map = cut = PairMap(pairs[0], localizer.matcher.patch_grid)
+    frame = town_frame(pairs[0])
+
+    def patches_after(x, yaw=0.0, covariance=SURE):
+        localizer.localize(frame, Prior(SE2(x, 0.0, np.radians(yaw)), covariance))
+        return len(cut.patches)
+
+    assert [patches_after(x) for x in (-8.0, -3.0, 2.0, 7.5)] == [1, 1, 1, 1]
+    assert patches_after(8.5) == 2  # the box of 4 m would end 20.5 m from the first patch's middle
+    assert patches_after(8.5, yaw=5.5) == 2
+    assert patches_after(8.5, yaw=6.5) == 3
+    assert patches_after(8.5, covariance=100 * SURE) == 4
+    cut.covered = False
+    assert [patches_after(-20.0) for _ in range(3)] == [5, 6, 7]
+
+
+class TestFallback:
+    def test_a_gpu_that_is_not_there(self):
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+        lines = []
+        localizer = load_ready_localizer(None, device="cuda", report=lines.append)
+        assert localizer.matcher.device.type == "cpu"
+        assert len(lines) == 1 and "\n" not in lines[0]
+        assert lines[0].startswith("the network runs on the CPU: ") and "no GPU" in lines[0]
+
+    def test_a_gpu_that_runs_out_of_memory(self, monkeypatch):
+        real = ready.load_localizer
+
+        def load(satellite_map, *, device, **options):
+            if device == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nmore lines")
+            return real(satellite_map, device=device, **options)
+
+        monkeypatch.setattr(ready, "load_localizer", load)
+        lines = []
+        assert load_ready_localizer(None, device="cuda", report=lines.append).matcher.device.type == "cpu"
+        assert lines == ["the network runs on the CPU: CUDA out of memory. Tried to allocate 20.00 MiB."]
+
+    def test_a_driver_too_old(self, monkeypatch, tmp_path):
+        driver = tmp_path / "version"
+        driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  450.80\nGCC version: 9\n")
+        monkeypatch.setattr(ready, "_DRIVER", driver)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        lines = []
+        load_ready_localizer(None, device="auto", report=lines.append)
+        assert len(lines) == 1 and "450.80" in lines[0] and "CUDA 13.0" in lines[0]
+
+    def test_nothing_is_said_where_nothing_is_wrong(self):
+        lines = []
+        load_ready_localizer(None, device="cpu", report=lines.append)
+        assert not lines
