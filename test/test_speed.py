@@ -73,7 +73,7 @@ def test_standardizing_in_two_passes():
 
 
 def test_half_precision_stays_within_5_cm(network, pairs):
-    """As the fast path runs where the processor has it. Where two poses of the first vote tie, it may take the other."""
+    """As the fast path runs where the processor has it. Of two votes that tie it may take the other."""
     found = []
     for precision in (torch.float32, torch.bfloat16):
         matcher = VoteFlowMatcher(network, fast=True)

@@ -339,7 +339,7 @@ class VoteFlow(nn.Module):
         )
         score = weighted_vote(box, covered, turned[:, :, :-1], turned[:, :, -1:], precision=precision)
         logits = score[:, 0] * self.coarse_sharpness.exp()
-        return logits if block is None else self._within(block, logits[(slice(None), *block)])
+        return logits if block is None else self._within(block, logits[:, block[0], block[1], block[2]])
 
     def _first_cells(self) -> tuple[int, int, tuple[int, int, int, int]]:
         """Return the row and column of the patch's features where the first shift puts the BEV's first cell.
@@ -359,7 +359,7 @@ class VoteFlow(nn.Module):
         """Return the first vote (B, headings, shifts, shifts) of which only a block is known."""
         size = len(self.shifts)
         whole = logits.new_full((len(logits), len(self.headings), size, size), float("-inf"))
-        whole[(slice(None), *block)] = logits
+        whole[:, block[0], block[1], block[2]] = logits
         return whole
 
     def _coarse_peak(self, logits: Tensor) -> Tensor:
