@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,7 +65,7 @@ def bench_localizers(
         duration = (_WARM_UP + frames) / _RATE
         drive = simulate_drive(town, TEST_TOWNS, duration=duration, image_rate=_RATE)
         spent: dict[str, list[dict[str, float]]] = {name: [] for name in localizers}
-        for index, event in enumerate(drive.images(workers=1)):
+        for index, event in enumerate(islice(drive.images(workers=1), _WARM_UP + frames)):
             T_map_base = drive.trajectory.at(event.stamp).T_map_base @ SE2(*_SIGMA * rng.normal(size=3))
             prior = Prior(T_map_base, np.diag(_SIGMA**2))
             if index % _DOUBT_EVERY == 0:
