@@ -32,7 +32,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return list(town_pairs(TEST_TOWNS, 6, style="train"))
+    return list(town_pairs(TEST_TOWNS, 12, style="train"))
 
 
 def inputs(seed=0):
@@ -73,16 +73,14 @@ def test_standardizing_in_two_passes():
 
 
 def test_half_precision_stays_within_5_cm(network, pairs):
-    """As the fast path runs where the processor has it. Of two votes that tie it may take the other."""
+    """As the fast path runs where the processor has it."""
     found = []
     for precision in (torch.float32, torch.bfloat16):
         matcher = VoteFlowMatcher(network, fast=True)
         matcher.network = FastVoteFlow(network, precision=precision)
         localizer = Localizer(matcher, UNCALIBRATED, None)
         found.append([result.localization for result in localize_pairs(localizer, pairs, draw=draw_tracked_prior)])
-    same = [a.posterior.probability.argmax() == b.posterior.probability.argmax() for a, b in zip(*found, strict=True)]
-    assert sum(same) >= len(pairs) - 1
-    apart = np.array([a.T_map_base.vector() - b.T_map_base.vector() for a, b in zip(*found, strict=True)])[same]
+    apart = np.array([a.T_map_base.vector() - b.T_map_base.vector() for a, b in zip(*found, strict=True)])
     assert np.abs(apart[:, :2]).max() < 0.05
     assert np.degrees(np.abs(apart[:, 2]).max()) < 0.1
 

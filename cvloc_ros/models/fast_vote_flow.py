@@ -39,10 +39,10 @@ class FastVoteFlow(VoteFlow):
         self.eval().requires_grad_(False)
         _fold_batch_norms(self)
         self.precision = precision
-        for part in (self.ground, self.satellite, self.satellite_coarse, self.satellite_fine, self.bev, self.update):
+        for part in (self.ground, self.satellite, self.satellite_coarse, self.satellite_fine, self.update):
             part.to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ground, self.satellite = _FastEncoder(self.ground), _FastEncoder(self.satellite)  # type: ignore[assignment]
-        self.bev = _FastBevEncoder(self.bev)  # type: ignore[assignment]
+        self.bev = _FastBevEncoder(self.bev, precision)  # type: ignore[assignment]
         self._register_turned()
         self.to(next(network.parameters()).device)
 
@@ -141,11 +141,11 @@ class _FastEncoder(nn.Module):
 
 
 class _FastBevEncoder(nn.Module):
-    """`BevEncoder` of one image."""
+    """`BevEncoder` of one image; in single precision, because the weights of the votes are sensitive."""
 
-    def __init__(self, bev: BevEncoder):
+    def __init__(self, bev: BevEncoder, precision: torch.dtype):
         super().__init__()
-        self.bev = bev
+        self.bev, self.precision = bev.to(memory_format=torch.channels_last), precision  # type: ignore[call-overload]
 
     def forward(self, half: Tensor, quarter: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
         mask = visible[0, ..., None].float()
@@ -153,7 +153,8 @@ class _FastBevEncoder(nn.Module):
         above = sample(quarter.float(), *_points_of(quarter, pixels[0])) * mask
         columns = torch.cat([above, mask], dim=-1).permute(1, 2, 0, 3).flatten(2)
         samples = torch.cat([ground, columns], dim=-1).permute(2, 0, 1)[None]
-        return self.bev.describe(samples.to(self.bev.head.weight.dtype), visible[:, None].float())
+        *descriptors, hidden = self.bev.describe(samples, visible[:, None].float())
+        return *descriptors, hidden.to(self.precision)
 
 
 def standardize(image: Tensor) -> Tensor:
