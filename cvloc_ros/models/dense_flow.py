@@ -195,9 +195,7 @@ class DenseFlow(nn.Module):
         source = self.points.expand_as(moved[-1]).flatten(1, 2)
         pose, solved = solve_pose(source, moved[-1].flatten(1, 2), weights.flatten(1))
         pose = torch.where(solved[:, None], pose, start)
-        return DenseFlowOutput(
-            start, seen_points, moved, confidences, weights, pose, solved, descriptors, satellite
-        )
+        return DenseFlowOutput(start, seen_points, moved, confidences, weights, pose, solved, descriptors, satellite)
 
     def to_cells(self, points: Tensor) -> Tensor:
         """Map patch-frame points (..., 2) in metres to (row, column) of the satellite's features."""

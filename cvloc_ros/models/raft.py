@@ -86,25 +86,33 @@ class MotionEncoder(nn.Module):
         return torch.cat([F.relu(self.merge(both)), flow], dim=1)
 
 
+class ConvGru(nn.Module):
+    """A gated recurrent unit of convolutions with one kernel: hidden (B, hidden, …) and inputs to the new hidden."""
+
+    def __init__(self, hidden: int, inputs: int, kernel: tuple[int, int]):
+        super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        self.gates = nn.Conv2d(hidden + inputs, 2 * hidden, kernel, padding=padding)
+        self.candidate = nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding)
+
+    def forward(self, hidden: Tensor, x: Tensor) -> Tensor:
+        """Return the updated hidden state."""
+        update, reset = torch.sigmoid(self.gates(torch.cat([hidden, x], dim=1))).chunk(2, dim=1)
+        candidate = torch.tanh(self.candidate(torch.cat([reset * hidden, x], dim=1)))
+        return (1 - update) * hidden + update * candidate
+
+
 class SepConvGru(nn.Module):
-    """A gated recurrent unit whose 5x5 convolutions are separated: first along the columns' axis, then the rows'."""
+    """RAFT's recurrent unit: one with a kernel along a row, then one with a kernel along a column."""
 
     def __init__(self, hidden: int, inputs: int):
         super().__init__()
-        for name, kernel, padding in (("across", (1, 5), (0, 2)), ("along", (5, 1), (2, 0))):
-            self.add_module(f"{name}_gates", nn.Conv2d(hidden + inputs, 2 * hidden, kernel, padding=padding))
-            self.add_module(f"{name}_candidate", nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding))
+        self.along_row = ConvGru(hidden, inputs, (1, 5))
+        self.along_column = ConvGru(hidden, inputs, (5, 1))
 
     def forward(self, hidden: Tensor, x: Tensor) -> Tensor:
         """Return the updated hidden state (B, hidden, rows, cols) after the inputs (B, inputs, rows, cols)."""
-        for gates, candidate in (
-            (self.across_gates, self.across_candidate),
-            (self.along_gates, self.along_candidate),
-        ):
-            update, reset = torch.sigmoid(gates(torch.cat([hidden, x], dim=1))).chunk(2, dim=1)
-            proposed = torch.tanh(candidate(torch.cat([reset * hidden, x], dim=1)))
-            hidden = (1 - update) * hidden + update * proposed
-        return hidden
+        return self.along_column(self.along_row(hidden, x), x)
 
 
 class UpdateBlock(nn.Module):
