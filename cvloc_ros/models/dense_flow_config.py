@@ -178,6 +178,7 @@ SMALL = DenseFlowConfig(
     iterations=4,
     confidence_target="absolute",
     alpha=1.0,
+    beta_schedule="paper",
     start="vote",
 )
 PRESETS = {"full": FULL, "small": SMALL}

@@ -116,8 +116,9 @@ class DenseFlowMatcher:
         sharpness = self.network.config.posterior_sharpness
         everywhere, nearby = PoseGrid.of_box(self.network), PoseGrid.around_a_pose(self.network)
         centre = out.pose.new_zeros(3)
-        score = pose_scores(self.network, out, coverage, everywhere.poses(centre))
-        score = score.masked_fill(~everywhere.inside(box), float("-inf"))
+        inside = everywhere.inside(box)
+        score = torch.full(inside.shape, float("-inf"), device=self.device)
+        score[inside] = pose_scores(self.network, out, coverage, everywhere.poses(centre)[inside])
         local = pose_scores(self.network, out, coverage, nearby.poses(out.pose[0]))
         yaw, shifts = everywhere.axes()
         local_yaw, local_shift = nearby.axes()

@@ -31,7 +31,8 @@ class CorrelationPyramid:
         for level in range(levels):
             pooled = F.avg_pool2d(satellite, 2) if level else satellite
             satellite = pooled
-            self.volumes.append((queries @ pooled.flatten(2)).view(b, -1, *pooled.shape[-2:]))
+            # float32: the gather's gradient would go through a float32 copy of the whole volume in every iteration
+            self.volumes.append((queries @ pooled.flatten(2)).float().view(b, -1, *pooled.shape[-2:]))
 
     def look_up(self, where: Tensor) -> Tensor:
         """Return the correlations around the place of every BEV cell, zero beyond the patch.
