@@ -83,9 +83,11 @@ class RefineBlock(nn.Module):
 class DenseFlow(nn.Module):
     """The network: two trunks, the RefineBlock and the context encoder, the recurrent decoder."""
 
-    # constant grids, registered as buffers
+    # constants, registered as buffers: a tensor made in forward would be one more copy to the device
     cells: Tensor
     points: Tensor
+    pixel_shift: Tensor
+    colour: Tensor
 
     def __init__(self, config: DenseFlowConfig | None = None):
         super().__init__()
@@ -99,8 +101,15 @@ class DenseFlow(nn.Module):
         self.update = UpdateBlock(
             correlations=c.levels * window, hidden=c.hidden, factor=c.stride, confidence=c.confidence
         )
-        for name, grid in (("cells", c.bev), ("points", c.bev_pixels)):
-            self.register_buffer(name, torch.tensor(grid.centres(), dtype=torch.float32), persistent=False)
+        # feature (i, j) lies at the pixel (stride i, stride j): see `ResNetTrunk`
+        shift = ((c.stride - 1) / c.image_width, (c.stride - 1) / c.image_height)
+        for name, value in (
+            ("cells", c.bev.centres()),
+            ("points", c.bev_pixels.centres()),
+            ("pixel_shift", shift),
+            ("colour", _IMAGENET),
+        ):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
 
     def forward(
         self,
@@ -144,11 +153,8 @@ class DenseFlow(nn.Module):
         seen = visible[:, :1].to(features.dtype)
         share = F.avg_pool2d(seen, c.bev_samples_per_cell)
         if c.project:
-            # feature (i, j) lies at the pixel (stride i, stride j): see `ResNetTrunk`
-            shift = (c.stride - 1) / pixels.new_tensor([image.shape[-1], image.shape[-2]])
-            sampled = F.grid_sample(
-                features.to(pixels.dtype), pixels[:, 0] + shift, padding_mode="border", align_corners=False
-            )
+            where = pixels[:, 0] + self.pixel_shift
+            sampled = F.grid_sample(features.to(where.dtype), where, padding_mode="border", align_corners=False)
             bev = F.avg_pool2d(sampled * seen, c.bev_samples_per_cell) / share.clamp_min(1e-6)
         else:
             bev = F.interpolate(features, (c.bev_rows, c.bev_cols), mode="bilinear", align_corners=False)
@@ -218,7 +224,7 @@ class DenseFlow(nn.Module):
         if self.config.normalization == "image":
             return standardize(image)
         if self.config.normalization == "imagenet":
-            mean, deviation = image.new_tensor(_IMAGENET)[:, :, None, None]
+            mean, deviation = self.colour[:, :, None, None]
             image = (image - mean) / deviation
         return image.contiguous(memory_format=torch.channels_last)
 

@@ -51,16 +51,13 @@ class CorrelationPyramid:
         window = torch.arange(-self.radius, self.radius + 2, device=where.device)
         out = []
         for level, volume in enumerate(self.volumes):
-            size = torch.tensor(volume.shape[-2:], device=where.device)
-            centre = (centres + 0.5) / 2**level - 0.5
-            centre = centre.clamp(-1e4, 1e4)  # what has flown away stays an index
+            centre = ((centres + 0.5) / 2**level - 0.5).clamp(-1e4, 1e4)  # what has flown away stays an index
             whole = centre.floor()
-            index = whole.long()[..., None] + window  # (B, N, 2, window)
-            inside = (index >= 0) & (index < size[:, None])
-            index = index.clamp_min(0).minimum(size[:, None] - 1)
-            flat = index[..., 0, :, None] * size[1] + index[..., 1, None, :]
-            values = volume.flatten(2).gather(2, flat.flatten(2)).view(flat.shape)
-            values = values * (inside[..., 0, :, None] & inside[..., 1, None, :])
+            row, column = (whole.long()[..., None] + window).unbind(2)  # (B, N, window) each
+            rows, columns = volume.shape[-2:]
+            inside = ((row >= 0) & (row < rows))[..., None] & ((column >= 0) & (column < columns))[..., None, :]
+            index = row.clamp(0, rows - 1)[..., None] * columns + column.clamp(0, columns - 1)[..., None, :]
+            values = volume.flatten(2).gather(2, index.flatten(2)).view(index.shape) * inside
             down, right = (centre - whole)[..., None, None].unbind(2)
             values = values[..., :-1, :] * (1 - down) + values[..., 1:, :] * down
             values = values[..., :-1] * (1 - right) + values[..., 1:] * right
