@@ -20,7 +20,9 @@ from cvloc_ros.models.dense_flow_losses import (
 )
 from cvloc_ros.models.solver import solve_pose
 
-TINY = replace(SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, refine_blocks=1, confidence_target="relative")
+TINY = replace(
+    SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, refine_blocks=1, confidence_target="relative", beta_schedule="code"
+)
 
 
 def drawn_output(model, truth, iterations=3, seed=0):
