@@ -206,4 +206,6 @@ def test_small_learns_eight_pairs_by_heart():
         dense_flow_loss(network, out, truth, progress=step / steps)["total"].backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-    assert relative_pose(truth, out.pose.detach())[:, :2].norm(dim=1).mean() < 0.2
+    with torch.inference_mode():
+        out = network.eval()(**inputs, start=start)
+    assert relative_pose(truth, out.pose)[:, :2].norm(dim=1).max() < 0.2
