@@ -1,0 +1,63 @@
+"""What the training loop asks of a method: its network, its losses, its poses, its matcher."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from cvloc_ros.models.matcher import Matcher
+from cvloc_ros.training.samples import Layout
+
+
+class Task(nn.Module, ABC):
+    """A method in training. Its parameters are those of the network, and of heads that only training needs.
+
+    Losses are means over samples, so that a step may be split over processes and in time.
+
+    Attributes:
+        method: name of the matcher.
+        summary: what it is, in a line of the weights' card.
+        network: what is trained, averaged and shipped; its ``config`` says what it wants to see.
+        terms: names of the losses, without ``total``.
+        drawn: those of them that the training curve shows.
+        poses: names of what `locate` returns; the last is the answer.
+
+    """
+
+    method: str
+    summary: str
+    network: nn.Module
+    terms: tuple[str, ...]
+    drawn: tuple[str, ...]
+    poses: tuple[str, ...]
+
+    @property
+    def layout(self) -> Layout:
+        """What the network wants to see."""
+        return self.network.config  # type: ignore[return-value]
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Return the losses, scalars under the names of ``terms``, and their ``total``.
+
+        Args:
+            batch: of samples as `make_sample` gives them.
+            progress: share of the training that is done, for schedules.
+
+        """
+
+    @abstractmethod
+    def locate(self, network: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return poses (B, 3) under the names of ``poses``, x, y (m), yaw (rad) in the patch, without the truth.
+
+        Args:
+            network: like ``self.network``, with weights of its own.
+            batch: as `item_sample` gives them; others have none of what training needs.
+
+        """
+
+    @abstractmethod
+    def matcher(self, network: Any, *, device: str) -> Matcher:
+        """Return the matcher that runs a network."""
