@@ -19,7 +19,9 @@ def train(
         Path | None,
         typer.Option(help="YAML file of settings; what it leaves out has the values that remade the shipped weights."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Matcher to train: vote_flow.", show_default=_FROM_CONFIG)] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Matcher to train: vote_flow or dense_flow.", show_default=_FROM_CONFIG)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -75,6 +77,12 @@ def train(
         - {source: kitti, protocol: train, root: /data/kitti, weight: 0.8}
         validation:
         - {source: kitti, protocol: same, root: /data/kitti}
+
+    For dense_flow `network` names a preset, small (for a CPU) or full (the paper's), and what differs from it:
+
+    \b
+        method: dense_flow
+        network: {preset: small, start: identity}
 
     Validation is on frames that training never sees: of towns in the training's styles and in the held-out style, or
     of the protocols of `cvloc eval`. A GPU is used where there is one. Several processes:

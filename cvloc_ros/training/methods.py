@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cvloc_ros.models.dense_flow_config import FULL, SMALL
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.training.config import TrainConfig
+from cvloc_ros.training.dense_flow_task import DenseFlowTask, DenseFlowTaskConfig
 from cvloc_ros.training.settings import ConfigError, build, read_yaml
 from cvloc_ros.training.task import Task
 from cvloc_ros.training.vote_flow_task import VoteFlowTask, VoteFlowTaskConfig
 
 METHODS: dict[str, tuple[type, dict[str, Any], Any]] = {
-    "vote_flow": (VoteFlowTask, {"": VoteFlowConfig()}, VoteFlowTaskConfig()),
+    "vote_flow": (VoteFlowTask, {"default": VoteFlowConfig()}, VoteFlowTaskConfig()),
+    "dense_flow": (DenseFlowTask, {"small": SMALL, "full": FULL}, DenseFlowTaskConfig()),
 }
 """Task, presets of the network's settings (the first is the default), default settings of the task."""
 
@@ -50,7 +53,7 @@ def complete(config: TrainConfig, network: Any, task: Any) -> TrainConfig:
     network = dict(network)
     preset = network.pop("preset", next(iter(presets)))
     if preset not in presets:
-        raise ConfigError(f"network.preset: expected one of {', '.join(filter(None, presets))}, got {preset!r}")
+        raise ConfigError(f"network.preset: expected one of {', '.join(presets)}, got {preset!r}")
     return replace(config, network=build(presets[preset], network, "network"), task=build(settings, task, "task"))
 
 

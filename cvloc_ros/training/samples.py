@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cvloc_ros.datasets.item import Item
 from cvloc_ros.datasets.town import crop_patch
-from cvloc_ros.geometry import SE2, Camera, GroundGrid
+from cvloc_ros.geometry import SE2, Camera, GroundGrid, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.preprocess import fit_image
 from cvloc_ros.training.augment import AugmentConfig, cut_coverage, mirror, recolour
@@ -87,9 +87,7 @@ def make_sample(
     T_grid_patch = scene.T_grid_vehicle @ T_patch_vehicle.inverse()
     patch = crop_patch(scene.satellite, scene.grid, T_grid_patch, layout.patch)
     coverage = crop_patch(scene.coverage, scene.grid, T_grid_patch, layout.patch, interpolation=cv2.INTER_NEAREST)
-    image, camera = fit_image(
-        scene.image, scene.camera, scene.T_base_camera, width=layout.image_width, height=layout.image_height
-    )
+    image, camera = fit(scene.image, scene.camera, scene.T_base_camera, layout)
     if augment:
         if rng.random() < augment.recoloured:
             image = recolour(image, rng)
@@ -107,12 +105,18 @@ def make_sample(
     return sample | {"jitter": rng.uniform(-1, 1, (2, 3)).astype(np.float32)}
 
 
+def fit(image: np.ndarray, camera: Camera, T_base_camera: np.ndarray, layout: Layout) -> tuple[np.ndarray, Camera]:
+    """Return the image at the layout's size, as the method's matcher makes it, and its camera."""
+    width, height = layout.image_width, layout.image_height
+    if getattr(layout, "image_fit", "crop") == "stretch" and isinstance(camera, PinholeCamera):
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), camera.resized(width, height)
+    return fit_image(image, camera, T_base_camera, width=width, height=height)
+
+
 def item_sample(item: Item, layout: Layout) -> dict[str, np.ndarray]:
     """Return the network's inputs and the ``truth`` of an item, from its own prior, as `make_sample` does."""
     frame, patch = item.frame, item.patch
-    image, camera = fit_image(
-        frame.image, frame.camera, frame.T_base_camera, width=layout.image_width, height=layout.image_height
-    )
+    image, camera = fit(frame.image, frame.camera, frame.T_base_camera, layout)
     truth = patch.T_map_patch.inverse() @ item.truth
     coverage = patch.coverage.astype(np.uint8)
     return _assemble(image, camera, frame.T_base_camera, patch.image, coverage, truth, layout)

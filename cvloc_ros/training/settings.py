@@ -106,7 +106,7 @@ def _join(where: str, name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return tuples as lists and leave out what is None, all the way down."""
+    """Return tuples as lists, all the way down."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if v is not None}
+        return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
+from cvloc_ros.datasets.item import Item
 from cvloc_ros.models.matcher import Matcher
-from cvloc_ros.training.samples import Layout
+from cvloc_ros.training.samples import Layout, item_sample
 
 
 class Task(nn.Module, ABC):
@@ -48,16 +51,32 @@ class Task(nn.Module, ABC):
 
         """
 
+    def prepare(self, item: Item) -> dict[str, np.ndarray]:
+        """Return a validation item as a sample: what `locate` needs, without a batch's axis, and the ``truth``."""
+        return item_sample(item, self.layout)
+
     @abstractmethod
     def locate(self, network: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return poses (B, 3) under the names of ``poses``, x, y (m), yaw (rad) in the patch, without the truth.
 
         Args:
             network: like ``self.network``, with weights of its own.
-            batch: as `item_sample` gives them; others have none of what training needs.
+            batch: of samples that `prepare` gave.
 
         """
 
     @abstractmethod
     def matcher(self, network: Any, *, device: str) -> Matcher:
         """Return the matcher that runs a network."""
+
+
+def beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
+    """Return poses (B, 3) beside the truth, as a good vote would put them.
+
+    Args:
+        truth: (B, 3).
+        jitter: (B, 3) in [-1, 1].
+        reach: metres and degrees that a jitter of 1 stands for.
+
+    """
+    return truth + jitter * jitter.new_tensor([reach[0], reach[0], math.radians(reach[1])])

@@ -205,6 +205,8 @@ def start_from(task: Task, path: Path) -> dict[str, Any]:
 
     """
     network, card = load_network(path), read_card(path)
+    if card["method"] != task.method:
+        raise WeightsError(f"expected weights of {task.method} to start from, got {path} of {card['method']}")
     try:
         task.network.load_state_dict(network.state_dict())
     except RuntimeError as error:

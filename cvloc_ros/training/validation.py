@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -18,7 +19,7 @@ from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.models.losses import relative_pose
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.log import SCORES
-from cvloc_ros.training.samples import item_sample, search_box
+from cvloc_ros.training.samples import search_box
 from cvloc_ros.training.scenes import validation_items
 from cvloc_ros.training.task import Task
 
@@ -40,7 +41,7 @@ class Validation:
         self.task, self.samples, self.drawn = task, {}, {}
         for source in config.validation:
             items = self._items(source, config.validation_pairs)
-            self.samples[source.name] = [_tensors(item, task) for item in items]
+            self.samples[source.name] = [_tensors(task.prepare(item)) for item in items]
             self.drawn[source.name] = items[: config.pictures]
 
     def _items(self, source: SourceConfig, count: int) -> list[Item]:
@@ -92,8 +93,8 @@ class Validation:
                     raise OSError(f"expected to write a picture to {path}: is the disk full?")
 
 
-def _tensors(item: Item, task: Task) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(value) for name, value in item_sample(item, task.layout).items()}
+def _tensors(sample: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in sample.items()}
 
 
 def _scores(error: Tensor) -> dict[str, float]:

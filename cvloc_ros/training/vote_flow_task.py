@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 from cvloc_ros.training.samples import to_inputs
 from cvloc_ros.training.side_task import GroundNaming
-from cvloc_ros.training.task import Task
+from cvloc_ros.training.task import Task, beside
 
 CENTRE_JITTER = (2.4, 1.6)  # metres, degrees: around the truth, where the second vote is held in training
 START_JITTER = (1.0, 0.8)  # and where the flow starts
@@ -80,15 +79,3 @@ class VoteFlowTask(Task):
     def matcher(self, network: VoteFlow, *, device: str) -> Matcher:
         """Return the matcher that runs a network."""
         return VoteFlowMatcher(network, device=device)
-
-
-def beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
-    """Return poses (B, 3) beside the truth, as a good vote would put them.
-
-    Args:
-        truth: (B, 3).
-        jitter: (B, 3) in [-1, 1].
-        reach: metres and degrees that a jitter of 1 stands for.
-
-    """
-    return truth + jitter * jitter.new_tensor([reach[0], reach[0], math.radians(reach[1])])
