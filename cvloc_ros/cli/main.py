@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "evaluate",
     "play": "play",
     "train": "train",
+    "ablate": "ablate",
     "bench": "bench",
     "convert": "convert",
     "prefetch": "prefetch",
