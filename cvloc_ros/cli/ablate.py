@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +31,6 @@ def ablate(
     The parts: projection, RefineBlock, matching loss, position loss, confidence. All runs have the same settings,
     data and seed. Writes ablations.md and ablations.csv into OUT. Stopped, it goes on by the same command.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # see `cvloc train`
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Table

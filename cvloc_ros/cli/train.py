@@ -93,8 +93,6 @@ def train(
     The run can be stopped at any time (Ctrl-C, SIGTERM) and resumed: it then gives the same weights as one that was
     never stopped. With tensorboard installed, `tensorboard --logdir OUT` shows it.
     """  # noqa: D301
-    # Read when torch is loaded: its CPU allocator then uses huge pages, which a training step has many of.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from cvloc_ros.training.checkpoint import Stopped
     from cvloc_ros.training.methods import read_config
 
