@@ -4,7 +4,7 @@
 #   make demo     simulate a drive, play it over DDS into the node, write out/demo
 #   make test     all tests
 #   make lint     ruff and mypy
-#   make train    make the shipped weights again
+#   make train    make the shipped weights again; interrupted, it goes on where it was
 #   make bench    time every stage
 #   make figures  bring the README's tables and pictures up to date
 #
@@ -58,7 +58,7 @@ lint: setup
 	$(BIN)/mypy
 
 train: setup
-	$(BIN)/cvloc train --out runs/vote_flow
+	$(BIN)/cvloc train --out runs/vote_flow $(if $(wildcard runs/vote_flow/checkpoint.pt),--resume)
 	cp runs/vote_flow/vote_flow.* cvloc_ros/models/weights/
 
 bench: setup

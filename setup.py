@@ -40,6 +40,8 @@ DEVELOPMENT = [*TEST, "colcon-common-extensions>=0.3,<1", "mypy>=1.8,<3", "ruff>
 
 TRAINING = ["lightning-fabric>=2.4,<3"]
 
+TENSORBOARD = ["tensorboard>=2.14,<3"]  # to watch a training; without it there is log.csv
+
 setup(
     name=PACKAGE,
     version="0.1.0",
@@ -59,7 +61,7 @@ setup(
         (f"share/{PACKAGE}/doc", glob("doc/*.md") + glob("doc/*.svg")),
     ],
     install_requires=REQUIRES,
-    extras_require={"ros": ROS, "dev": DEVELOPMENT, "train": TRAINING, "test": TEST},
+    extras_require={"ros": ROS, "dev": DEVELOPMENT, "train": TRAINING, "tensorboard": TENSORBOARD, "test": TEST},
     entry_points={
         "console_scripts": [
             "cvloc = cvloc_ros.cli.main:main",

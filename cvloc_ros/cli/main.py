@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "evaluate",
     "play": "play",
     "train": "train",
+    "ablate": "ablate",
     "bench": "bench",
     "convert": "convert",
     "prefetch": "prefetch",
@@ -60,7 +61,7 @@ def main() -> None:
     """Run a command; errors that a user can mend are one line."""
     try:
         app()
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, FloatingPointError) as error:
         if "--traceback" in sys.argv:
             raise
         Console(stderr=True, highlight=False).print(f"[bold red]cvloc:[/] {escape(str(error))}", soft_wrap=True)

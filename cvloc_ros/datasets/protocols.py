@@ -1,4 +1,4 @@
-"""The literature's evaluation protocols by name: which frames of which data set, from which priors."""
+"""The literature's protocols by name: which frames of which data set, from which priors; and what it trains on."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def _clean_kitti(root: Path, grid: GroundGrid) -> Dataset:
     return Subset(cross, far_from(cross, Kitti(root, "train"), CLEAN))
 
 
-def _ford(log: int) -> Callable[[Path, GroundGrid], Dataset]:
-    return lambda root, grid: Ford(root, log, grid=grid)
+def _ford(log: int, part: str = "test") -> Callable[[Path, GroundGrid], Dataset]:
+    return lambda root, grid: Ford(root, log, part, grid=grid)
 
 
-def _vigor(area: str, aligned: bool) -> Callable[[Path, GroundGrid], Dataset]:
-    return lambda root, grid: Vigor(root, area, aligned=aligned, grid=grid)
+def _vigor(area: str, aligned: bool, part: str = "test") -> Callable[[Path, GroundGrid], Dataset]:
+    return lambda root, grid: Vigor(root, area, part, aligned=aligned, grid=grid)
 
 
-def _oxford(test: str) -> Callable[[Path, GroundGrid], Dataset]:
-    return lambda root, grid: Oxford(root, test, grid=grid)
+def _oxford(split: str) -> Callable[[Path, GroundGrid], Dataset]:
+    return lambda root, grid: Oxford(root, split, grid=grid)
 
 
 PROTOCOLS: dict[str, Callable[[Path, GroundGrid], Dataset]] = {
@@ -64,6 +64,14 @@ PROTOCOLS: dict[str, Callable[[Path, GroundGrid], Dataset]] = {
     **{f"vigor-{area}-unaligned": _vigor(area, False) for area in ("same", "cross")},
     **{f"oxford-{test}": _oxford(test) for test in TESTS},
     "pairs": lambda root, grid: Pairs(root, grid=grid),
+}
+
+TRAINING: dict[str, Callable[[Path, GroundGrid], Dataset]] = {
+    "kitti-train": lambda root, grid: Kitti(root, "train", grid=grid),
+    **{f"ford-log{log}": _ford(log, "train") for log in LOGS},
+    **{f"vigor-{area}": _vigor(area, True, "train") for area in ("same", "cross")},
+    "oxford-training": _oxford("training"),
+    "pairs": PROTOCOLS["pairs"],
 }
 
 
@@ -83,3 +91,21 @@ def open_protocol(name: str, root: str | Path, *, grid: GroundGrid = PATCH_GRID)
     if name not in PROTOCOLS:
         raise ValueError(f"expected a protocol of {', '.join(PROTOCOLS)}, got {name!r}")
     return PROTOCOLS[name](Path(root), grid)
+
+
+def open_training(name: str, root: str | Path, *, grid: GroundGrid = PATCH_GRID) -> Dataset:
+    """Open the training frames of a data set.
+
+    Args:
+        name: one of `TRAINING`.
+        root: the data set's folder; for ``pairs`` the CSV file.
+        grid: of the patches.
+
+    Raises:
+        DatasetError: a file is missing or wrong.
+        ValueError: there is no such part.
+
+    """
+    if name not in TRAINING:
+        raise ValueError(f"expected training frames of {', '.join(TRAINING)}, got {name!r}")
+    return TRAINING[name](Path(root), grid)

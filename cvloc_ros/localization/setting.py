@@ -43,7 +43,7 @@ def setting(
 
 
 def check_settings(config: Any) -> None:
-    """Check all settings of a dataclass object against their limits and choices.
+    """Check all settings of a dataclass object against their limits and choices; other fields are left alone.
 
     Raises:
         ValueError: one of them is outside.
@@ -51,6 +51,8 @@ def check_settings(config: Any) -> None:
     """
     for each in fields(config):
         value, about = getattr(config, each.name), each.metadata
+        if not about:
+            continue
         if about["limits"] and not about["limits"][0] <= value <= about["limits"][1]:
             low, high = about["limits"]
             unit = f" {about['unit']}" if about["unit"] else ""

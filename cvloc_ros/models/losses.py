@@ -67,7 +67,13 @@ def pose_loss(pose: Tensor, truth: Tensor) -> Tensor:
 
 
 def total_loss(
-    model: VoteFlow, out: VoteFlowOutput, truth: Tensor, *, camera: Tensor, tilt: Tensor
+    model: VoteFlow,
+    out: VoteFlowOutput,
+    truth: Tensor,
+    *,
+    camera: Tensor,
+    tilt: Tensor,
+    tilt_known: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the terms of the training loss, each a scalar, and their ``total``.
 
@@ -77,6 +83,8 @@ def total_loss(
         truth: (B, 3) x, y (m), yaw (rad) of the vehicle in the patch's frame.
         camera: (B, 3) the camera's position in the vehicle's frame, metres.
         tilt: (B, 2) true slope of the ground in the vehicle's frame.
+        tilt_known: (B,) 1 where it is, 0 where nobody knows it and ``tilt`` is level ground: what the network makes of
+            it is then not judged, and the flow is taken to come from level ground. All are known if None.
 
     """
     coarse = vote_loss(
@@ -93,7 +101,8 @@ def total_loss(
     seen_at = model.ground_points(camera, tilt)
     flow = torch.stack([flow_loss(model, out, truth, seen_at, i).mean() for i in range(len(out.flows))]).mean()
     sigma = model.config.tilt_sigma
-    level = torch.stack([F.smooth_l1_loss(t / sigma, tilt / sigma) for t in out.tilts]).mean()
+    level = torch.stack([F.smooth_l1_loss(t / sigma, tilt / sigma, reduction="none").mean(1) for t in out.tilts])
+    level = (level if tilt_known is None else level * tilt_known).mean()
     pose = torch.stack([pose_loss(p, truth).mean() for p in out.poses]).mean()
     return {
         "total": coarse + fine + 0.5 * flow + 0.5 * pose + 0.5 * level,

@@ -9,10 +9,10 @@ import numpy as np
 
 from cvloc_ros.geometry import Camera, ForwardView, PinholeCamera
 
-# Focal lengths (pixels, at the network's image width) that training covers; others are scaled into the range.
-FOCAL_RANGE = (190.0, 330.0)
+# Focal lengths that training covers, in widths of the network's image; others are scaled into the range.
+FOCAL_RANGE = (190 / 416, 330 / 416)
 HORIZON_ROW = 0.47  # of the image's height
-_VIEW_FOCAL = 250.0  # of the view that is cut out of a fisheye image or a panorama: 80 degrees wide
+_VIEW_FOCAL = 250 / 416  # likewise, of the view that is cut out of a fisheye image or a panorama: 80 degrees wide
 
 
 def fit_image(
@@ -38,8 +38,8 @@ def fit_image(
     if not isinstance(camera, PinholeCamera):
         view = _forward_view(camera, np.asarray(T_base_camera, float).tobytes(), width, height)
         return view.cut(image), view
-    focal = float(np.clip(camera.K[0, 0] * width / camera.width, *FOCAL_RANGE))
-    scale = focal / camera.K[0, 0]
+    relative = camera.K[0, 0] / camera.width
+    scale = float(np.clip(relative, *FOCAL_RANGE)) / relative * width / camera.width
     scaled = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
     left = 0 if scaled.width == width else round(scaled.K[0, 2] - (width - 1) / 2)
     ahead = T_base_camera[:3, :3].T @ np.array([1.0, 0.0, 0.0])  # the forward direction, which meets the horizon
@@ -62,5 +62,5 @@ def fit_image(
 @lru_cache(maxsize=4)
 def _forward_view(camera: Camera, T_base_camera: bytes, width: int, height: int) -> ForwardView:
     """Return the same view for every frame of a camera: where its pixels come from is found out once."""
-    ahead = PinholeCamera.from_focal(width, height, _VIEW_FOCAL, cy=HORIZON_ROW * height)
+    ahead = PinholeCamera.from_focal(width, height, _VIEW_FOCAL * width, cy=HORIZON_ROW * height)
     return ForwardView(ahead, camera, np.frombuffer(T_base_camera).reshape(4, 4))

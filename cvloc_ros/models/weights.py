@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cvloc_ros.models.dense_flow import DenseFlow
+from cvloc_ros.models.dense_flow_config import DenseFlowConfig
+from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.matcher import Matcher
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 
 SHIPPED = Path(__file__).parent / "weights"
-METHODS = ("vote_flow",)
+METHODS = ("vote_flow", "dense_flow")
+Network = VoteFlow | DenseFlow
 
 
 class WeightsError(ValueError):
@@ -28,7 +32,11 @@ class DeviceError(WeightsError):
     """A device that is not there, or cannot run the network."""
 
 
-def save_weights(network: VoteFlow, path: Path, card: dict) -> None:
+class NotShippedError(WeightsError):
+    """A method whose weights have to be trained."""
+
+
+def save_weights(network: Network, path: Path, card: dict) -> None:
     """Write a network in half precision to ``path`` (.safetensors) and its card to the .json beside it."""
     state = {
         name: tensor.detach().cpu().contiguous().to(torch.float16 if tensor.is_floating_point() else tensor.dtype)
@@ -37,7 +45,8 @@ def save_weights(network: VoteFlow, path: Path, card: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
     path.chmod(0o644)  # safetensors leaves it to its owner alone, and an installation would copy that
-    card = {"method": "vote_flow", "architecture": asdict(network.config), **card}
+    method = "dense_flow" if isinstance(network, DenseFlow) else "vote_flow"
+    card = {"method": method, "architecture": asdict(network.config), **card}
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
 
 
@@ -59,8 +68,8 @@ def read_card(path: Path) -> dict:
         raise WeightsError(f"expected a JSON card in {card}, got {error}: copy it anew") from None
 
 
-def load_network(path: Path) -> VoteFlow:
-    """Build the network that a weights file is for, and load it.
+def load_network(path: Path) -> Network:
+    """Build the network that a weights file is for, by its card, and load it.
 
     Raises:
         WeightsError: a missing or damaged file, or tensors that do not fit the architecture; they are named.
@@ -69,11 +78,19 @@ def load_network(path: Path) -> VoteFlow:
     if not path.exists():
         raise WeightsError(f"expected weights at {path}: give a .safetensors file, or train with `cvloc train`")
     card = read_card(path)
+    method = card.get("method")
+    if method not in METHODS:
+        raise WeightsError(
+            f"expected a method of {', '.join(METHODS)} in {path.with_suffix('.json')}, got {method!r}: use weights "
+            f"trained with this version"
+        )
     try:
         numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card["architecture"].items()}
-        network = VoteFlow(VoteFlowConfig(**numbers))
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"expected a vote_flow architecture in {path.with_suffix('.json')}, got {error}") from None
+        network: Network = (
+            DenseFlow(DenseFlowConfig(**numbers)) if method == "dense_flow" else VoteFlow(VoteFlowConfig(**numbers))
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"expected a {method} architecture in {path.with_suffix('.json')}, got {error}") from None
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -84,7 +101,7 @@ def load_network(path: Path) -> VoteFlow:
     if differing:
         n = differing[0]
         raise WeightsError(
-            f"the weights {path} do not fit vote_flow: {len(differing)} tensors differ, the first is {n}: expected "
+            f"the weights {path} do not fit {method}: {len(differing)} tensors differ, the first is {n}: expected "
             f"{wanted.get(n, 'nothing')}, got {found.get(n, 'nothing')}: use weights trained with this version"
         )
     network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
@@ -117,6 +134,7 @@ def load_matcher(
         fast: run the method's fast form, as it is used for driving, not the network as it was trained.
 
     Raises:
+        NotShippedError: no weights of the method are shipped, and none were given.
         WeightsError: an unknown method or weights that do not load.
         DeviceError: no such device.
 
@@ -124,5 +142,18 @@ def load_matcher(
     if method not in METHODS:
         raise WeightsError(f"expected a method of {', '.join(METHODS)}, got {method!r}")
     path = Path(weights) if weights else SHIPPED / f"{method}.safetensors"
-    network = load_network(path)
-    return VoteFlowMatcher(network, device=choose_device(device), fast=fast), read_card(path)
+    if method == "dense_flow" and not weights and not path.exists():
+        raise NotShippedError(
+            "no weights of dense_flow are shipped: train them with `cvloc train` and give their file with --weights"
+        )
+    device = choose_device(device)
+    network, card = load_network(path), read_card(path)
+    if card["method"] != method:
+        raise WeightsError(
+            f"expected weights of {method}, got those of {card['method']} in {path}: ask for the method "
+            f"{card['method']}, or give weights of {method}"
+        )
+    if isinstance(network, VoteFlow):
+        return VoteFlowMatcher(network, device=device, fast=fast), card
+    vote = load_network(SHIPPED / "vote_flow.safetensors") if network.config.start == "vote" else None
+    return DenseFlowMatcher(network, vote=cast("VoteFlow | None", vote), device=device), card

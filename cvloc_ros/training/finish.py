@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,35 +16,39 @@ from cvloc_ros.evaluation.town import TownAccuracy, draw_honesty, evaluate_towns
 from cvloc_ros.localization.covariance import QUALITY_RADIUS
 from cvloc_ros.localization.gate import GateConfig
 from cvloc_ros.localization.localizer import Localizer
-from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 from cvloc_ros.models.weights import choose_device, save_weights
 from cvloc_ros.training.calibrate import Fit, calibrate
 from cvloc_ros.training.config import TrainConfig
+from cvloc_ros.training.log import draw_curve
+from cvloc_ros.training.settings import write_yaml
+from cvloc_ros.training.task import Task
 
 CALIBRATION_PAIRS = 1600
 TEST_PAIRS = 300
 
 
-def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Callable[[str], None]) -> dict:
-    """Calibrate and evaluate a network, and write it with its card.
+def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[str], None]) -> dict:
+    """Calibrate and evaluate a network on towns, and write it with its card.
 
-    Writes into ``out``: vote_flow.safetensors, vote_flow.json (the card that the program reads), vote_flow.md (the
-    card for people), vote_flow.png (the training curve), vote_flow.honesty.png (covariance and quality against the
-    errors) and the files of `write_accuracy`.
+    Writes into ``out``, each named for the method: .safetensors, .json (the card that the program reads), .yaml (the
+    settings that remake it), .md (the card for people), .png (the training curve), .honesty.png (covariance and quality
+    against the errors); and the files of `write_accuracy`.
 
     Args:
-        network: trained.
+        task: with the trained network.
         config: what it was trained with.
-        out: folder of the run; its log.csv becomes the curve, and a history.md that a person put there, for a run that
-            was changed on its way, the card's end.
+        out: folder of the run; its log.csv becomes the curve, its lineage.json, where the run started from weights, a
+            part of the card, and a history.md that a person put there, for a run that was changed on its way, the
+            card's end.
         progress: told what is being done.
 
     Returns:
         The accuracy tables of `evaluate_towns`.
 
     """
-    matcher = VoteFlowMatcher(network, device=choose_device("auto"))
+    method: str = task.method
+    network: Any = task.network
+    matcher = task.matcher(network, device=choose_device("auto"))
     progress("calibrating")
     fit = calibrate(matcher, pairs=CALIBRATION_PAIRS)
     progress("evaluating")
@@ -51,8 +56,8 @@ def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Calla
     card = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "licence": "Apache-2.0",
-        "data": "synthetic towns only (cvloc_ros.datasets.town, training styles)",
-        "command": "make train",
+        "data": _data(config),
+        "command": f"cvloc train --config {method}.yaml",
         "training": asdict(config),
         "calibration": fit.to_card(),
         "accuracy": {
@@ -60,13 +65,18 @@ def finish(network: VoteFlow, config: TrainConfig, out: Path, *, progress: Calla
             for name, models in accuracy.tables.items()
         },
     }
-    save_weights(network, out / "vote_flow.safetensors", card)
+    lineage = out / "lineage.json"
+    if lineage.exists():
+        card["lineage"] = json.loads(lineage.read_text())
+    save_weights(network, out / f"{method}.safetensors", card)
+    write_yaml(config, out / f"{method}.yaml")
     write_accuracy(accuracy, out)
-    draw_curve(out / "log.csv", out / "vote_flow.png")
-    draw_honesty(accuracy, out / "vote_flow.honesty.png")
+    sets = [source.name for source in config.validation]
+    draw_curve(out / "log.csv", out / f"{method}.png", terms=task.drawn, sets=sets)
+    draw_honesty(accuracy, out / f"{method}.honesty.png")
     parameters = sum(p.numel() for p in network.parameters())
     history = "\n" + (out / "history.md").read_text() if (out / "history.md").exists() else ""
-    (out / "vote_flow.md").write_text(_card_text(config, card, accuracy, fit, parameters) + history)
+    (out / f"{method}.md").write_text(_card_text(task, config, card, accuracy, fit, parameters) + history)
     return accuracy.tables
 
 
@@ -85,17 +95,42 @@ def _short(scores: dict) -> dict:
     return short
 
 
-def _card_text(config: TrainConfig, card: dict, accuracy: TownAccuracy, fit: Fit, parameters: int) -> str:
+def _data(config: TrainConfig) -> str:
+    """Return what a run was trained on, in words."""
+    total = sum(source.weight for source in config.data)
+    names = {"town": "synthetic towns (cvloc_ros.datasets.town, training styles)"}
+    shares = [(names.get(source.source, source.name), source.weight / total) for source in config.data]
+    if len(shares) == 1:
+        return shares[0][0] + (" only" if config.data[0].source == "town" else "")
+    return ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares)
+
+
+def _lineage(lineage: dict | None) -> str:
+    """Return the table row that says which weights a training started from; nothing for a random start."""
+    if not lineage:
+        return ""
+    steps = []
+    while lineage:
+        count = lineage.get("samples")
+        steps.append(f"{lineage['weights']} of {lineage.get('date', '?')} ({count or 'unknown'} samples)")
+        lineage = lineage.get("lineage")
+    return f"| started from | {', which started from '.join(steps)} |\n"
+
+
+def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccuracy, fit: Fit, parameters: int) -> str:
+    method = task.method
+    towns_only = all(source.source == "town" for source in config.data)
+    never = "any real image; the towns of the tables below" if towns_only else "the towns of the tables below"
     left_out = card["calibration"]["towns_left_out"]
     honest = left_out["nees"]
-    return f"""# Weights of vote_flow
+    return f"""# Weights of {method}
 
 | | |
 |---|---|
-| method | `vote_flow`: vote over the search box, second vote around its peak, flow with the ground's tilt |
+| method | `{method}`: {task.summary} |
 | parameters | {parameters / 1e6:.2f} million, stored in half precision |
-| trained on | {card["data"]}: {config.samples} samples, each pair rendered once and used {config.reuse} times |
-| never trained on | any real image; the towns of the tables below; the held-out style |
+| trained on | {card["data"]}: {config.samples} samples, a town's pair used {config.reuse} times |
+{_lineage(card.get("lineage"))}| never trained on | {never}; the held-out style |
 | calibrated on | {len(fit.nees)} pairs of other towns in the training's styles, half of them in colours of no season |
 | made by | `{card["command"]}` |
 | date | {card["date"]} |
@@ -116,11 +151,11 @@ honest), and {100 * honest["within_95"]:.0f} % of the truths are inside the 95 %
 
 {_reliability(accuracy)}
 
-![covariance and quality against the errors](vote_flow.honesty.png)
+![covariance and quality against the errors]({method}.honesty.png)
 
 ## Training
 
-![training curve](vote_flow.png)
+![training curve]({method}.png)
 """
 
 
@@ -133,36 +168,3 @@ def _reliability(accuracy: TownAccuracy) -> str:
         for claimed, observed, count in reliability_curve(quality, right):
             lines.append(f"| {name} | {claimed:.2f} | {observed:.2f} | {count:.0f} |")
     return "\n".join(lines)
-
-
-def draw_curve(log: Path, path: Path) -> None:
-    """Draw losses and validation of a run's log.csv."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with log.open() as file:
-        rows = list(csv.DictReader(file))
-    seen = np.array([float(r["seen"]) for r in rows])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for name in ("coarse", "fine", "flow", "pose"):
-        values = np.array([float(r[name]) for r in rows])
-        width = max(1, len(values) // 100)
-        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-        left.plot(seen[width - 1 :] / 1e3, smooth, label=name)
-    left.set(xlabel="thousand samples", ylabel="loss", title="training")
-    left.legend(frameon=False)
-    checked = [r for r in rows if r["train_median_m"]]
-    for style, label in (("train", "unseen towns"), ("heldout", "held-out style")):
-        for statistic, line in (("median_m", "-"), ("mean_m", ":")):
-            errors = [float(r[f"{style}_{statistic}"]) for r in checked]
-            color = "tab:blue" if style == "train" else "tab:orange"
-            name = f"{label}, {statistic.removesuffix('_m')}"
-            right.plot([float(r["seen"]) / 1e3 for r in checked], errors, line, marker="o", ms=3, c=color, label=name)
-    right.set(xlabel="thousand samples", ylabel="position error, m", yscale="log", title="validation")
-    right.legend(frameon=False)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -37,7 +37,7 @@ class GroundNaming(nn.Module):
         self._seen["bev"] = outputs
 
     def loss(self, patch_classes: Tensor, bev_classes: Tensor, coverage: Tensor, visible: Tensor) -> Tensor:
-        """Return the loss of the last forward pass, a scalar.
+        """Return the loss (B,) of the last forward pass.
 
         Args:
             patch_classes: (B, 3, S/2, S/2) uint8 classes, paint and crowns.
@@ -59,11 +59,11 @@ class GroundNaming(nn.Module):
 
 
 def _naming_loss(logits: Tensor, classes: Tensor, counted: Tensor) -> Tensor:
-    """Return cross-entropy of the classes, of the paint and of the crowns, averaged over the cells that count."""
-    share = counted.float() / counted.sum().clamp_min(1)
+    """Return cross-entropy (B,) of the classes, the paint and the crowns, averaged over the cells that count."""
+    share = counted.float() / counted.sum((1, 2), keepdim=True).clamp_min(1)
     named = F.cross_entropy(logits[:, :CLASSES], classes[:, 0].long(), reduction="none")
     weight = torch.tensor([PAINT_WEIGHT, 1.0], device=logits.device)[:, None, None]
     covered = F.binary_cross_entropy_with_logits(
         logits[:, CLASSES:], classes[:, 1:].float() / 255, pos_weight=weight, reduction="none"
     )
-    return ((named + covered.sum(1)) * share).sum()
+    return ((named + covered.sum(1)) * share).sum((1, 2))

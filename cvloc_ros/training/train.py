@@ -1,118 +1,219 @@
-"""The training loop: render, match, step; validate on unseen towns and on the held-out style; resume."""
+"""The training loop: render, match, step; validate on what training never sees; stop and go on anywhere."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
+import hashlib
+import importlib.util
 import json
-import math
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+from lightning_fabric.loggers.logger import Logger
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, default_collate
 
-from cvloc_ros.datasets.town import town_pairs
-from cvloc_ros.datasets.town.seeds import VALIDATION_TOWNS
-from cvloc_ros.models.losses import relative_pose, total_loss
-from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.weights import WeightsError, load_network, read_card
+from cvloc_ros.training.checkpoint import Checkpoint, Stopped, StopSignals
 from cvloc_ros.training.config import TrainConfig
-from cvloc_ros.training.samples import TownSamples, make_sample, to_inputs
-from cvloc_ros.training.side_task import GroundNaming
+from cvloc_ros.training.loading import share, steps
+from cvloc_ros.training.log import Log
+from cvloc_ros.training.methods import make_task
+from cvloc_ros.training.scenes import open_source
+from cvloc_ros.training.settings import write_yaml
+from cvloc_ros.training.sync_norm import synchronize
+from cvloc_ros.training.task import Task
+from cvloc_ros.training.validation import Validation
 
-STYLES = ("train", "heldout")
 Report = Callable[[int, dict[str, float]], None]
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> VoteFlow:
-    """Train a `VoteFlow` and return the averaged network.
+def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Task:
+    """Train a network and return its task with the averaged network in it.
 
-    Writes ``config.json``, ``log.csv`` (losses and validation), and ``checkpoint.pt`` (replaced whole, at every
-    validation) into ``out``.
+    Writes ``config.yaml``, ``log.csv`` (losses and validation), ``checkpoint.pt`` (replaced whole, at every validation
+    and when the run is stopped), ``pictures`` and, where tensorboard is installed, ``tensorboard`` into ``out``; with
+    ``start_from`` also ``lineage.json``.
 
     Args:
         config: the settings.
         out: folder of the run.
         resume: go on from ``out/checkpoint.pt``.
-        report: called with the samples seen and numbers to show, after every step.
+        report: called in the first process with the samples seen and numbers to show, after every step.
 
     Raises:
         FileNotFoundError: there is nothing to resume.
-        FloatingPointError: a loss is not finite; the terms are named.
+        FileExistsError: there is, but ``resume`` is not set.
+        ValueError: settings that do not fit each other, the number of processes, or the data sets.
+        WeightsError: ``start_from`` does not load.
+        DatasetError: a file of a data set is missing or wrong.
+        FloatingPointError: a loss or a gradient is not finite; the terms are named.
+        Stopped: SIGTERM or SIGINT came; the run can be resumed.
 
     """
-    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise FileExistsError(
+            f"{out} holds a run already: go on with --resume, choose another --out, or remove the folder"
+        )
+    for source in config.data:
+        if source.source != "town":
+            open_source(source)  # what is missing should be said now, not by a worker later
+    fabric = make_fabric(config, out)
+    share(config, fabric.world_size)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
-    # On the device from the start: what a checkpoint says of the optimizer goes to where its weights are.
-    network: VoteFlow = VoteFlow().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    naming = GroundNaming(network).to(fabric.device)
-    weights = [*network.parameters(), *naming.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-    average_from = config.warm_up  # an average that remembers the random start would lag behind for long
-    shipped = cast(VoteFlow, averaged.module)
-    checkpoint = out / "checkpoint.pt"
-    seen = 0
+    task = make_task(config)
+    lineage = start_from(task, Path(config.start_from)) if config.start_from and not resume else None
+    if fabric.is_global_zero and not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        write_yaml(config, out / "config.yaml")
+        if lineage:
+            (out / "lineage.json").write_text(json.dumps(lineage, indent=1) + "\n")
+    run = _Run(config, out, fabric, task)
     if resume:
-        if not checkpoint.exists():
-            raise FileNotFoundError(f"expected a checkpoint to resume from at {checkpoint}: start without --resume")
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        parts: dict[str, torch.nn.Module | torch.optim.Optimizer] = {
-            "network": network,
-            "naming": naming,
-            "averaged": averaged,
-            "optimizer": optimizer,
-        }
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        seen = state["seen"]
-    else:
-        (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2))
-        (out / "log.csv").unlink(missing_ok=True)
-    model, optimizer = fabric.setup(network, optimizer)
+        run.seen = run.checkpoint.load()
+    with StopSignals() as signals:
+        run.go_on(signals, report)
+    run.task.network = run.averaged.module.eval()
+    return run.task
 
-    validation = {style: validation_samples(network, style, config.validation_pairs) for style in STYLES}
-    batches = iter(loader(config, network, first_town=seen // 100))
-    while seen < config.samples:
-        batch = next(batches)
-        truth = batch["truth"].to(fabric.device)
-        inputs = to_inputs(batch, fabric.device)
-        outputs = model(**inputs, **teacher(truth))
-        losses = total_loss(network, outputs, truth, camera=inputs["camera"], tilt=batch["tilt"].to(fabric.device))
-        patch_classes, bev_classes = (batch[name].to(fabric.device) for name in ("patch_classes", "bev_classes"))
-        losses["naming"] = naming.loss(patch_classes, bev_classes, inputs["coverage"], inputs["visible"])
-        losses["total"] = losses["total"] + config.naming * losses["naming"]
-        if not torch.isfinite(losses["total"]):
-            terms = {k: float(v.detach()) for k, v in losses.items()}
-            raise FloatingPointError(f"the loss is not finite after {seen} samples: {terms}")
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(losses["total"])
-        fabric.clip_gradients(model, optimizer, max_norm=config.clip)
-        rate = learning_rate(config, seen)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        if seen < average_from:
-            averaged.n_averaged.zero_()  # the next update copies the network
-        averaged.update_parameters(network)
-        seen += config.batch
 
-        row = {k: float(v.detach()) for k, v in losses.items()} | {"rate": rate}
-        if seen % config.validate_every < config.batch or seen >= config.samples:
-            for style in STYLES:
-                scores = validate(shipped, validation[style], fabric.device)
-                row |= {f"{style}_{k}": v for k, v in scores.items()}
-            save(checkpoint, network, naming, averaged, optimizer, seen)
-        append_row(out / "log.csv", {"seen": seen} | row)
-        report(seen, row)
-    return shipped.eval()
+class _Run:
+    """The objects of a run and their steps."""
+
+    def __init__(self, config: TrainConfig, out: Path, fabric: Fabric, task: Task):
+        self.config, self.out, self.fabric, self.task, self.seen = config, out, fabric, task, 0
+        # On the device from the start: what a checkpoint says of the optimizer goes to where its weights are.
+        task.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = AveragedModel(task.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        if fabric.world_size > 1:
+            task = synchronize(task, gpu=fabric.device.type == "cuda")
+        if config.compile:
+            task.network.compile()
+        optimizer = torch.optim.AdamW(task.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.model, self.optimizer = fabric.setup(task, optimizer)
+        parts = {"task": task, "averaged": self.averaged, "optimizer": optimizer, "scale": fabric.strategy.precision}
+        self.checkpoint = Checkpoint(out / "checkpoint.pt", parts)
+        self.names = [*task.terms, "total"]
+
+    def go_on(self, signals: StopSignals, report: Report) -> None:
+        """Train to the end, or until a signal."""
+        config, fabric, task = self.config, self.fabric, self.task
+        validation = Validation(task, config) if fabric.is_global_zero else None
+        if validation:
+            log = Log(self.out / "log.csv", [*self.names, "rate", *validation.columns()])
+            log.begin(self.seen)
+        fabric.barrier()
+        batches = steps(config, task.layout, fabric, seen=self.seen)
+        while self.seen < config.samples:
+            row, stop = self.step(next(batches), signals)
+            ended = self.seen >= config.samples
+            checked = self.seen % config.validate_every < config.batch or ended
+            if validation:
+                if checked:
+                    network = self.averaged.module
+                    row |= validation.measure(network, fabric.device, fabric.autocast())
+                    validation.draw(network, self.out / "pictures", self.seen)
+                log.append({"seen": self.seen} | row)
+                fabric.log_dict(row, step=self.seen)
+                report(self.seen, row)
+            if checked or stop:
+                self.checkpoint.save(fabric, self.seen)
+            if stop and not ended:
+                raise Stopped(
+                    f"stopped after {self.seen} of {config.samples} samples, nothing is lost: go on with "
+                    f"cvloc train --out {self.out} --resume",
+                    signals.received,
+                )
+
+    def step(self, parts: list[dict[str, Tensor]], signals: StopSignals) -> tuple[dict[str, float], bool]:
+        """Take one step; return the means of its losses over all processes, and whether one of these was told to stop.
+
+        Raises:
+            FloatingPointError: a loss or a gradient is not finite.
+
+        """
+        config, fabric = self.config, self.fabric
+        # what a method draws in a step depends on the step alone: a resumed run draws the same
+        torch.manual_seed((config.seed + 1) * 2**32 + self.seen * fabric.world_size + fabric.global_rank)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        values = torch.zeros(len(self.names), device=fabric.device)
+        for part in parts:
+            with fabric.no_backward_sync(self.model, enabled=part is not parts[-1]):
+                losses = self.model(part, self.seen / config.samples)
+                fabric.backward(losses["total"] / len(parts))
+            values += torch.stack([losses[name].detach().float() for name in self.names]) / len(parts)
+        flag = values.new_tensor([float(signals.received > 0)])
+        *means, stop = fabric.all_reduce(torch.cat([values, flag]), reduce_op="mean").tolist()  # type: ignore[union-attr]
+        row = dict(zip(self.names, means, strict=True))
+        if not torch.isfinite(torch.tensor(means)).all():
+            raise FloatingPointError(f"the loss is not finite after {self.seen} samples: {row}")
+        self._clip()
+        row["rate"] = learning_rate(config, self.seen)
+        for group in self.optimizer.param_groups:
+            group["lr"] = row["rate"]
+        self.optimizer.step()
+        if self.seen < config.warm_up:  # an average that remembers the start would lag behind for long:
+            self.averaged.n_averaged.zero_()  # the update copies the network
+        self.averaged.update_parameters(self.task.network)
+        self.seen += config.batch
+        return row, stop > 0
+
+    def _clip(self) -> None:
+        """Limit the gradient; a loss scale that is too large for half precision is the scaler's to mend."""
+        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        try:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=not scaled
+            )
+        except RuntimeError:
+            bad = [n for n, p in self.task.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+            raise FloatingPointError(
+                f"the gradient is not finite after {self.seen} samples, of {', '.join(bad[:5])} and so on ({len(bad)})"
+            ) from None
+
+
+def make_fabric(config: TrainConfig, out: Path) -> Fabric:
+    """Return Fabric for this process: alone, or one of those that torchrun has started."""
+    processes, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    loggers: list[Logger] = []
+    if importlib.util.find_spec("tensorboard"):
+        loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
+    fabric = Fabric(
+        accelerator="auto",
+        devices=here,
+        num_nodes=processes // here,
+        strategy="ddp" if processes > 1 else "auto",
+        precision=config.precision,  # type: ignore[arg-type]
+        loggers=loggers,
+    )
+    fabric.launch()
+    return fabric
+
+
+def start_from(task: Task, path: Path) -> dict[str, Any]:
+    """Load weights into a task's network; return where they come from, for the card.
+
+    Raises:
+        WeightsError: a missing or damaged file, or one of another method or architecture.
+
+    """
+    network, card = load_network(path), read_card(path)
+    if card["method"] != task.method:
+        raise WeightsError(f"expected weights of {task.method} to start from, got {path} of {card['method']}")
+    try:
+        task.network.load_state_dict(network.state_dict())
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit the network of this training: {error}: give it its sizes") from None
+    parent = {name: card.get(name) for name in ("method", "date", "data", "command", "lineage") if card.get(name)}
+    parent["samples"] = card.get("training", {}).get("samples")
+    return {"weights": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **parent}
 
 
 def learning_rate(config: TrainConfig, seen: int) -> float:
@@ -120,89 +221,3 @@ def learning_rate(config: TrainConfig, seen: int) -> float:
     rising = seen / max(1, config.warm_up)
     falling = (config.samples - seen) / max(1.0, config.decay * config.samples)
     return config.learning_rate * max(0.0, min(1.0, rising, falling))
-
-
-def loader(config: TrainConfig, network: VoteFlow, *, first_town: int) -> DataLoader:
-    """Return batches rendered ahead by worker processes."""
-    samples = TownSamples(first_town, network.config, reuse=config.reuse)
-    return DataLoader(
-        samples,
-        batch_size=config.batch,
-        num_workers=config.workers,
-        multiprocessing_context="spawn" if config.workers else None,
-        prefetch_factor=8 if config.workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def teacher(truth: Tensor) -> dict[str, Tensor]:
-    """Return where the second vote and the flow start in training: near the truth, as a good vote would put them."""
-
-    def jittered(metres: float, degrees: float) -> Tensor:
-        spread = torch.tensor([metres, metres, math.radians(degrees)], device=truth.device)
-        return truth + (2 * torch.rand_like(truth) - 1) * spread
-
-    return {"centre": jittered(2.4, 1.6), "start": jittered(1.0, 0.8)}
-
-
-def validation_samples(network: VoteFlow, style: str, count: int) -> list[dict[str, np.ndarray]]:
-    """Return samples of towns that training never sees; the same ones every time."""
-    rng = np.random.default_rng(VALIDATION_TOWNS)
-    pairs = town_pairs(VALIDATION_TOWNS, count, style=style)
-    return [make_sample(pair, rng, network.config, None) for pair in pairs]
-
-
-@torch.inference_mode()
-def validate(network: VoteFlow, samples: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, float]:
-    """Return the errors of the votes and of the final pose, metres and degrees, over the samples."""
-    network.eval()
-    voted, final, truth = [], [], []
-    for i in range(0, len(samples), 20):
-        batch = default_collate([{k: torch.from_numpy(v) for k, v in s.items()} for s in samples[i : i + 20]])
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            outputs = network(**to_inputs(batch, device))
-        voted.append(outputs.voted.float().cpu())
-        final.append(outputs.poses[-1].float().cpu())
-        truth.append(batch["truth"])
-    true = torch.cat(truth)
-    error = relative_pose(true, torch.cat(final))
-    distance = error[:, :2].norm(dim=1)
-    return {
-        "vote_median_m": float(relative_pose(true, torch.cat(voted))[:, :2].norm(dim=1).median()),
-        "median_m": float(distance.median()),
-        "mean_m": float(distance.mean()),
-        "yaw_median_deg": float(error[:, 2].abs().median().rad2deg()),
-        "lateral_1m": float((error[:, 1].abs() <= 1).float().mean()),
-        "longitudinal_1m": float((error[:, 0].abs() <= 1).float().mean()),
-    }
-
-
-def save(path: Path, network, naming, averaged, optimizer, seen: int) -> None:
-    """Replace the checkpoint whole: an interruption leaves the old one."""
-    state = {
-        "network": network.state_dict(),
-        "naming": naming.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "seen": seen,
-    }
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-LOG_COLUMNS = ["seen", "total", "coarse", "fine", "flow", "pose", "tilt", "naming", "rate"] + [
-    f"{style}_{name}"
-    for style in STYLES
-    for name in ("vote_median_m", "median_m", "mean_m", "yaw_median_deg", "lateral_1m", "longitudinal_1m")
-]
-
-
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row to the log, with its header if it is the first."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, LOG_COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow({k: f"{v:.6g}" for k, v in row.items()})

@@ -1,0 +1,184 @@
+"""Sizes of dense_flow, and its answers where the paper and its authors' code are silent or disagree.
+
+*Paper* is Song et al., "Learning Dense Flow Field for Highly-accurate Cross-view Camera Localization", NeurIPS 2023;
+*code* is what its authors released. They are cited by equation, section or as such.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cvloc_ros.geometry import GroundGrid
+
+
+@dataclass(frozen=True)
+class DenseFlowConfig:
+    """Part of the weights' card. The defaults are the preset `FULL`: the paper's sizes on KITTI.
+
+    Attributes:
+        image_width: of the camera image as the network sees it, pixels (code).
+        image_height: likewise.
+        image_fit: "stretch" resizes a pinhole image to that size whatever its aspect (code); "crop" keeps its aspect
+            and puts its horizon at a fixed row (`preprocess.fit_image`, which cuts views out of all other lenses too).
+        normalization: of both images: "imagenet" mean and deviation, which pretrained trunks expect; "image", each
+            image's own; "none", values in [0, 1] (code).
+        patch_size: pixels of the satellite patch's side (code).
+        patch_cell: metres a pixel: at KITTI's latitude, zoom 18, scale 2. The paper rounds it to 0.2, the code says
+            0.2 and computes 0.1958; two per cent are 0.4 m at 20 m.
+        stride: pixels of a feature cell's side, 4 or 8 (paper, section 4.3: 8).
+        bev_rows: cells of the BEV forward; a cell is ``stride`` pixels of the patch (code: 64). Cells lie at their
+            true centres; the code is half a cell off.
+        bev_cols: cells of the BEV to the left (code: 64).
+        bev_x_max: forward edge of the BEV, metres; None centres it on the vehicle (code).
+        bev_samples_per_cell: image samples along a cell's side, averaged (code: 1, at its centre).
+        trunk_widths: channels of the two ResNets after the stem and each of three layers (code: ResNet-18 to its
+            second layer, a new third one of stride 1).
+        project: sample the ground features by the camera's geometry (eq. 1); False stretches the feature map over the
+            BEV instead (Table 5, without projection).
+        refine: describe cells by a RefineBlock (eq. 2); False matches the features as they are (Table 5). The context
+            encoder keeps its own.
+        refine_siamese: the same RefineBlock on BEV and satellite (code); False refines the BEV alone (paper).
+        refine_blocks: residual blocks of a RefineBlock (code: 6; the paper says "a 3x3 residual block").
+        hidden: channels of the recurrent state and as many of context (RAFT: 128).
+        levels: of the correlation pyramid (paper: "different resolutions"; code, RAFT: 4).
+        radius: cells of a look-up to each side on every level (code, RAFT: 4).
+        iterations: of the recurrent network (paper, section 4.3).
+        hold_unseen: cells that the camera does not see keep their start in every iteration (code).
+        confidence: weigh matches by a head on the recurrent state times visibility (code; the paper's "similarity"
+            leaves open which); False weighs all visible ones the same (Table 5).
+        confidence_target: "relative" is eq. 5, whose optimum is S = 1 for the better half of any frame; "absolute" is
+            the cross-entropy of S with "the match is within `confident_metres`", so that S can be believed by itself.
+        confident_metres: of the absolute target.
+        alpha: weight of the confidence loss (eq. 7).
+        kappa_schedule: of eq. 5's temperature: "paper" 200, then 20; "code" 20, then 2.
+        beta_schedule: of the position loss's weight: "paper" 1, then 10; "code" 0, then 500.
+        gamma: weight of an iteration's losses is ``gamma ** (n - 1 - i)`` (code, RAFT: 0.8; eq. 7: 1).
+        matching_loss: eq. 4; False for Table 5, and then the late weight of the position loss holds from the start.
+        position_loss: eq. 6; False for Table 5.
+        start: of the flow: "identity" (paper) or "vote", the pose that a `VoteFlow` votes for.
+        box_metres: half-width of the search box, forward and left (KITTI's protocol).
+        box_degrees: half-width in heading (KITTI's protocol).
+        heading_step_degrees: of the posterior over the box; its shifts are BEV cells.
+        posterior_sharpness: a pose's log-odds for a mean cosine similarity of one; not learned.
+
+    """
+
+    image_width: int = 1024
+    image_height: int = 256
+    image_fit: Literal["stretch", "crop"] = "stretch"
+    normalization: Literal["imagenet", "image", "none"] = "imagenet"
+    patch_size: int = 512
+    patch_cell: float = 0.195822
+    stride: int = 8
+    bev_rows: int = 64
+    bev_cols: int = 64
+    bev_x_max: float | None = None
+    bev_samples_per_cell: int = 1
+    trunk_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
+    project: bool = True
+    refine: bool = True
+    refine_siamese: bool = True
+    refine_blocks: int = 6
+    hidden: int = 128
+    levels: int = 4
+    radius: int = 4
+    iterations: int = 12
+    hold_unseen: bool = True
+    confidence: bool = True
+    confidence_target: Literal["relative", "absolute"] = "relative"
+    confident_metres: float = 1.0
+    alpha: float = 100.0
+    kappa_schedule: Literal["paper", "code"] = "code"
+    beta_schedule: Literal["paper", "code"] = "code"
+    gamma: float = 0.8
+    matching_loss: bool = True
+    position_loss: bool = True
+    start: Literal["identity", "vote"] = "identity"
+    box_metres: float = 20.0
+    box_degrees: float = 10.0
+    heading_step_degrees: float = 2.0
+    posterior_sharpness: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit each other and names that mean nothing."""
+        for name, options in _OPTIONS.items():
+            if (value := getattr(self, name)) not in options:
+                raise ValueError(f"expected {name} to be one of {', '.join(map(str, options))}, got {value!r}")
+        for name in ("image_width", "image_height", "patch_size"):
+            if (value := getattr(self, name)) % self.stride:
+                raise ValueError(f"expected {name} to be a multiple of the stride {self.stride}, got {value}")
+        if self.patch_size // self.stride < 2**self.levels:
+            raise ValueError(
+                f"expected a patch of at least {2**self.levels} cells for {self.levels} levels, got "
+                f"{self.patch_size // self.stride}"
+            )
+
+    @property
+    def heights(self) -> tuple[float, ...]:
+        """Heights at which features are sampled over each ground point, metres: the ground (paper, section 3.1)."""
+        return (0.0,)
+
+    @property
+    def bev(self) -> GroundGrid:
+        """The grid of the matched ground cells."""
+        cell = self.stride * self.patch_cell
+        x_max = self.bev_rows * cell / 2 if self.bev_x_max is None else self.bev_x_max
+        return GroundGrid(self.bev_rows, self.bev_cols, cell, x_max)
+
+    @property
+    def bev_samples(self) -> GroundGrid:
+        """The grid at which image features are sampled."""
+        return _finer(self.bev, self.bev_samples_per_cell)
+
+    @property
+    def bev_pixels(self) -> GroundGrid:
+        """The grid of the flow after upsampling: the patch's pixels."""
+        return _finer(self.bev, self.stride)
+
+    @property
+    def patch(self) -> GroundGrid:
+        """The satellite patch."""
+        return GroundGrid.centred(self.patch_size, self.patch_cell)
+
+
+_OPTIONS: dict[str, tuple] = {
+    "image_fit": ("stretch", "crop"),
+    "normalization": ("imagenet", "image", "none"),
+    "stride": (4, 8),
+    "confidence_target": ("relative", "absolute"),
+    "kappa_schedule": ("paper", "code"),
+    "beta_schedule": ("paper", "code"),
+    "start": ("identity", "vote"),
+}
+
+
+def _finer(grid: GroundGrid, factor: int) -> GroundGrid:
+    return replace(grid, rows=grid.rows * factor, cols=grid.cols * factor, cell=grid.cell / factor)
+
+
+FULL = DenseFlowConfig()
+# The same design for two CPU cores: the patch and image of vote_flow, cells of 1.6 m, a quarter of the channels.
+SMALL = DenseFlowConfig(
+    image_width=416,
+    image_height=128,
+    image_fit="crop",
+    normalization="image",
+    patch_size=256,
+    patch_cell=0.4,
+    stride=4,
+    bev_rows=24,
+    bev_cols=24,
+    bev_x_max=40.0,
+    bev_samples_per_cell=2,
+    trunk_widths=(24, 24, 40, 48),
+    refine_siamese=False,
+    refine_blocks=2,
+    hidden=48,
+    iterations=4,
+    confidence_target="absolute",
+    alpha=1.0,
+    beta_schedule="paper",
+    start="vote",
+)
+PRESETS = {"full": FULL, "small": SMALL}

@@ -1,0 +1,63 @@
+"""The methods that can be trained, and the settings of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cvloc_ros.models.dense_flow_config import FULL, SMALL
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
+from cvloc_ros.training.config import TrainConfig
+from cvloc_ros.training.dense_flow_task import DenseFlowTask, DenseFlowTaskConfig
+from cvloc_ros.training.settings import ConfigError, build, read_yaml
+from cvloc_ros.training.task import Task
+from cvloc_ros.training.vote_flow_task import VoteFlowTask, VoteFlowTaskConfig
+
+METHODS: dict[str, tuple[type, dict[str, Any], Any]] = {
+    "vote_flow": (VoteFlowTask, {"default": VoteFlowConfig()}, VoteFlowTaskConfig()),
+    "dense_flow": (DenseFlowTask, {"small": SMALL, "full": FULL}, DenseFlowTaskConfig()),
+}
+"""Task, presets of the network's settings (the first is the default), default settings of the task."""
+
+
+def read_config(path: Path | None, **overriding: Any) -> TrainConfig:
+    """Read a training's settings.
+
+    Args:
+        path: of the YAML file; None for the defaults.
+        overriding: settings that count instead of the file's, where they are not None.
+
+    Raises:
+        ConfigError: an unknown name, or a value of a wrong type or out of range; expected and got are named.
+
+    """
+    values = read_yaml(path) if path else {}
+    values |= {name: value for name, value in overriding.items() if value is not None}
+    network, task = values.pop("network", {}), values.pop("task", {})
+    return complete(build(TrainConfig(), values), network, task)
+
+
+def complete(config: TrainConfig, network: Any, task: Any) -> TrainConfig:
+    """Return settings with those of the method: ``network`` may name a ``preset`` that its other values change.
+
+    Raises:
+        ConfigError: as `read_config`.
+
+    """
+    if config.method not in METHODS:
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got '{config.method}'")
+    _, presets, settings = METHODS[config.method]
+    if not isinstance(network, dict):
+        raise ConfigError(f"network: expected a mapping, got {network!r}")
+    network = dict(network)
+    preset = network.pop("preset", next(iter(presets)))
+    if preset not in presets:
+        raise ConfigError(f"network.preset: expected one of {', '.join(presets)}, got {preset!r}")
+    return replace(config, network=build(presets[preset], network, "network"), task=build(settings, task, "task"))
+
+
+def make_task(config: TrainConfig) -> Task:
+    """Build the task of a training; its network's start depends on torch's random numbers."""
+    kind = METHODS[config.method][0]
+    return kind(config.network, config.task)

@@ -1,0 +1,81 @@
+"""vote_flow in training: votes and flow start near the truth, and the ground is named on the side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvloc_ros.localization.setting import check_settings, setting
+from cvloc_ros.models.losses import total_loss
+from cvloc_ros.models.matcher import Matcher
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
+from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
+from cvloc_ros.training.samples import to_inputs
+from cvloc_ros.training.side_task import GroundNaming
+from cvloc_ros.training.task import Task, beside
+
+CENTRE_JITTER = (2.4, 1.6)  # metres, degrees: around the truth, where the second vote is held in training
+START_JITTER = (1.0, 0.8)  # and where the flow starts
+
+
+@dataclass(frozen=True)
+class VoteFlowTaskConfig:
+    """Settings of vote_flow's training."""
+
+    naming: float = setting(1.0, "weight of the side task: see `side_task`", limits=(0.0, 1e3))
+
+    def __post_init__(self) -> None:
+        """Refuse settings outside their limits."""
+        check_settings(self)
+
+
+class VoteFlowTask(Task):
+    """Trains `VoteFlow`."""
+
+    method = "vote_flow"
+    summary = "vote over the search box, second vote around its peak, flow with the ground's tilt"
+    terms = ("coarse", "fine", "flow", "pose", "tilt", "naming")
+    drawn = ("coarse", "fine", "flow", "pose")
+    poses = ("vote", "final")
+
+    def __init__(self, network: VoteFlowConfig, config: VoteFlowTaskConfig):
+        super().__init__()
+        self.config = config
+        self.network: VoteFlow = VoteFlow(network)
+        self.naming = GroundNaming(self.network)
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Return the losses; see `Task.forward`."""
+        inputs, truth, jitter = to_inputs(batch), batch["truth"], batch["jitter"]
+        near = {
+            "centre": beside(truth, jitter[:, 0], CENTRE_JITTER),
+            "start": beside(truth, jitter[:, 1], START_JITTER),
+        }
+        outputs = self.network(**inputs, **near)
+        with torch.autocast(truth.device.type, enabled=False):
+            losses = total_loss(
+                self.network,
+                outputs,
+                truth,
+                camera=inputs["camera"],
+                tilt=batch["tilt"],
+                tilt_known=batch["tilt_known"],
+            )
+            naming = self.naming.loss(
+                batch["patch_classes"], batch["bev_classes"], inputs["coverage"], inputs["visible"]
+            )
+            losses["naming"] = (naming * batch["classes_known"]).mean()
+        losses["total"] = losses["total"] + self.config.naming * losses["naming"]
+        return losses
+
+    def locate(self, network: VoteFlow, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the votes' pose and the final one; see `Task.locate`."""
+        outputs = network(**to_inputs(batch))
+        return {"vote": outputs.voted, "final": outputs.poses[-1]}
+
+    def matcher(self, network: VoteFlow, *, device: str) -> Matcher:
+        """Return the matcher that runs a network."""
+        return VoteFlowMatcher(network, device=device)

@@ -1,0 +1,243 @@
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from cvloc_ros.geometry import PinholeCamera, camera_extrinsics
+from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.dense_flow import DenseFlow, place
+from cvloc_ros.models.dense_flow_config import FULL, PRESETS, SMALL, DenseFlowConfig
+from cvloc_ros.models.dense_flow_losses import dense_flow_loss
+from cvloc_ros.models.losses import relative_pose
+from cvloc_ros.models.raft import CorrelationPyramid
+from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.vote_flow import VoteFlow
+
+KITTI = PinholeCamera(1242, 375, np.array([[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1.0]]))
+# What takes half a second to build and is still the same design.
+TINY = replace(SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1, start="identity")
+
+
+def batch(config, n=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    camera = PinholeCamera.from_focal(config.image_width, config.image_height, 0.58 * config.image_width)
+    pixels, visible = ground_pixels(camera, camera_extrinsics(height=1.65), config.bev_samples)
+    return {
+        "image": torch.rand(n, 3, config.image_height, config.image_width, generator=generator),
+        "pixels": torch.from_numpy(pixels).repeat(n, 1, 1, 1, 1),
+        "visible": torch.from_numpy(visible).repeat(n, 1, 1, 1),
+        "patch": torch.rand(n, 3, config.patch_size, config.patch_size, generator=generator),
+        "coverage": torch.ones(n, 1, config.patch_size, config.patch_size),
+    }
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return DenseFlow(SMALL).eval()
+
+
+def smooth_map(channels, size, seed=0):
+    """Random features (1, channels, size, size) that bilinear samples between cells still resemble."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, channels, int(0.6 * size), int(0.6 * size), generator=generator)
+    return F.normalize(F.interpolate(coarse, (size, size), mode="bicubic"), dim=1)
+
+
+def sampled_at(network, satellite, pose):
+    """The BEV features that a perfect encoder would see from a pose: the satellite's at the cells' places."""
+    cells = network.to_cells(place(network.cells, pose))
+    where = ((2 * cells + 1) / satellite.shape[-1] - 1).flip(-1)
+    return F.grid_sample(satellite, where, align_corners=False)
+
+
+class TestSizes:
+    def test_the_full_preset_is_the_papers(self):
+        with torch.device("meta"):
+            network = DenseFlow(FULL)
+        assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(29.8, abs=0.1)
+        inputs = {name: tensor.to("meta") for name, tensor in batch(FULL, 1).items()}
+        with FlopCounterMode(display=False) as counter:
+            out = network(**inputs)
+        assert counter.get_total_flops() / 2e9 == pytest.approx(330, rel=0.03)  # GMAC, every iteration upsampled
+        assert len(out.moved) == len(out.confidences) == 12
+        assert out.moved[-1].shape == (1, 512, 512, 2)
+        assert out.satellite.shape == (1, 256, 64, 64)
+
+    def test_kitti_visibility(self):
+        """837 of the paper's 64 x 64 cells are seen, 6.3 to 48.6 m ahead; its cells lie half a cell off the centres."""
+        K = np.diag([128 / 1242, 32 / 375, 1.0]) @ KITTI.K
+        K[:2, 2] -= 0.5  # what the paper shows is 0 to 127, 0 to 31 of the feature map, not half a feature more
+        half = FULL.bev.cell / 2
+        T = camera_extrinsics(height=1.65, x=half, y=-half)
+        _, visible = ground_pixels(PinholeCamera(127, 31, K), T, FULL.bev)
+        ahead = FULL.bev.centres()[..., 0] - half
+        assert visible.sum() == 837
+        assert ahead[visible[0]].min() == pytest.approx(6.3, abs=0.05)
+        assert ahead[visible[0]].max() == pytest.approx(48.6, abs=0.05)
+
+    def test_the_small_preset_sees_what_the_vote_does(self):
+        vote = VoteFlow().config
+        assert SMALL.patch == vote.patch and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
+        assert sum(p.numel() for p in DenseFlow(SMALL).parameters()) < 2e6
+
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_a_card_holds_a_config(self, preset):
+        numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in asdict(PRESETS[preset]).items()}
+        assert DenseFlowConfig(**numbers) == PRESETS[preset]
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"start": "votes"}, "start to be one of identity, vote, got 'votes'"),
+            ({"stride": 16}, "stride to be one of 4, 8"),
+            ({"image_width": 1020}, "image_width to be a multiple of the stride 8, got 1020"),
+            ({"patch_size": 64}, "at least 16 cells for 4 levels, got 8"),
+        ],
+    )
+    def test_impossible_configs_are_refused(self, wrong, message):
+        with pytest.raises(ValueError, match=message):
+            replace(FULL, **wrong)
+
+    @pytest.mark.parametrize("name", ["image", "patch", "pixels"])
+    def test_tensors_of_another_size_are_refused(self, network, name):
+        inputs = batch(SMALL, 1)
+        inputs[name] = inputs[name][:, :, :-8]
+        with pytest.raises(ValueError, match=r"expected .* of shape .*, got"):
+            network(**inputs)
+
+
+class TestDecoder:
+    @pytest.mark.parametrize("pose", [(0.0, 0.0, 0.0), (7.3, -4.1, 0.12), (-11.0, 9.5, -0.17)])
+    def test_correlations_lead_to_the_pose(self, network, pose):
+        """From a start near it each cell goes to the best of its window, and least squares give the pose back."""
+        truth = torch.tensor([pose])
+        satellite = smooth_map(48, 64)
+        pyramid = CorrelationPyramid(sampled_at(network, satellite, truth), satellite, levels=4, radius=4)
+        step = torch.arange(-4.0, 5)
+        offsets = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).view(81, 2)
+        found = truth + torch.tensor([[1.7, -2.2, 0.03]])
+        for _ in range(3):
+            origin = network.to_cells(place(network.cells, found))
+            window = pyramid.look_up(origin.permute(0, 3, 1, 2))[:, :81]
+            flow = torch.einsum("bnhw,nd->bhwd", (100 * window).softmax(dim=1), offsets)
+            moved = network.config.patch.y_max - ((origin + flow) * 4 + 0.5) * 0.4
+            on_patch = (moved.abs() < 45).all(-1).float()
+            matches = (network.cells.expand_as(moved).flatten(1, 2), moved.flatten(1, 2), on_patch.flatten(1))
+            found, solved = solve_pose(*matches)
+        assert solved.all()
+        np.testing.assert_allclose(found[0].numpy(), truth[0].numpy(), atol=0.1)
+
+    @torch.inference_mode()
+    def test_shifting_patch_and_start_shifts_the_pose(self, network):
+        """Two cells forward and one to the right: the same flow from there, and nothing else of the pose changes."""
+        generator = torch.Generator().manual_seed(0)
+        satellite, bev = smooth_map(48, 64), torch.randn(1, 48, 24, 24, generator=generator)
+        satellite = satellite * F.pad(torch.ones(1, 1, 44, 56), (4, 4, 8, 12))  # what rolls around is empty
+        seen = torch.rand(1, 1, 24, 24, generator=generator) > 0.3
+        coverage = torch.ones(1, 1, 256, 256)
+        near = torch.tensor([[2.0, 1.0, 0.04]])
+        step = torch.tensor([[3.2, -1.6, 0.0]])
+        one = network.decode(bev, seen, satellite, coverage, start=near)
+        other = network.decode(bev, seen, satellite.roll((-2, 1), (2, 3)), coverage, start=near + step)
+        assert (one.pose - near).abs().max() > 1e-4, "an untrained flow moves it somewhere"
+        torch.testing.assert_close(other.pose - step, one.pose, atol=1e-4, rtol=0)
+
+    @torch.inference_mode()
+    def test_a_start_is_where_the_flow_counts_from(self, network):
+        inputs = batch(SMALL, 1)
+        start = torch.tensor([[5.0, -3.0, 0.1]])
+        out = network(**inputs, start=start)
+        placed = place(network.points, start)
+        assert not torch.equal(out.moved[-1], placed)
+        unseen = ~F.max_pool2d(out.seen.float(), 21, 1, 10).bool()  # no seen cell's flow is mixed into these
+        torch.testing.assert_close(out.moved[-1][unseen], placed[unseen])
+
+    @torch.inference_mode()
+    def test_an_unseen_ground_leaves_the_pose_where_it_started(self, network):
+        inputs = batch(SMALL, 1)
+        inputs["visible"] = torch.zeros_like(inputs["visible"])
+        start = torch.tensor([[5.0, -3.0, 0.1]])
+        out = network(**inputs, start=start)
+        assert not out.solved.any()
+        torch.testing.assert_close(out.pose, start)
+
+    @torch.inference_mode()
+    def test_matches_beyond_the_imagery_do_not_count(self, network):
+        inputs = batch(SMALL, 1)
+        inputs["coverage"][..., :, 128:] = 0  # nothing to the right of the prior
+        out = network(**inputs)
+        assert (out.weights[out.moved[-1][..., 1] < -1.0] == 0).all()
+        assert (out.weights > 0).any()
+
+
+class TestBev:
+    @torch.inference_mode()
+    def test_features_come_from_where_the_camera_sees_the_cells(self, network):
+        """A map of the pixel's own place, sampled on the BEV, is the projection of the cells."""
+        config = SMALL
+        camera = PinholeCamera.from_focal(416, 128, 240.0)
+        T = camera_extrinsics(height=1.65, x=1.0, y=0.3, yaw=0.05, pitch=0.02)
+        pixels, visible = ground_pixels(camera, T, config.bev_samples)
+        v, u = torch.meshgrid(torch.arange(0.0, 128, 4), torch.arange(0.0, 416, 4), indexing="ij")
+        places = torch.stack([u, v])[None]
+        encoder = DenseFlow(replace(config, bev_samples_per_cell=2)).eval()
+        encoder.ground = torch.nn.Identity()
+        encoder._normalize = lambda image: places
+        bev, seen = encoder.encode_ground(
+            torch.zeros(1, 3, 128, 416), torch.from_numpy(pixels)[None], torch.from_numpy(visible)[None]
+        )
+        centres, whole = ground_pixels(camera, T, config.bev)
+        wanted = (centres[0] + 1) / 2 * [416, 128] - 0.5
+        far = whole[0] & seen[0, 0].numpy() & (config.bev.centres()[..., 0] > 15)  # there a cell's mean is its centre's
+        far &= np.abs(wanted[..., 0] - 208) < 190  # nor is any sample of them beyond the image
+        assert far.sum() > 100
+        np.testing.assert_allclose(bev[0].permute(1, 2, 0).numpy()[far], wanted[far], atol=1.0)
+
+
+class TestTraining:
+    @pytest.mark.parametrize("target", ["relative", "absolute"])
+    def test_every_parameter_gets_a_gradient(self, target):
+        torch.manual_seed(0)
+        model = DenseFlow(replace(TINY, confidence_target=target, refine_siamese=target == "relative"))
+        truth = torch.tensor([[3.0, -2.0, 0.05], [-8.0, 4.0, -0.1]])
+        out = model(**batch(TINY), start=truth + 0.2)
+        dense_flow_loss(model, out, truth, progress=1.0)["total"].backward()
+        missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert not missing
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+    @pytest.mark.parametrize(
+        "switch", ["project", "refine", "matching_loss", "position_loss", "confidence", "hold_unseen", "refine_siamese"]
+    )
+    def test_every_switch_turns_something_off_and_still_trains(self, switch):
+        torch.manual_seed(0)
+        inputs, truth = batch(TINY), torch.tensor([[1.0, -1.0, 0.05], [-2.0, 1.0, -0.1]])
+        results = []
+        for config in (replace(TINY, refine_siamese=True), replace(TINY, **{"refine_siamese": True, switch: False})):
+            torch.manual_seed(0)
+            model = DenseFlow(config)
+            losses = dense_flow_loss(model, model(**inputs), truth, progress=1.0)
+            losses["total"].backward()
+            assert torch.isfinite(losses["total"])
+            results.append(float(losses["total"].detach()))
+        assert results[0] != results[1]
+
+    @torch.inference_mode()
+    def test_half_precision_agrees(self, network):
+        inputs = batch(SMALL, 2)
+        start = torch.tensor([[5.0, -3.0, 0.1], [-2.0, 8.0, -0.05]])
+        exact = network(**inputs, start=start).pose
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = network(**inputs, start=start).pose
+        assert relative_pose(exact, half)[:, :2].norm(dim=1).max() < 0.05
+
+    @torch.inference_mode()
+    def test_a_permuted_batch_gives_permuted_answers(self, network):
+        inputs = batch(SMALL, 3)
+        order = [2, 0, 1]
+        out, other = network(**inputs), network(**{name: tensor[order] for name, tensor in inputs.items()})
+        torch.testing.assert_close(out.pose[order], other.pose, atol=1e-4, rtol=1e-4)

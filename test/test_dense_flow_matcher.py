@@ -1,0 +1,211 @@
+"""dense_flow as a method: one frame through the `Matcher` interface, its weights, and that it learns at all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import default_collate
+
+from cvloc_ros.datasets.town import Town, render_pair
+from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
+from cvloc_ros.localization.evidence import weigh_evidence
+from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput, place
+from cvloc_ros.models.dense_flow_config import SMALL
+from cvloc_ros.models.dense_flow_losses import dense_flow_loss
+from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher, regrid
+from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
+from cvloc_ros.models.losses import relative_pose
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.weights import (
+    SHIPPED,
+    NotShippedError,
+    WeightsError,
+    load_matcher,
+    load_network,
+    save_weights,
+)
+from cvloc_ros.training.samples import make_sample, to_inputs
+
+TINY = replace(SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1)
+IDENTITY = replace(TINY, start="identity")
+BOX = (20.0, 20.0, np.radians(10.0))
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """A town's camera image, and the patch where the prior is wrong by a known pose."""
+    pair = render_pair(Town.generate(5), 0)
+    sample = make_sample(pair, np.random.default_rng(3), SMALL, None)
+    patch = np.ascontiguousarray(sample["patch"].transpose(1, 2, 0))
+    inputs = (pair.ground, PinholeCamera(416, 128, pair.K), pair.T_base_camera, patch, np.ones((256, 256), bool))
+    return inputs, sample["truth"]
+
+
+def untrained(config):
+    torch.manual_seed(0)
+    return DenseFlow(config)
+
+
+class TestMatch:
+    @pytest.mark.parametrize("start", ["identity", "vote"])
+    @pytest.mark.parametrize("target", ["relative", "absolute"])
+    def test_a_match_is_what_the_interface_says(self, frame, start, target):
+        network = untrained(replace(TINY, start=start, confidence_target=target))
+        match = DenseFlowMatcher(network, vote=VoteFlow()).match(*frame[0], box=BOX)
+        n = len(match.base)
+        assert n > 200 and match.patch.shape == (n, 2) and match.weights.shape == match.scales.shape == (n,)
+        assert ((match.weights > 0) & (match.weights <= 1) & (match.scales >= 0.1)).all()
+        assert match.probability.shape == (len(match.yaw), len(match.x), len(match.y))
+        assert match.local.shape == (len(match.local_yaw), len(match.local_shift), len(match.local_shift))
+        assert match.probability.sum() == pytest.approx(1) and match.local.sum() == pytest.approx(1)
+        assert (np.diff(match.x) < 0).all() and (np.diff(match.local_shift) < 0).all()
+        assert all(-1 <= value <= 1 for value in match.similarity)
+        evidence = weigh_evidence(match)
+        assert np.isfinite(evidence.values).all()
+
+    @pytest.mark.parametrize("config", [IDENTITY, TINY])
+    def test_the_posterior_keeps_to_the_box(self, frame, config):
+        matcher = DenseFlowMatcher(untrained(config), vote=VoteFlow())
+        match = matcher.match(*frame[0], box=(4.0, 8.0, np.radians(4.0)))
+        assert np.abs(match.x[match.probability.any(axis=(0, 2))]).max() <= 4.8 + 1e-3
+        assert 5 < np.abs(match.y[match.probability.any(axis=(0, 1))]).max() <= 8.8 + 1e-3
+        assert np.degrees(np.abs(match.yaw[match.probability.any(axis=(1, 2))]).max()) <= 5.0 + 1e-3
+
+    @pytest.mark.skipif(not (SHIPPED / "vote_flow.safetensors").exists(), reason="no weights: cvloc train")
+    def test_it_starts_where_the_shipped_vote_puts_it(self, frame):
+        """An untrained flow moves little: what is left is the vote, which finds the town's vehicle."""
+        inputs, truth = frame
+        vote = load_network(SHIPPED / "vote_flow.safetensors")
+        match = DenseFlowMatcher(untrained(TINY), vote=vote).match(*inputs, box=BOX)
+        assert np.linalg.norm(match.pose[:2] - truth[:2]) < 3.0
+        assert np.linalg.norm(truth[:2]) > 6.0
+        assert vote.config.iterations > 0, "the caller's network keeps its flow"
+
+    def test_a_patch_of_another_grid_is_resampled_for_the_vote(self, frame):
+        finer = replace(TINY, patch_size=512, patch_cell=0.2, bev_rows=48, bev_cols=48)
+        (image, camera, T, patch, coverage), _ = frame
+        doubled = patch.repeat(2, axis=0).repeat(2, axis=1)
+        vote = VoteFlow()
+        one = DenseFlowMatcher(untrained(TINY), vote=vote).match(image, camera, T, patch, coverage, box=BOX)
+        other = DenseFlowMatcher(untrained(finer), vote=vote).match(
+            image, camera, T, doubled, coverage.repeat(2, axis=0).repeat(2, axis=1), box=BOX
+        )
+        np.testing.assert_allclose(other.probability, one.probability, atol=1e-5)
+
+    def test_another_camera_is_projected_anew(self, frame):
+        (image, camera, T, patch, coverage), _ = frame
+        matcher = DenseFlowMatcher(untrained(IDENTITY))
+        first = matcher.match(image, camera, T, patch, coverage, box=BOX)
+        higher = camera_extrinsics(height=3.0)
+        other = matcher.match(image, camera, higher, patch, coverage, box=BOX)
+        again = matcher.match(image, camera, T, patch, coverage, box=BOX)
+        assert len(other.base) != len(first.base)
+        np.testing.assert_array_equal(again.pose, first.pose)
+
+    def test_an_image_of_another_shape_is_stretched_or_cropped(self):
+        """The paper squeezes KITTI's images to 4:1; a ground point stays where the camera says it is."""
+        camera = PinholeCamera(1242, 375, np.array([[721.5, 0, 609.6], [0, 721.5, 172.9], [0, 0, 1.0]]))
+        T = camera_extrinsics(height=1.65)
+        for fit in ("stretch", "crop"):
+            matcher = DenseFlowMatcher(untrained(replace(IDENTITY, image_fit=fit)))
+            image = np.zeros((375, 1242, 3), np.uint8)
+            (u, v), _ = camera.project((np.linalg.inv(T) @ [*matcher.network.cells[15, 10].tolist(), 0, 1])[:3])
+            image[round(v) - 3 : round(v) + 4, round(u) - 3 : round(u) + 4] = 255
+            inputs = matcher._view.look(image, camera, T)
+            where = inputs["pixels"][0, 0, 30:32, 20:22].mean(dim=(0, 1)).numpy()  # the four samples of that cell
+            rows, cols = np.nonzero(inputs["image"][0, 0].numpy() > 0.3)
+            seen = (np.array([cols.mean(), rows.mean()]) + 0.5) / [416, 128] * 2 - 1
+            np.testing.assert_allclose(where, seen, atol=0.02)
+
+    def test_a_vote_has_to_come_from_somewhere(self):
+        with pytest.raises(ValueError, match="expected the VoteFlow"):
+            DenseFlowMatcher(untrained(TINY))
+
+
+class TestPosterior:
+    @pytest.mark.parametrize("pose", [(0.0, 0.0, 0.0), (6.4, -12.8, 0.0698), (-16.0, 4.8, -0.1396)])
+    def test_it_peaks_at_the_pose_whose_features_fit(self, pose):
+        network = untrained(IDENTITY)
+        generator = torch.Generator().manual_seed(0)
+        coarse = torch.randn(1, 8, 24, 24, generator=generator)
+        satellite = F.interpolate(coarse, (64, 64), mode="bicubic")  # similarities between cells are interpolated
+        truth = torch.tensor([pose])
+        cells = network.to_cells(place(network.cells, truth))
+        where = ((2 * cells + 1) / 64 - 1).flip(-1)
+        bev = F.grid_sample(satellite, where, align_corners=False)
+        ones = torch.ones(1, 96, 96)
+        out = DenseFlowOutput(truth, ones > 0, [], [ones], ones, truth, truth[:, 0] > 0, bev, satellite)
+        coverage = torch.ones(1, 1, 256, 256)
+        for grid, centre in ((PoseGrid.of_box(network), torch.zeros(3)), (PoseGrid.around_a_pose(network), truth[0])):
+            poses = grid.poses(centre)
+            score = pose_scores(network, out, coverage, poses)
+            found = poses.flatten(0, 2)[score.argmax()]
+            np.testing.assert_allclose(found[:2].numpy(), pose[:2], atol=0.01)
+            assert abs(found[2] - pose[2]) < 1.01 * (grid.headings[1] - grid.headings[0])
+            assert score.max() > score.median() + 0.5
+
+    def test_regridding_keeps_places(self):
+        """A map of each pixel's own place is still one on another grid."""
+        source, target = GroundGrid.centred(512, 0.195822), GroundGrid.centred(200, 0.4)
+        there = regrid(source.centres().astype(np.float32), source, target)
+        np.testing.assert_allclose(there, target.centres(), atol=0.01)
+        wider = regrid(np.ones((512, 512), np.float32), source, GroundGrid.centred(256, 0.4))
+        assert wider[0, 0] == 0 and wider[128, 128] == 1
+
+
+class TestWeights:
+    def test_round_trip(self, tmp_path, frame):
+        network = untrained(TINY)
+        path = tmp_path / "dense.safetensors"
+        save_weights(network, path, {"calibration": {}})
+        loaded = load_network(path)
+        assert isinstance(loaded, DenseFlow) and loaded.config == TINY
+        matcher, card = load_matcher("dense_flow", weights=str(path), device="cpu")
+        assert card["method"] == matcher.name == "dense_flow"
+        one = matcher.match(*frame[0], box=BOX)
+        assert one.probability.shape == (11, 27, 27)
+
+    def test_without_weights_it_says_how_to_get_them(self):
+        if (SHIPPED / "dense_flow.safetensors").exists():
+            pytest.skip("they are shipped")
+        with pytest.raises(NotShippedError, match=r"no weights of dense_flow are shipped: train.*--weights"):
+            load_matcher("dense_flow")
+
+    def test_weights_of_another_method_are_refused(self, tmp_path):
+        path = tmp_path / "dense.safetensors"
+        save_weights(untrained(IDENTITY), path, {})
+        with pytest.raises(WeightsError, match="expected weights of vote_flow, got those of dense_flow"):
+            load_matcher("vote_flow", weights=str(path), device="cpu")
+        path.with_suffix(".json").write_text('{"method": "other"}')
+        with pytest.raises(WeightsError, match="expected a method of vote_flow, dense_flow"):
+            load_network(path)
+
+
+@pytest.mark.slow
+def test_small_learns_eight_pairs_by_heart():
+    """From starts that are metres wrong to within 0.2 m: geometry, flow, confidence and least squares fit together."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    pairs = [render_pair(Town.generate(i), 0) for i in range(8)]
+    samples = [make_sample(pair, rng, SMALL, None) for pair in pairs]
+    batch = default_collate([{k: torch.from_numpy(v) for k, v in s.items()} for s in samples])
+    inputs = {k: v for k, v in to_inputs(batch, torch.device("cpu")).items() if k != "camera"}
+    truth = batch["truth"]
+    start = truth + (2 * torch.rand(8, 3) - 1) * torch.tensor([2.4, 2.4, 0.03])
+    assert relative_pose(truth, start)[:, :2].norm(dim=1).mean() > 1.5
+    network = DenseFlow(SMALL).to(memory_format=torch.channels_last)
+    steps, rate = 80, 2e-3
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 10, (steps - step) / (0.4 * steps))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(**inputs, start=start)
+        optimizer.zero_grad()
+        dense_flow_loss(network, out, truth, progress=step / steps)["total"].backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    with torch.inference_mode():
+        out = network.eval()(**inputs, start=start)
+    assert relative_pose(truth, out.pose)[:, :2].norm(dim=1).max() < 0.2

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from cvloc_ros.models.raft import CorrelationPyramid, convex_upsample
+from cvloc_ros.models.resnet_trunk import ResNetTrunk, load_resnet18
+
+
+class TestTrunk:
+    def test_pretrained_layers_load_and_the_third_stays(self, tmp_path):
+        trunk = ResNetTrunk((64, 64, 128, 256), 8)
+        state = {n: torch.rand_like(t) if t.is_floating_point() else t for n, t in trunk.state_dict().items()}
+        state["layer3.0.conv1.weight"] = torch.zeros(256, 128, 3, 3)
+        state |= {"fc.bias": torch.zeros(1000), "layer4.0.conv1.weight": torch.zeros(512, 256, 3, 3)}
+        save_file(state, tmp_path / "resnet18.safetensors")
+        load_resnet18(trunk, tmp_path / "resnet18.safetensors")
+        for name in ("conv1.weight", "bn1.running_var", "layer1.1.conv2.weight", "layer2.0.downsample.0.weight"):
+            torch.testing.assert_close(trunk.state_dict()[name], state[name])
+        assert trunk.state_dict()["layer3.0.conv1.weight"].abs().sum() > 0
+
+    def test_other_weights_are_named(self, tmp_path):
+        trunk = ResNetTrunk((64, 64, 128, 256), 8)
+        save_file({"conv1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.safetensors")
+        with pytest.raises(ValueError, match=r"conv1.weight of shape \(64, 3, 7, 7\).*got \(64, 3, 3, 3\)"):
+            load_resnet18(trunk, tmp_path / "other.safetensors")
+        with pytest.raises(ValueError, match="expected a safetensors file"):
+            load_resnet18(trunk, tmp_path / "none.safetensors")
+
+    @pytest.mark.parametrize("stride", [4, 8])
+    def test_a_feature_is_centred_on_its_pixel(self, stride):
+        """What `DenseFlow` takes for granted when it samples features and places cells."""
+        trunk = ResNetTrunk((4, 4, 4, 4), stride).eval()
+        for parameter in trunk.parameters():
+            torch.nn.init.constant_(parameter, 0.05 if parameter.dim() > 1 else 1.0)
+        image = torch.zeros(1, 3, 128, 128)
+        image[..., 64, 64] = 1.0
+        answer = (trunk(image) - trunk(torch.zeros_like(image)))[0].sum(0)
+        row, col = np.unravel_index(int(answer.argmax()), answer.shape)
+        assert (row * stride, col * stride) == (64, 64)
+        torch.testing.assert_close(answer[row, col - 1], answer[row, col + 1], atol=0, rtol=1e-3)
+
+
+class TestRaft:
+    def test_levels_are_averages_around_the_same_place(self):
+        satellite = torch.zeros(1, 1, 32, 32)
+        satellite[..., 12:16, 20:24] = 1.0  # one cell of the third level, centred at (13.5, 21.5)
+        pyramid = CorrelationPyramid(torch.ones(1, 1, 1, 1), satellite, levels=3, radius=1)
+        around = pyramid.look_up(torch.tensor([13.5, 21.5]).view(1, 2, 1, 1)).view(3, 3, 3)
+        torch.testing.assert_close(around[2], F.pad(torch.ones(1, 1), (1, 1, 1, 1)))
+        torch.testing.assert_close(around[0], torch.ones(3, 3))
+        beyond = pyramid.look_up(torch.tensor([-50.0, 1e9]).view(1, 2, 1, 1))
+        assert (beyond == 0).all()
+
+    def test_look_up_is_bilinear(self):
+        generator = torch.Generator().manual_seed(1)
+        satellite, bev = torch.randn(1, 6, 32, 32, generator=generator), torch.randn(1, 6, 3, 4, generator=generator)
+        where = torch.rand(1, 2, 3, 4, generator=generator) * 36 - 2
+        found = CorrelationPyramid(bev, satellite, levels=1, radius=2).look_up(where)
+        step = torch.arange(-2.0, 3)
+        offsets = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).view(25, 2)
+        points = where.permute(0, 2, 3, 1)[..., None, :] + offsets  # (1, 3, 4, 25, 2)
+        grid = ((2 * points + 1) / 32 - 1).flip(-1).reshape(1, 12, 25, 2)
+        around = F.grid_sample(satellite, grid, align_corners=False).view(1, 6, 3, 4, 25)
+        wanted = (around * bev[..., None]).sum(1) / 6**0.5
+        torch.testing.assert_close(found, wanted.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-4)
+
+    def test_upsampling_stays_between_the_neighbours_and_keeps_places(self):
+        ramp = torch.arange(6.0).expand(1, 2, 5, 6)
+        logits = torch.full((1, 9, 16, 5, 6), -50.0)
+        logits[:, 4] = 0.0  # all weight on the cell itself
+        fine = convex_upsample(ramp, logits.flatten(1, 2), 4)
+        torch.testing.assert_close(fine, ramp.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        mixed = convex_upsample(ramp, torch.zeros(1, 144, 5, 6), 4)
+        torch.testing.assert_close(mixed[0, 0, 0, 4:20].view(4, 4).mean(1), torch.arange(1.0, 5))

@@ -1,0 +1,140 @@
+"""dense_flow in the training loop, from both starts, and the table of its ablations."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_training_run import first_batch, fresh_task, rows, run, stop_at
+
+from cvloc_ros.models.dense_flow_config import FULL, SMALL
+from cvloc_ros.models.matcher import Matcher
+from cvloc_ros.training import stream
+from cvloc_ros.training.ablations import COLUMNS, VARIANTS, run_ablations
+from cvloc_ros.training.checkpoint import Stopped
+from cvloc_ros.training.config import SourceConfig, TrainConfig
+from cvloc_ros.training.methods import complete, read_config
+from cvloc_ros.training.scenes import Scene, validation_items
+from cvloc_ros.training.settings import ConfigError, write_yaml
+
+TINY = complete(
+    TrainConfig(
+        method="dense_flow", samples=8, batch=4, workers=0, threads=1, pool=4, warm_up=4, validation_pairs=2,
+        validation=(SourceConfig(protocol="heldout"),), precision="32-true", pictures=1,
+    ),
+    {"trunk_widths": [8, 8, 8, 8], "refine_blocks": 1, "hidden": 8, "iterations": 2},
+    {},
+)  # fmt: skip
+
+
+def identity(config):
+    return replace(config, network=replace(config.network, start="identity"))
+
+
+def test_presets_survive_the_file(tmp_path):
+    for preset, network in (("full", FULL), ("small", SMALL)):
+        config = complete(TrainConfig(method="dense_flow"), {"preset": preset}, {})
+        assert config.network == network
+        write_yaml(config, tmp_path / "config.yaml")
+        assert read_config(tmp_path / "config.yaml") == config
+    with pytest.raises(ConfigError, match="network.start: expected one of identity, vote, got str 'gps'"):
+        complete(TrainConfig(method="dense_flow"), {"start": "gps"}, {})
+
+
+@pytest.mark.parametrize("config", [TINY, identity(TINY)], ids=["vote", "identity"])
+def test_a_run_learns_validates_and_draws(config, tmp_path):
+    task = run(config, tmp_path)
+    last = rows(tmp_path)[-1]
+    assert float(last["heldout_median_m"]) > 0 and float(last["matching"]) > 0
+    # the shipped vote is right about most places; the prior is about none
+    assert (float(last["heldout_start_median_m"]) < 5) == (config.network.start == "vote")
+    assert len(list((tmp_path / "pictures").iterdir())) == 1
+    names = [name for name, _ in task.named_parameters()]
+    assert names and all(name.startswith("network.") for name in names)  # the vote is not trained
+
+
+def test_starts_in_training_are_beside_the_truth():
+    batch = first_batch(TINY)
+    task, seen = fresh_task(TINY), {}
+    forward = task.network.forward
+    task.network.forward = lambda **inputs: seen.update(inputs) or forward(**inputs)
+    task(batch, 0.5)["total"].backward()
+    off = (seen["start"] - batch["truth"]).abs()
+    assert 0.1 < off[:, :2].max() <= 1.0 and 0 < off[:, 2].max() <= np.radians(0.8)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+    task = fresh_task(identity(TINY))
+    task.network.forward = lambda **inputs: seen.update(inputs) or forward(**inputs)
+    task(batch, 0.5)
+    assert seen["start"] is None
+
+
+def test_validation_and_the_matcher_start_from_the_same_vote():
+    task = fresh_task(TINY)
+    layout = task.layout
+    (item,) = validation_items(SourceConfig(protocol="train"), 1, grid=layout.patch, box=(20.0, np.radians(10)))
+    sample = {name: torch.from_numpy(value)[None] for name, value in task.prepare(item).items()}
+    with torch.inference_mode():
+        found = task.locate(task.network.eval(), sample)
+    matcher: Matcher = task.matcher(task.network, device="cpu")
+    match = matcher.match(
+        item.frame.image, item.frame.camera, item.frame.T_base_camera, item.patch.image, item.patch.coverage,
+        box=(20.0, 20.0, np.radians(10)),
+    )  # fmt: skip
+    np.testing.assert_allclose(match.pose, found["final"][0].numpy(), atol=0.02)
+
+
+def test_full_size_samples_fit_the_network():
+    """The paper's sizes: stretched images, patches of 0.2 m a pixel."""
+    town = stream.Town.generate(0)
+    sample = stream.make_sample(Scene.of_pair(stream.render_pair(town, 0)), np.random.default_rng(0), FULL, None)
+    shapes = {name: sample[name].shape for name in ("image", "patch", "coverage", "pixels", "visible")}
+    assert shapes == {
+        "image": (3, 256, 1024),
+        "patch": (3, 512, 512),
+        "coverage": (1, 512, 512),
+        "pixels": (1, 64, 64, 2),
+        "visible": (1, 64, 64),
+    }
+    assert 0.1 < sample["visible"].mean() < 0.4
+
+
+@pytest.mark.slow
+class TestAblations:
+    def test_every_part_is_left_out_once_and_tabulated(self, tmp_path):
+        # a schedule that has the position loss from the start: this run is one step
+        network = replace(TINY.network, beta_schedule="paper")
+        config = replace(TINY, network=network, samples=4, pictures=0)
+        table = run_ablations(config, tmp_path, report=lambda name, seen, row: None)
+        assert [row[1] for row in table] == ["the start alone", *VARIANTS]
+        with (tmp_path / "ablations.csv").open(newline="") as file:
+            assert list(csv.reader(file)) == [list(COLUMNS), *table]
+        assert (tmp_path / "ablations.md").read_text().count("| held-out style |") == 7
+        for name, changes in VARIANTS.items():
+            made = read_config(tmp_path / name.replace(" ", "_") / "config.yaml").network
+            assert made == replace(config.network, **changes)
+        assert len({(tmp_path / name.replace(" ", "_") / "log.csv").read_text() for name in VARIANTS}) == len(VARIANTS)
+        again = run_ablations(config, tmp_path, report=pytest.fail)  # nothing is trained twice
+        assert again == table
+        with pytest.raises(ConfigError, match="full holds a run with other settings"):
+            run_ablations(replace(config, seed=1), tmp_path, report=pytest.fail)
+
+    def test_stopped_it_goes_on(self, tmp_path):
+        config, told = replace(TINY, samples=12, pictures=0), []
+
+        def report(name, seen, row):
+            told.append((name, seen))
+            stop_at(4)(seen, row)
+
+        with pytest.raises(Stopped):
+            run_ablations(config, tmp_path, report=report)
+        assert told == [("full", 4), ("full", 8)]
+        with pytest.raises(Stopped):
+            run_ablations(config, tmp_path, report=report)
+        assert told[2:] == [("full", 12), ("without projection", 4), ("without projection", 8)]
+
+    def test_other_methods_have_no_table(self, tmp_path):
+        with pytest.raises(ConfigError, match="expected dense_flow.*got vote_flow"):
+            run_ablations(complete(TrainConfig(), {}, {}), tmp_path, report=pytest.fail)

@@ -1,0 +1,50 @@
+"""From a trained network to what is shipped: weights that load, a card for programs and one for people, a curve."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_training_run import rows
+
+from cvloc_ros.localization.localizer import load_localizer
+from cvloc_ros.models.weights import SHIPPED, load_network
+from cvloc_ros.training import finish as finishing
+from cvloc_ros.training.config import SourceConfig, TrainConfig
+from cvloc_ros.training.log import SCORES, Log
+from cvloc_ros.training.methods import complete, make_task, read_config
+
+
+@pytest.mark.slow
+def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(finishing, "CALIBRATION_PAIRS", 16)
+    monkeypatch.setattr(finishing, "TEST_PAIRS", 4)
+    config = complete(TrainConfig(samples=8, start_from="old.safetensors"), {}, {})
+    task = make_task(config)
+    task.network.load_state_dict(load_network(SHIPPED / "vote_flow.safetensors").state_dict())
+    columns = [*task.terms, *(f"{name}_{score}" for name in ("train", "heldout") for score in SCORES)]
+    log = Log(tmp_path / "log.csv", columns)
+    log.begin(0)
+    log.append(dict.fromkeys(["seen", *task.terms], 4.0))
+    log.append(dict.fromkeys(["seen", *columns], 8.0))
+    assert len(rows(tmp_path)) == 2
+    lineage = {"weights": "old.safetensors", "date": "2020-01-01", "samples": 12}
+    (tmp_path / "lineage.json").write_text(json.dumps(lineage))
+    tables = finishing.finish(task, config, tmp_path, progress=lambda what: None)
+    assert set(tables) == {"unseen towns", "held-out style"}
+    assert read_config(tmp_path / "vote_flow.yaml") == config
+    localizer = load_localizer(None, weights=str(tmp_path / "vote_flow.safetensors"), device="cpu")
+    assert localizer.calibration.scale > 0
+    card = json.loads((tmp_path / "vote_flow.json").read_text())
+    assert card["lineage"] == lineage and card["training"]["samples"] == 8
+    text = (tmp_path / "vote_flow.md").read_text()
+    assert "| started from | old.safetensors of 2020-01-01 (12 samples) |" in text
+    assert "synthetic towns" in text and "vote over the search box" in text
+    assert (tmp_path / "vote_flow.png").stat().st_size > 5000
+
+
+def test_what_it_was_trained_on_is_said_in_words():
+    mixed = (SourceConfig(weight=1.0), SourceConfig(source="kitti", protocol="train", root="/d", weight=3.0))
+    words = finishing._data(complete(TrainConfig(data=mixed), {}, {}))
+    assert words.startswith("25 % synthetic towns") and words.endswith("75 % kitti-train")
+    assert finishing._data(complete(TrainConfig(), {}, {})).endswith("only")

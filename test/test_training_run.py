@@ -1,0 +1,301 @@
+"""The training loop: what a stop, a resumption and a second process change (nothing), and what goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from test_pairs import table  # noqa: F401 (fixture: a town as pairs)
+
+from cvloc_ros.models.losses import total_loss
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, save_weights
+from cvloc_ros.training.checkpoint import Stopped
+from cvloc_ros.training.config import UNSEEN_TOWNS, SourceConfig, TrainConfig
+from cvloc_ros.training.loading import steps
+from cvloc_ros.training.methods import complete, make_task
+from cvloc_ros.training.settings import write_yaml
+from cvloc_ros.training.train import learning_rate, start_from, train
+from cvloc_ros.training.vote_flow_task import VoteFlowTask
+
+SMALL = {"encoder_widths": [8, 8, 8, 8], "bev_hidden": 8, "flow_hidden": 8, "iterations": 1}
+TINY = complete(
+    TrainConfig(
+        samples=24, batch=4, workers=0, threads=1, pool=4, warm_up=4, ema=0.9, validation=(), precision="32-true"
+    ),
+    SMALL,
+    {},
+)  # fmt: skip
+
+
+def run(config, out, *, resume=False, report=lambda seen, row: None):
+    return train(config, out, resume=resume, report=report)
+
+
+def stop_at(samples, number=signal.SIGTERM):
+    def report(seen, row):
+        if seen == samples:
+            os.kill(os.getpid(), number)
+
+    return report
+
+
+def state(out):
+    """All tensors of a run's checkpoint by name."""
+    found = {}
+
+    def walk(value, name):
+        if isinstance(value, dict):
+            for key, each in value.items():
+                walk(each, f"{name}/{key}")
+        elif isinstance(value, torch.Tensor):
+            found[name] = value
+
+    walk(torch.load(out / "checkpoint.pt", weights_only=True), "")
+    assert len(found) > 50
+    return found
+
+
+def rows(out):
+    with (out / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that was never stopped."""
+    out = tmp_path_factory.mktemp("straight")
+    run(TINY, out)
+    return out
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_stopped_and_resumed_run_is_the_same_to_the_bit(self, straight, tmp_path, number):
+        with pytest.raises(Stopped, match=f"12 of 24 samples.*cvloc train --out {tmp_path} --resume") as stopped:
+            run(TINY, tmp_path, report=stop_at(8, number))
+        assert stopped.value.signal_number == number and len(rows(tmp_path)) == 3
+        run(TINY, tmp_path, resume=True)
+        expected, found = state(straight), state(tmp_path)
+        assert expected.keys() == found.keys()
+        assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+        assert rows(tmp_path) == rows(straight)
+
+    def test_handlers_are_given_back(self, straight):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def test_log_lines_after_the_checkpoint_are_done_again(self, straight, tmp_path):
+        run(replace(TINY, samples=8), tmp_path)
+        with (tmp_path / "log.csv").open("a") as file:
+            file.write("12,1,1,1,1,1,1,1,1\n16,1,1")  # the machine went off after this
+        run(replace(TINY, samples=12), tmp_path, resume=True)
+        assert [int(row["seen"]) for row in rows(tmp_path)] == [4, 8, 12]
+        assert float(rows(tmp_path)[-1]["coarse"]) > 1.5
+
+    def test_a_checkpoint_of_another_version_is_refused(self, tmp_path):
+        torch.save({"network": {}, "seen": 3}, tmp_path / "checkpoint.pt")
+        with pytest.raises(ValueError, match="expected task, .*another version"):
+            run(TINY, tmp_path, resume=True)
+
+    def test_nothing_to_resume(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="start without --resume"):
+            run(TINY, tmp_path, resume=True)
+
+
+def process(*arguments, processes=1):
+    script = str(Path(__file__).with_name("training_process.py"))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29733"]
+    command = [sys.executable, *(launcher if processes > 1 else []), script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finished(started):
+    out, err = started.communicate(timeout=500)
+    assert started.returncode == 0, err[-3000:]
+    return out
+
+
+@pytest.mark.slow
+class TestProcesses:
+    def test_two_processes_are_one(self, tmp_path):
+        """torchrun with two processes over gloo takes the steps of one process with the same rendering processes.
+
+        Gradients of a network that knows nothing are ill conditioned: reversing a batch changes single ones by some
+        per cent in single precision. So losses and averages are compared closely, and gradients as a whole.
+        """
+        config = replace(TINY, samples=8, workers=2)  # the first step's rate is zero: both gradients are at one place
+        write_yaml(config, tmp_path / "settings.yaml")
+        started = process(tmp_path / "settings.yaml", tmp_path / "two", processes=2)
+        run(config, tmp_path / "one")
+        finished(started)
+        one, two = state(tmp_path / "one"), state(tmp_path / "two")
+        assert one.keys() == two.keys()
+        for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+            assert {k: float(v) for k, v in b.items()} == pytest.approx({k: float(v) for k, v in a.items()}, rel=1e-4)
+        averages = [name for name in one if name.endswith(("running_mean", "running_var"))]
+        assert len(averages) > 50
+        for name in averages:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+        gradient = [torch.cat([v.flatten() for k, v in each.items() if k.endswith("exp_avg")]) for each in (one, two)]
+        assert (gradient[1] - gradient[0]).norm() < 0.01 * gradient[0].norm()
+        begun = fresh_task(config).state_dict()
+        assert max(float((one[f"/task/{k}"] - v).abs().max()) for k, v in begun.items() if v.is_floating_point()) > 1e-3
+
+    def test_sigterm_to_everybody_stops_and_loses_nothing(self, tmp_path):
+        """As a batch system does it: rendering processes get the signal too."""
+        config = replace(TINY, samples=40_000, workers=2)
+        write_yaml(config, tmp_path / "settings.yaml")
+        started = process(tmp_path / "settings.yaml", tmp_path / "run")
+        deadline = time.monotonic() + 400
+        while not ((tmp_path / "run/log.csv").exists() and len(rows(tmp_path / "run")) >= 2):
+            assert started.poll() is None and time.monotonic() < deadline, started.communicate()[1][-3000:]
+            time.sleep(0.2)
+        os.killpg(started.pid, signal.SIGTERM)
+        assert "nothing is lost: go on with" in finished(started)
+        seen = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["seen"]
+        assert seen == int(rows(tmp_path / "run")[-1]["seen"])
+        run(replace(config, samples=seen + 8), tmp_path / "run", resume=True)
+        assert [int(row["seen"]) for row in rows(tmp_path / "run")] == list(range(4, seen + 9, 4))
+
+    def test_workers_change_nothing_of_a_resumption(self, tmp_path):
+        config = replace(TINY, samples=16, workers=1)
+        run(config, tmp_path / "straight")
+        with pytest.raises(Stopped):
+            run(config, tmp_path / "stopped", report=stop_at(8))
+        run(config, tmp_path / "stopped", resume=True)
+        expected, found = state(tmp_path / "straight"), state(tmp_path / "stopped")
+        assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def fresh_task(config):
+    torch.manual_seed(config.seed)
+    return make_task(config)
+
+
+class TestArithmetic:
+    def test_accumulated_steps_sum_their_gradients(self, tmp_path):
+        """Without batch normalization's view of the batch (frozen), parts of a step are as good as the whole."""
+        config = replace(TINY, samples=4)
+        batch = first_batch(config)
+        gradients = []
+        for parts in (1, 2):
+            task = fresh_task(config).eval()
+            for k in range(parts):
+                part = {name: value.chunk(parts)[k] for name, value in batch.items()}
+                (task(part, 0.0)["total"] / parts).backward()
+            gradients.append({name: p.grad for name, p in task.named_parameters()})
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+    @pytest.mark.parametrize("changes", [{"accumulate": 2}, {"precision": "bf16-mixed"}])
+    def test_other_ways_to_compute_take_nearly_the_same_steps(self, straight, tmp_path, changes):
+        run(replace(TINY, samples=8, **changes), tmp_path)
+        for ours, plain in zip(rows(tmp_path), rows(straight), strict=False):
+            assert float(ours["total"]) == pytest.approx(float(plain["total"]), rel=0.1)
+
+    @pytest.mark.slow
+    def test_compiled_steps_are_the_same(self, straight, tmp_path):
+        run(replace(TINY, samples=8, compile=True), tmp_path)
+        for ours, plain in zip(rows(tmp_path), rows(straight), strict=False):
+            assert float(ours["total"]) == pytest.approx(float(plain["total"]), rel=1e-3)
+
+    def test_a_loss_that_is_not_finite_is_named(self, tmp_path, monkeypatch):
+        def broken(*arguments, **keywords):
+            losses = total_loss(*arguments, **keywords)
+            return losses | {"flow": losses["flow"] * float("nan"), "total": losses["total"] * float("nan")}
+
+        monkeypatch.setattr("cvloc_ros.training.vote_flow_task.total_loss", broken)
+        with pytest.raises(FloatingPointError, match="not finite after 0 samples: .*'flow': nan, 'pose': [0-9]"):
+            run(TINY, tmp_path)
+
+    def test_a_gradient_that_is_not_finite_is_named(self, tmp_path, monkeypatch):
+        def broken(model, out, truth, **keywords):
+            losses = total_loss(model, out, truth, **keywords)
+            zero = model.tilt_gain - model.tilt_gain
+            return losses | {"total": losses["total"] + zero.sqrt()}  # 0, with an infinite slope
+
+        monkeypatch.setattr("cvloc_ros.training.vote_flow_task.total_loss", broken)
+        with pytest.raises(FloatingPointError, match="gradient is not finite after 0 samples, of network.tilt_gain"):
+            run(TINY, tmp_path)
+
+    def test_learning_rate_rises_holds_and_falls(self):
+        config = TrainConfig(samples=10_000, warm_up=1000, decay=0.2, learning_rate=1.0)
+        rates = [learning_rate(config, seen) for seen in (0, 500, 1000, 7900, 9000, 10_000)]
+        np.testing.assert_allclose(rates, [0, 0.5, 1, 1, 0.5, 0], atol=1e-9)
+
+
+def first_batch(config):
+    return next(steps(config, config.network, Fabric(accelerator="cpu", devices=1), seen=0))[0]
+
+
+class TestUnknowns:
+    def test_what_a_data_set_does_not_know_teaches_nothing(self):
+        batch = first_batch(TINY)
+        task = fresh_task(TINY)
+        known = task(batch, 0.0)
+        unknown = task(batch | {name: torch.zeros(4) for name in ("tilt_known", "classes_known")}, 0.0)
+        assert known["tilt"] > 0 and known["naming"] > 0
+        assert unknown["tilt"] == unknown["naming"] == 0
+        half = task(batch | {"classes_known": torch.tensor([1.0, 0.0, 1.0, 1.0])}, 0.0)
+        assert 0 < half["naming"] < known["naming"]
+        unknown["total"].backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+        assert not any(p.grad.any() for p in task.naming.parameters())
+
+    def test_towns_and_a_data_set_train_together(self, table, tmp_path):  # noqa: F811
+        pairs = SourceConfig(source="pairs", root=str(table), weight=3.0)
+        config = replace(TINY, samples=8, data=(SourceConfig(), pairs), validation=(pairs,), pictures=3)
+        run(config, tmp_path)
+        assert float(rows(tmp_path)[-1]["pairs_median_m"]) > 0
+        assert len(list((tmp_path / "pictures").glob("pairs_*_00000008.jpg"))) == 3
+
+
+@pytest.mark.slow
+def test_validation_is_logged_drawn_and_shown(tmp_path):
+    config = replace(TINY, samples=8, validation=UNSEEN_TOWNS, validation_pairs=4, pictures=1)
+    task = run(config, tmp_path)
+    assert isinstance(task.network, VoteFlow) and not task.network.training
+    assert float(rows(tmp_path)[-1]["heldout_mean_m"]) > 0 and float(rows(tmp_path)[-1]["train_vote_median_m"]) > 0
+    assert rows(tmp_path)[0]["train_mean_m"] == ""
+    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert pictures == ["heldout_0_00000008.jpg", "train_0_00000008.jpg"]
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("total")] == [4, 8]
+
+
+class TestLineage:
+    def test_training_goes_on_from_weights_and_says_so(self, tmp_path):
+        torch.manual_seed(7)
+        parent = VoteFlow(TINY.network)
+        card = {"date": "2020-01-01", "training": {"samples": 1234}, "lineage": {"weights": "old.safetensors"}}
+        save_weights(parent, tmp_path / "parent.safetensors", card)
+        run(replace(TINY, samples=4, start_from=str(tmp_path / "parent.safetensors")), tmp_path / "run")
+        lineage = json.loads((tmp_path / "run/lineage.json").read_text())
+        assert lineage["weights"] == "parent.safetensors" and lineage["samples"] == 1234
+        assert lineage["lineage"] == {"weights": "old.safetensors"} and len(lineage["sha256"]) == 64
+        trained = state(tmp_path / "run")  # the first step's rate is zero
+        for name, value in load_network(tmp_path / "parent.safetensors").named_parameters():
+            torch.testing.assert_close(trained[f"/task/network.{name}"], value, msg=name)
+
+    def test_weights_of_another_size_are_refused(self):
+        with pytest.raises(WeightsError, match="does not fit the network of this training"):
+            start_from(fresh_task(TINY), SHIPPED / "vote_flow.safetensors")
+
+    def test_shipped_weights_are_a_start(self):
+        task = VoteFlowTask(complete(TrainConfig(), {}, {}).network, complete(TrainConfig(), {}, {}).task)
+        assert start_from(task, SHIPPED / "vote_flow.safetensors")["samples"] > 10_000
