@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -48,6 +49,18 @@ def read_rgb(path: Path, what: str, source: str) -> np.ndarray:
             f"expected {what} at {path}, but its {data.size} bytes do not decode: the file is cut off, or no JPEG or "
             f"PNG; get it again from {source}"
         ) from error
+
+
+def read_rgba(path: Path, what: str, source: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an image as RGB uint8 (H, W, 3), and where it is not wholly transparent (H, W); None where all is opaque.
+
+    Raises:
+        DatasetError: there is no such file, or it is no image.
+
+    """
+    rgb = read_rgb(path, what, source)
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    return rgb, stored[..., 3] > 0 if stored is not None and stored.ndim == 3 and stored.shape[2] == 4 else None
 
 
 def read_lines(path: Path, what: str, source: str, *, fields: Sequence[int]) -> list[list[str]]:
