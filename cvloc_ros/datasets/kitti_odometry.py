@@ -66,10 +66,11 @@ class KittiOdometry:
 
     @cached_property
     def T_base_camera(self) -> np.ndarray:
-        """4x4; the vehicle moves along its own x axis, which says how the camera sits on it."""
+        """4x4; the vehicle mostly moves along its own x axis, which says how the camera sits on it."""
         steps = np.linalg.inv(self._T_first_camera[:-1]) @ self._T_first_camera[1:]
-        x, y, z = steps[:, :3, 3].sum(axis=0)
-        return camera_extrinsics(height=CAMERA_HEIGHT, yaw=float(np.arctan2(x, z)), pitch=float(np.arctan2(-y, z)))
+        x, y, z = steps[:, :3, 3].T
+        yaw, pitch = np.median([np.arctan2(x, z), np.arctan2(-y, z)], axis=1)
+        return camera_extrinsics(height=CAMERA_HEIGHT, yaw=float(yaw), pitch=float(pitch))
 
     @cached_property
     def T_map_base(self) -> np.ndarray:
