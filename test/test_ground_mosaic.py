@@ -46,7 +46,9 @@ def drive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pairs(drive, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    assert write_mosaic_pairs(KittiOdometry(drive), out, left_out=1, priors=2, radius=4.0, yaw_range=3.0, cell=0.1) == 32
+    assert (
+        write_mosaic_pairs(KittiOdometry(drive), out, left_out=1, priors=2, radius=4.0, yaw_range=3.0, cell=0.1) == 32
+    )
     return out
 
 
@@ -89,7 +91,8 @@ def test_what_is_left_out_leaves_no_trace(drive, pairs):
         written = raster.read()
     covered = written[3] > 0
     np.testing.assert_array_equal(
-        red.build([k for k in range(FRAMES) if k not in (7, 8, 9)]).rgb[covered], np.moveaxis(written[:3], 0, -1)[covered]
+        red.build([k for k in range(FRAMES) if k not in (7, 8, 9)]).rgb[covered],
+        np.moveaxis(written[:3], 0, -1)[covered],
     )
     for name in ("000000", "000015"):
         with rasterio.open(pairs / f"mosaics/{name}.tif") as raster:
