@@ -1,4 +1,4 @@
-"""Ground mosaics: what a drive's camera saw, seen from above, lies where the truth says, without the frame under test."""
+"""Ground mosaics: what a drive's camera saw, from above, lies where the truth says, without the frame under test."""
 
 import csv
 import sys

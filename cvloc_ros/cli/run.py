@@ -18,8 +18,8 @@ def run(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A rosbag2 folder, a single .mcap, .db3 or ROS 1 .bag file, or a drive of KITTI raw or Oxford RobotCar, "
-            "which is converted as `cvloc convert` does unless told otherwise."
+            help="A rosbag2 folder, a single .mcap, .db3 or ROS 1 .bag file, or a drive of KITTI raw or Oxford "
+            "RobotCar, which is read as `cvloc convert` converts it unless told otherwise."
         ),
     ],
     imagery: Annotated[

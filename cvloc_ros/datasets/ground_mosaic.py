@@ -241,7 +241,7 @@ def main(
     cell: Annotated[float, typer.Option(min=0.02, max=2.0, help="Metres of a pixel.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the priors.")] = 0,
 ) -> None:
-    """Build ground mosaics of a drive with true poses, and the pairs on which `cvloc eval pairs` localizes its frames."""
+    """Build ground mosaics of a drive with true poses, and pairs on which `cvloc eval pairs` localizes its frames."""
     from rich.progress import Progress
 
     try:

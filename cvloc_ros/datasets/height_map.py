@@ -92,10 +92,10 @@ class HeightMap:
         heading = (rays[..., :2] / np.maximum(run, 1e-6)[..., None]).astype(np.float32)
         rise = (rays[..., 2] / np.maximum(run, 1e-6)).astype(np.float32)
         found = np.zeros(rise.shape, np.float32)
-        open_ = np.flatnonzero(rise < 0.5)
-        before = np.full(len(open_), 0.0, np.float32)
+        open_ = np.flatnonzero(rise < 0.5)  # what looks up more steeply meets no street
+        before = np.zeros(len(open_), np.float32)
         gap_before = np.full(len(open_), eye[2] - float(self(eye[:2])), np.float32)
-        for distance in np.geomspace(_NEAREST, _FARTHEST, _STEPS).astype(np.float32):
+        for distance in np.geomspace(_NEAREST, _FARTHEST, _STEPS).astype(np.float32) if len(open_) else ():
             at = np.float32(eye[:2]) + distance * heading.reshape(-1, 2)[open_]
             gap = np.float32(eye[2]) + distance * rise.ravel()[open_] - self(at)
             hit = gap <= 0
@@ -103,4 +103,6 @@ class HeightMap:
             found.ravel()[open_[hit]] = before[hit] + share * (distance - before[hit])
             open_, gap_before = open_[~hit], gap[~hit]
             before = np.full(len(open_), distance, np.float32)
+            if not len(open_):
+                break
         return found

@@ -1,4 +1,4 @@
-"""The ground, flat or hilly, that carries an orthophoto, as a camera sees it: anti-aliased, under a sky, in colours of its own."""
+"""Ground that carries an orthophoto, flat or hilly, as a camera sees it: anti-aliased, under a sky, in own colours."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Ground:
         return cls(rgb, covered, float(west), float(north), float(cell))
 
     def in_another_season(self, seed: int) -> Ground:
-        """Return the same place on another day: what is green has faded, streets are wet, and light falls in patches."""
+        """Return the place on another day: what is green has faded, streets are wet, and light falls in patches."""
         rng = np.random.default_rng([seed, 7])
         rgb = self.rgb.astype(np.float32)
         red, green, blue = np.moveaxis(rgb, -1, 0)
