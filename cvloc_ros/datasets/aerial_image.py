@@ -93,14 +93,13 @@ class AerialImage:
         M /= factor
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = cv2.warpAffine(part, M, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        if self.covered is not None:
-            held = self.covered[low[1] : high[1], low[0] : high[0]].astype(np.float32)
-            held = cv2.resize(held, part.shape[1::-1], interpolation=cv2.INTER_AREA) if factor > 1 else held
         columns, rows = np.meshgrid(np.arange(grid.cols), np.arange(grid.rows))
         where = np.stack([columns, rows], axis=-1) @ M[:, :2].T + M[:, 2]
         coverage = ((where >= -0.5) & (where <= np.array(part.shape[1::-1]) - 0.5)).all(axis=-1)
         if self.covered is not None:
-            coverage &= cv2.warpAffine(held, M, size, flags=flags) > 0.5
+            shown = self.covered[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+            shown = np.asarray(cv2.resize(shown, part.shape[1::-1], interpolation=cv2.INTER_AREA), np.float32)
+            coverage &= cv2.warpAffine(shown, M, size, flags=flags) > 0.5
         image[~coverage] = 0
         return Patch(image, coverage, grid, T_map_patch)
 

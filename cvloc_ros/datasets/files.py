@@ -64,7 +64,7 @@ def read_rgba(path: Path, what: str, source: str) -> tuple[np.ndarray, np.ndarra
     if path.suffix.lower() in (".tif", ".tiff"):
         return _read_tiff(require(path, what, source), what, source)
     rgb = read_rgb(path, what, source)
-    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    stored = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
     return rgb, stored[..., 3] > 0 if stored.shape[2:] == (4,) else None
 
 
