@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from painted_town import FINE, assert_pictures_agree, assert_same_pose, in_frame, painted_town, write_image, write_text
 from rosbags.highlevel import AnyReader
 from test_kitti_dataset import CAMERA, DATUM, LEVER, MOUNT, write_calibration
@@ -249,3 +251,25 @@ def test_the_real_fragment_converts(shared_data, tmp_path):
     (truth,) = of_type(bag, TruthEvent)
     assert truth.T_map_base.vector()[:2].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert truth.twist[0] == pytest.approx(13.17, abs=0.3)  # metres per second
+
+
+def test_a_drive_is_run_as_it_is(drive, tmp_path):
+    """`cvloc run DRIVE`: odometry that is not the truth, and notes that say from what everything is."""
+    imagery = tmp_path / "map.tif"
+    with rasterio.open(
+        imagery, "w", driver="GTiff", width=400, height=400, count=3, dtype="uint8", photometric="RGB",
+        crs=rasterio.crs.CRS.from_wkt(DATUM.crs.to_wkt()), transform=rasterio.Affine(0.6, 0, -120, 0, -0.6, 120),
+    ) as raster:  # fmt: skip
+        rows, cols = np.mgrid[:400, :400] + 0.5
+        raster.write(np.moveaxis(painted_town().paint(0.6 * cols - 120, 120 - 0.6 * rows), -1, 0))
+    out = tmp_path / "out"
+    result = CliRunner().invoke(
+        app, ["run", str(drive), "--imagery", str(imagery), "--out", str(out), "--device", "cpu"]
+    )
+    assert result.exit_code in (0, 1), result.output  # two images in 2.5 s start no track
+    text = " ".join(result.output.split())
+    assert "odometry: the GPS/IMU's velocities and yaw rate, integrated" in text and "2 (0 %)" in text
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["source"] == str(drive) and summary["frames"] == 2
+    assert (out / "truth.tum").read_text().count("\n") == 1  # the last image is younger than the last truth
+    assert not list(out.glob(".recording-*"))

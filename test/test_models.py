@@ -132,9 +132,22 @@ class TestVote:
         maps = torch.zeros(1, 1, 8, 10, 10)
         maps[:, :, :, 2:8, 2:8] = kernel
         coverage = torch.zeros(1, 1, 1, 10, 10)
-        coverage[..., 2:8, 2:5] = 1  # the right half of the true place is unknown
+        coverage[..., 2:8, 2:7] = 1  # the right edge of the true place is unknown
         score = weighted_vote(maps * coverage, coverage, kernel, torch.ones(1, 1, 1, 6, 6))
         assert score[0, 0, 0, 2, 2] == pytest.approx(1.0, abs=1e-5)
+        assert score.argmax() == 2 * 5 + 2
+
+    def test_a_few_cells_that_fit_by_chance_do_not_win(self):
+        torch.manual_seed(0)
+        kernel = torch.nn.functional.normalize(torch.randn(1, 1, 8, 6, 6), dim=2)
+        maps = torch.nn.functional.normalize(torch.randn(1, 1, 8, 10, 10), dim=2)
+        maps[:, :, :, 2:8, 2:8] += 2 * kernel  # the true place, seen differently
+        maps = torch.nn.functional.normalize(maps, dim=2)
+        maps[:, :, :, 5:10, 9] = kernel[:, :, :, 1:6, 5]  # at the border a column fits perfectly, when shifted there
+        coverage = torch.ones(1, 1, 1, 10, 10)
+        coverage[..., 4:, 4:9] = 0
+        coverage[..., :4, 8:] = 0
+        score = weighted_vote(maps * coverage, coverage, kernel, torch.ones(1, 1, 1, 6, 6))
         assert score.argmax() == 2 * 5 + 2
 
     def test_turning_the_bev_turns_it_counter_clockwise(self):

@@ -9,12 +9,19 @@ import typer
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.progress import Progress
 
     from cvloc_ros.geometry import LocalFrame
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="A rosbag2 folder, or a single .mcap, .db3 or ROS 1 .bag file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A rosbag2 folder, a single .mcap, .db3 or ROS 1 .bag file, or a drive of KITTI raw or Oxford "
+            "RobotCar, which is read as `cvloc convert` converts it unless told otherwise."
+        ),
+    ],
     imagery: Annotated[
         str,
         typer.Option(
@@ -58,6 +65,9 @@ def run(
     in which they were recorded. Writes to OUT: summary.json, trajectory.tum and, if it is known, truth.tum (for evo),
     frames.csv, run.mcap (opens in RViz, Foxglove, Lichtblick, Rerun) and report.html with its pictures.
     """
+    import tempfile
+    from dataclasses import replace
+
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -69,10 +79,15 @@ def run(
     map_datum, by_role, T_base_camera = parse_datum(datum), parse_topics(topics or []), parse_mount(mount)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".recording-", dir=out) as folder,
+        Progress(*columns, console=console) as bar,
+    ):
+        bag, notes = _as_bag(source, Path(folder), bar)
         task = bar.add_task("localizing", total=1.0)
         result = localize_bag(
-            source,
+            bag,
             imagery,
             datum=map_datum,
             topics=by_role,
@@ -82,6 +97,7 @@ def run(
             T_base_camera=T_base_camera,
             progress=lambda share: bar.update(task, completed=share),
         )
+        result = replace(result, source=str(source), notes=[*notes, *result.notes])
         bar.add_task("writing the report", total=None)
         summary = write_outputs(result, out)
     print_summary(summary, console=console)
@@ -90,6 +106,24 @@ def run(
     console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
     if not summary["localized"]:
         raise typer.Exit(1)
+
+
+def _as_bag(source: Path, folder: Path, bar: Progress) -> tuple[Path, list[str]]:
+    """Return what `Bag` reads: the source itself, or a drive of a data set as a bag in a folder, and notes on it."""
+    from cvloc_ros.datasets.bag_writing import write_bag
+    from cvloc_ros.datasets.convert import is_drive, open_recording
+
+    if not is_drive(source):
+        return source, []
+    recording = open_recording(source)
+    task = bar.add_task(f"reading a {recording.kind}", total=max(1, recording.end - recording.start))
+    write_bag(
+        folder / source.resolve().name,
+        recording.messages(),
+        latched=recording.latched,
+        progress=lambda stamp: bar.update(task, completed=stamp - recording.start),
+    )
+    return folder / source.resolve().name, recording.notes
 
 
 def parse_datum(text: str | None) -> LocalFrame | None:

@@ -21,18 +21,20 @@ class AerialImage:
         rgb: uint8 (H, W, 3).
         pixel_from_map: (2, 3), takes (east, north, 1) in metres to (column, row); pixel (0, 0) is the centre of the
             upper left one.
+        covered: bool (H, W), where it shows something; None for everywhere.
 
     """
 
     rgb: np.ndarray
     pixel_from_map: np.ndarray
+    covered: np.ndarray | None = None
 
     @classmethod
-    def north_up(cls, rgb: np.ndarray, meters_per_pixel: float) -> AerialImage:
+    def north_up(cls, rgb: np.ndarray, meters_per_pixel: float, *, covered: np.ndarray | None = None) -> AerialImage:
         """Place a picture with north up and its centre in the map's origin."""
         height, width = rgb.shape[:2]
         s = 1 / meters_per_pixel
-        return cls(rgb, np.array([[s, 0, (width - 1) / 2], [0, -s, (height - 1) / 2]]))
+        return cls(rgb, np.array([[s, 0, (width - 1) / 2], [0, -s, (height - 1) / 2]]), covered)
 
     @classmethod
     def web_mercator(cls, rgb: np.ndarray, centre: LocalFrame, *, zoom: int, scale: int = 1) -> AerialImage:
@@ -94,6 +96,10 @@ class AerialImage:
         columns, rows = np.meshgrid(np.arange(grid.cols), np.arange(grid.rows))
         where = np.stack([columns, rows], axis=-1) @ M[:, :2].T + M[:, 2]
         coverage = ((where >= -0.5) & (where <= np.array(part.shape[1::-1]) - 0.5)).all(axis=-1)
+        if self.covered is not None:
+            shown = self.covered[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+            shown = np.asarray(cv2.resize(shown, part.shape[1::-1], interpolation=cv2.INTER_AREA), np.float32)
+            coverage &= cv2.warpAffine(shown, M, size, flags=flags) > 0.5
         image[~coverage] = 0
         return Patch(image, coverage, grid, T_map_patch)
 

@@ -81,6 +81,11 @@ def open_recording(
     return opener()
 
 
+def is_drive(path: str | Path) -> bool:
+    """Whether a folder is a KITTI raw drive or an Oxford RobotCar traversal, complete or not."""
+    return Path(path).is_dir() and _opener(Path(path), gnss_error=0.0, seed=0, sdk=None) is not None
+
+
 def _opener(path: Path, *, gnss_error: float, seed: int, sdk: str | Path | None) -> Callable[[], Recording] | None:
     from cvloc_ros.datasets.convert_kitti import KittiDrive
     from cvloc_ros.datasets.convert_oxford import OxfordTraversal

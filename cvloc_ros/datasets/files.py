@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import rasterio
 import yaml
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cvloc_ros.datasets.image_decoding import ConversionError, decode_file
 
@@ -48,6 +52,38 @@ def read_rgb(path: Path, what: str, source: str) -> np.ndarray:
             f"expected {what} at {path}, but its {data.size} bytes do not decode: the file is cut off, or no JPEG or "
             f"PNG; get it again from {source}"
         ) from error
+
+
+def read_rgba(path: Path, what: str, source: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an image as RGB uint8 (H, W, 3), and which pixels its alpha shows (H, W); None if it has no alpha.
+
+    Raises:
+        DatasetError: there is no such file, or it is no image.
+
+    """
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _read_tiff(require(path, what, source), what, source)
+    rgb = read_rgb(path, what, source)
+    stored = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    return rgb, stored[..., 3] > 0 if stored.shape[2:] == (4,) else None
+
+
+def _read_tiff(path: Path, what: str, source: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a TIFF with or without coordinates; OpenCV would complain of those."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(path) as raster:
+                bands, shown = raster.read(), raster.dataset_mask() > 0
+        except (RasterioError, OSError) as error:
+            raise DatasetError(f"expected {what} at {path}, but it does not decode: {error}") from error
+    if bands.dtype != np.uint8:
+        raise DatasetError(
+            f"expected {what} of 8 bits at {path}, got {bands.dtype}: gdal_translate -ot Byte -scale makes one; get it "
+            f"from {source}"
+        )
+    colours = bands[:3] if len(bands) >= 3 else bands[[0, 0, 0]]
+    return np.ascontiguousarray(np.moveaxis(colours, 0, -1)), None if shown.all() else shown
 
 
 def read_lines(path: Path, what: str, source: str, *, fields: Sequence[int]) -> list[list[str]]:

@@ -1,11 +1,11 @@
 """A drive over any georeferenced orthophoto: try your own city's imagery before a camera is mounted.
 
-    python -m cvloc_ros.datasets.orthophoto_drive city.tif route.csv out/bag
+    python -m cvloc_ros.datasets.orthophoto_drive city.tif route.csv out/bag --terrain heights.tif --other-season
     cvloc run out/bag --imagery city.tif
 
-The ground is the plane z = 0 with the orthophoto on it, seen through the vehicle's camera; houses and trees lie flat,
-as they do in the image. What is measured on it is an upper bound of what a street shows, but camera, mount, imagery
-and route are the real ones.
+The ground is a plane, or the terrain, with the orthophoto on it, seen through the vehicle's camera; houses and trees
+lie flat, as they do in the image. What is measured on it is an upper bound of what a street shows, but camera, mount,
+imagery, route and hills are the real ones.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from cvloc_ros.datasets.height_map import HeightMap
 from cvloc_ros.datasets.orthophoto_view import Ground, OrthophotoRenderer
 from cvloc_ros.datasets.town.bag_writer import write_drive_bag
 from cvloc_ros.datasets.town.drive import DEMO_CAMERA, DEMO_MOUNT, Drive, record
-from cvloc_ros.datasets.town.motion import follow
+from cvloc_ros.datasets.town.motion import Trajectory, follow
 from cvloc_ros.geometry import LocalFrame, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import ImageryError, raster_datum
+
+_STEEPEST = 0.3  # of a street on a terrain
 
 
 class RouteError(ValueError):
@@ -71,6 +74,8 @@ def orthophoto_drive(
     seed: int = 0,
     camera: PinholeCamera = DEMO_CAMERA,
     T_base_camera: np.ndarray = DEMO_MOUNT,
+    terrain: str | None = None,
+    other_season: bool = False,
 ) -> Drive:
     """Return a drive along a route over an orthophoto, whose centre is the map's datum.
 
@@ -82,10 +87,12 @@ def orthophoto_drive(
         seed: of the sensors' errors and the camera's colours.
         camera: intrinsics.
         T_base_camera: 4x4, optical frame to base_link.
+        terrain: a raster of heights in metres; None for flat ground.
+        other_season: see `Ground.in_another_season`; the map stays as it is.
 
     Raises:
-        ImageryError: the imagery cannot be read.
-        RouteError: the route leaves the imagery.
+        ImageryError: the imagery or the terrain cannot be read.
+        RouteError: the route leaves the imagery, or is too steep on the terrain.
         ValueError: the route is too short for the duration.
 
     """
@@ -103,9 +110,30 @@ def orthophoto_drive(
             f"{len(outside)} of {len(route)} waypoints are not, the first is number {k + 1}: "
             f"{waypoints[k, 0]:.5f},{waypoints[k, 1]:.5f}. Each line is latitude,longitude in this order"
         )
-    renderer = OrthophotoRenderer(ground, camera, T_base_camera, seed)
     trajectory = follow(route, duration=duration, cruise=cruise)
+    heights = None
+    if terrain is not None:
+        south, east = ground.north - ground.rgb.shape[0] * ground.cell, ground.west + ground.rgb.shape[1] * ground.cell
+        heights = HeightMap.read(terrain, datum, west=ground.west, north=ground.north, east=east, south=south)
+        _check_slope(heights, trajectory, terrain)
+    if other_season:
+        ground = ground.in_another_season(seed)
+    renderer = OrthophotoRenderer(ground, camera, T_base_camera, seed, heights)
     return record(trajectory, renderer, datum, seed, camera=camera, T_base_camera=T_base_camera)
+
+
+def _check_slope(heights: HeightMap, trajectory: Trajectory, terrain: str) -> None:
+    """Refuse a way that a vehicle cannot drive: terrain models have no bridges."""
+    way = trajectory.poses[:, :2]
+    metre = np.concatenate([[0], np.flatnonzero(np.diff(np.floor(np.hypot(*np.diff(way, axis=0).T).cumsum()))) + 1])
+    way = way[metre]
+    slope = np.abs(np.diff(heights(way))) / np.maximum(np.hypot(*np.diff(way, axis=0).T), 1e-6)
+    if len(slope) and slope.max() > _STEEPEST:
+        raise RouteError(
+            f"expected a route that is never steeper than {100 * _STEEPEST:.0f} %, but on '{terrain}' it is "
+            f"{100 * slope.max():.0f} % after {int(slope.argmax())} m: models of the terrain have no bridges; end the "
+            "route before it (--duration), or leave the terrain out"
+        )
 
 
 def main(
@@ -121,6 +149,10 @@ def main(
     mount_height: Annotated[float, typer.Option(min=0.2, help="Camera above the ground, metres.")] = 1.65,
     mount_forward: Annotated[float, typer.Option(help="Camera ahead of base_link, metres.")] = 1.2,
     pitch: Annotated[float, typer.Option(help="Camera's pitch, degrees, down is positive.")] = 2.0,
+    terrain: Annotated[str | None, typer.Option(help="Raster of the ground's heights, metres. Default: flat.")] = None,
+    other_season: Annotated[
+        bool, typer.Option(help="The camera sees faded green, wet streets and patchy light; the map does not.")
+    ] = False,
 ) -> None:
     """Drive a simulated vehicle over an orthophoto and record camera, GNSS, odometry and truth as a rosbag2."""
     from rich.progress import Progress
@@ -129,7 +161,15 @@ def main(
     mount = camera_extrinsics(height=mount_height, x=mount_forward, pitch=np.radians(pitch))
     try:
         drive = orthophoto_drive(
-            imagery, read_route(route), duration=duration, cruise=speed, seed=seed, camera=camera, T_base_camera=mount
+            imagery,
+            read_route(route),
+            duration=duration,
+            cruise=speed,
+            seed=seed,
+            camera=camera,
+            T_base_camera=mount,
+            terrain=terrain,
+            other_season=other_season,
         )
         with Progress() as bar:
             task = bar.add_task("rendering", total=len(drive.image_stamps))

@@ -1,13 +1,15 @@
-"""A plane that carries an orthophoto, as a camera sees it: anti-aliased, under a sky, in colours of its own."""
+"""Ground that carries an orthophoto, flat or hilly, as a camera sees it: anti-aliased, under a sky, in own colours."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 
+from cvloc_ros.datasets.height_map import HeightMap
+from cvloc_ros.datasets.town.terrain import attitude_on
 from cvloc_ros.geometry import SE2, LocalFrame, PinholeCamera
 from cvloc_ros.imagery.raster import RasterReader, open_raster
 
@@ -15,10 +17,12 @@ _REACH = 150.0  # metres around the route that are read
 _FINEST, _MOST_CELLS = 0.1, 16384  # metres a cell, and cells a side, of the ground in memory
 _LEVELS = 6  # of its pyramid
 _SAMPLES = 4  # a pixel, one below the other: that is how the ground is foreshortened
+_COARSE = 4  # columns that meet the terrain at the same distance
 _REMAP_ROW = 1024  # OpenCV looks up rows of less than 32768 points
 _HORIZON, _ZENITH = np.array([[208, 214, 220], [112, 150, 200]], np.float32)
 _HAZE = 250.0  # metres at which 63 % of the ground's colour is lost
 _DRIFT, _DRIFT_PERIOD = 0.08, 17.0  # how far the exposure wanders (log), in how many seconds
+_CLOUD = 15.0  # metres from a light patch to a dark one on another day
 _BLUR, _NOISE = 0.6, 3.0  # pixels, counts
 
 
@@ -61,6 +65,23 @@ class Ground:
             rgb[~covered] = rgb[covered].mean(axis=0)
         return cls(rgb, covered, float(west), float(north), float(cell))
 
+    def in_another_season(self, seed: int) -> Ground:
+        """Return the place on another day: what is green has faded, streets are wet, and light falls in patches."""
+        rng = np.random.default_rng([seed, 7])
+        rgb = self.rgb.astype(np.float32)
+        red, green, blue = np.moveaxis(rgb, -1, 0)
+        grey = rgb.mean(axis=-1)
+        leaves = np.clip((2 * green - red - blue - 8) / 20, 0, 1)[..., None]
+        straw = grey[..., None] / 105 * rng.uniform([120, 95, 60], [175, 150, 110]).astype(np.float32)
+        street = (np.clip(1 - np.ptp(rgb, axis=-1) / 30, 0, 1) * np.clip((200 - grey) / 30, 0, 1))[
+            ..., None
+        ]  # no paint
+        rgb = leaves * straw + (1 - leaves) * rgb * (1 - street * np.float32(rng.uniform(0.25, 0.45)))
+        size = rgb.shape[1::-1]
+        coarse = [max(2, int(n * self.cell / _CLOUD)) for n in size[::-1]]
+        light = cv2.resize(rng.normal(0, 0.25, coarse).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+        return replace(self, rgb=np.clip(rgb * np.exp(light)[..., None], 0, 255).astype(np.uint8))
+
     @cached_property
     def pyramid(self) -> list[np.ndarray]:
         """The picture at its own cell, and at ever twice as large ones."""
@@ -94,11 +115,11 @@ class Ground:
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """What never changes while a camera moves over a plane.
+    """Where a camera's samples meet the ground; over a plane it never changes.
 
     Attributes:
         ground: by level of the pyramid: which samples of the image (`_SAMPLES` rows a pixel, flat) lie on the ground,
-            and where: x forward and y left of base_link, metres.
+            and where in the frame of eye and rays, metres.
         clear: (H, W) how much of the ground's colour reaches the camera.
         backdrop: (H, W, 3) what is added to it: sky and haze.
 
@@ -109,15 +130,17 @@ class _View:
     backdrop: np.ndarray
 
     @classmethod
-    def of(cls, camera: PinholeCamera, T_base_camera: np.ndarray, *, cell: float) -> _View:
-        """Trace a camera's rays to a plane whose picture has cells of ``cell`` metres."""
-        v = (np.arange(camera.height * _SAMPLES) + 0.5) / _SAMPLES - 0.5
-        pixels = np.stack(np.meshgrid(np.arange(camera.width), v), axis=-1)
-        rays = camera.rays(pixels) @ T_base_camera[:3, :3].T
-        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-        eye = T_base_camera[:3, 3]
-        down = rays[..., 2] < -1e-4
-        distance = np.where(down, eye[2] / np.where(down, -rays[..., 2], 1.0), 0.0)
+    def of(cls, eye: np.ndarray, rays: np.ndarray, distance: np.ndarray, *, cell: float) -> _View:
+        """Sort the samples by how coarse the ground looks to them.
+
+        Args:
+            eye: (3,) the camera's position, metres.
+            rays: (`_SAMPLES` H, W, 3) of length 1.
+            distance: (`_SAMPLES` H, W) to the ground, metres; 0 where there is none.
+            cell: of the ground's picture, metres.
+
+        """
+        down = distance > 0
         points = eye[:2] + distance[..., None] * rays[..., :2]
         steps = [np.linalg.norm(np.gradient(points, axis=axis), axis=-1) for axis in (0, 1)]
         level = np.round(np.log2(np.maximum(np.maximum(*steps) / cell, 1.0)))
@@ -127,7 +150,7 @@ class _View:
         clear = np.where(down, np.exp(-distance / _HAZE), 0.0).astype(np.float32)
         up = np.clip(2 * rays[..., 2:], 0, 1).astype(np.float32)
         backdrop = (_HORIZON + (_ZENITH - _HORIZON) * up) * (1 - clear[..., None])
-        size = camera.width, camera.height
+        size = rays.shape[1], rays.shape[0] // _SAMPLES
         return cls(
             [(p, np.ascontiguousarray(flat[p, 0]), np.ascontiguousarray(flat[p, 1])) for p in places],
             cv2.resize(clear, size, interpolation=cv2.INTER_AREA),
@@ -137,13 +160,14 @@ class _View:
 
 @dataclass(frozen=True, eq=False)
 class OrthophotoRenderer:
-    """What a camera sees on a plane that carries an orthophoto; the camera's colours are not the orthophoto's.
+    """What a camera sees on ground that carries an orthophoto; the camera's colours are not the orthophoto's.
 
     Attributes:
         ground: the orthophoto.
         camera: intrinsics.
-        T_base_camera: 4x4, optical frame to base_link; base_link moves on the plane.
+        T_base_camera: 4x4, optical frame to base_link; base_link moves on the ground.
         seed: chooses the camera's colours and its noise.
+        terrain: the ground's heights, on which the vehicle stands; None for the plane.
 
     """
 
@@ -151,15 +175,19 @@ class OrthophotoRenderer:
     camera: PinholeCamera
     T_base_camera: np.ndarray
     seed: int
+    terrain: HeightMap | None = None
 
     def render(self, T_map_base: SE2, seconds: float) -> np.ndarray:
         """Return the RGB image (H, W, 3) uint8 taken at a pose, so many seconds after the start."""
-        view = self._view
-        c, s = np.float32(np.cos(T_map_base.yaw)), np.float32(np.sin(T_map_base.yaw))
+        if self.terrain is None:
+            view, pose = self._flat_view, T_map_base
+        else:
+            view, pose = self._view_on(self.terrain, T_map_base), SE2()
+        c, s = np.float32(np.cos(pose.yaw)), np.float32(np.sin(pose.yaw))
         samples = np.zeros((self.camera.height * _SAMPLES * self.camera.width, 3), np.uint8)
         for level, (places, x, y) in enumerate(view.ground):
-            east = c * x - s * y + np.float32(T_map_base.x)
-            north = s * x + c * y + np.float32(T_map_base.y)
+            east = c * x - s * y + np.float32(pose.x)
+            north = s * x + c * y + np.float32(pose.y)
             samples[places] = self.ground.colours(east, north, level)
         size = self.camera.width, self.camera.height
         ground = cv2.resize(samples.reshape(-1, size[0], 3), size, interpolation=cv2.INTER_AREA)
@@ -167,8 +195,28 @@ class OrthophotoRenderer:
         return self._exposed(scene, seconds)
 
     @cached_property
-    def _view(self) -> _View:
-        return _View.of(self.camera, self.T_base_camera, cell=self.ground.cell)
+    def _rays(self) -> np.ndarray:
+        """The samples' rays in the optical frame, of length 1: (`_SAMPLES` H, W, 3)."""
+        v = (np.arange(self.camera.height * _SAMPLES) + 0.5) / _SAMPLES - 0.5
+        rays = self.camera.rays(np.stack(np.meshgrid(np.arange(self.camera.width), v), axis=-1))
+        return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+    @cached_property
+    def _flat_view(self) -> _View:
+        """In base_link, over the plane."""
+        rays, eye = self._rays @ self.T_base_camera[:3, :3].T, self.T_base_camera[:3, 3]
+        down = rays[..., 2] < -1e-4
+        distance = np.where(down, eye[2] / np.where(down, -rays[..., 2], 1.0), 0.0)
+        return _View.of(eye, rays, distance, cell=self.ground.cell)
+
+    def _view_on(self, terrain: HeightMap, T_map_base: SE2) -> _View:
+        """In the map, from a vehicle that stands on the terrain."""
+        T_map_camera = attitude_on(terrain, T_map_base.x, T_map_base.y, T_map_base.yaw) @ self.T_base_camera
+        rays, eye = self._rays @ T_map_camera[:3, :3].T, T_map_camera[:3, 3]
+        run = np.linalg.norm(rays[..., :2], axis=-1)
+        distance = terrain.distances(eye, rays[:, ::_COARSE])
+        distance = cv2.resize(distance, rays.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        return _View.of(eye, rays, distance / np.maximum(run, 1e-6), cell=self.ground.cell)
 
     def _exposed(self, scene: np.ndarray, seconds: float) -> np.ndarray:
         """Return what this camera makes of scene colours (H, W, 3) float32: another colour balance, blur and noise."""

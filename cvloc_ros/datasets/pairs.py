@@ -3,7 +3,8 @@
 One line a pair, with these columns in any order; others are left alone:
 
 =============================================== ==================================================================
-``ground``, ``satellite``                       image files, relative to the CSV; the satellite picture is north up
+``ground``, ``satellite``                       image files, relative to the CSV; the satellite picture is north up;
+                                                where its alpha is 0, if it has one, there is no imagery
 ``meters_per_pixel``                            of the satellite picture
 ``camera``                                      a YAML file, relative to the CSV, or ``equirectangular``
 ``camera_height_m``                             over the ground
@@ -33,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
-from cvloc_ros.datasets.files import DatasetError, numbers, read_rgb, read_yaml, require
+from cvloc_ros.datasets.files import DatasetError, numbers, read_rgb, read_rgba, read_yaml, require
 from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior
 from cvloc_ros.geometry import (
     SE2,
@@ -132,9 +133,8 @@ class Pairs:
             )
         T_base_camera = R_base_camera.copy()
         T_base_camera[2, 3] = v["camera_height_m"]
-        aerial = AerialImage.north_up(
-            read_rgb(folder / row["satellite"], "a satellite picture", _OWN), v["meters_per_pixel"]
-        )
+        rgb, covered = read_rgba(folder / row["satellite"], "a satellite picture", _OWN)
+        aerial = AerialImage.north_up(rgb, v["meters_per_pixel"], covered=covered)
         T_map_prior = SE2(v["prior_east_m"], v["prior_north_m"], float(np.radians(v["prior_yaw_deg"])))
         return Item(
             name=row["ground"],

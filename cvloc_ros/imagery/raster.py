@@ -61,6 +61,11 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
             raise ImageryError(
                 f"expected a georeferenced raster, but there is no file '{uri}': check the imagery's path"
             ) from None
+        if local and os.path.isdir(uri):
+            raise ImageryError(
+                f"expected imagery, but '{uri}' is a folder without tiles z/x/y.png: name the folder that has the zoom "
+                "levels, or one of the files"
+            ) from None
         raise ImageryError(
             f"expected a georeferenced raster (GeoTIFF, COG, VRT, MBTiles, ...), but '{uri}' is not readable "
             f"as one: {error}"

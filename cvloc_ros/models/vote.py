@@ -1,7 +1,8 @@
 """The vote: correlation of BEV descriptors with satellite descriptors over a box of poses.
 
 A vote's score at a pose is the weighted mean of the descriptors' cosine similarities over the BEV cells that fall
-on imagery, so that a patch with a missing corner neither helps nor hurts the poses that reach into it.
+on imagery, so that a patch with a missing corner neither helps nor hurts the poses that reach into it. The mean of a
+few cells is high or low by chance, though: where most of the view has no imagery, the score is drawn to the average.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_ENOUGH = 0.7  # share of the weight on imagery from which on a score is taken as it is
 
 
 class Correlate(torch.autograd.Function):
@@ -64,13 +67,16 @@ def weighted_vote(
         precision: of the correlation, both ways; what comes out is float32.
 
     Returns:
-        (B, M, K, H - h + 1, W - w + 1) in [-1, 1]; 0 where less than a tenth of the weight falls on imagery.
+        (B, M, K, H - h + 1, W - w + 1) in [-1, 1]; the average over all of them where there is no imagery at all.
 
     """
     similarity = Correlate.apply(maps.to(precision), kernels.to(precision)).float()
     counted = Correlate.apply(coverage.to(precision), weights.to(precision)).float()
-    total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None]
-    return similarity / counted.clamp_min(1e-6) * (counted > 0.1 * total)
+    total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None].clamp_min(1e-6)
+    everywhere = (1, 2, 3, 4)
+    average = similarity.sum(everywhere, keepdim=True) / counted.sum(everywhere, keepdim=True).clamp_min(1e-6)
+    trust = (counted / (_ENOUGH * total)).clamp(max=1.0)
+    return average + trust * (similarity / counted.clamp_min(1e-6) - average)
 
 
 def rotate_bev(bev: Tensor, grid_xy: Tensor, headings: Tensor, *, x_max: float, y_max: float, cell: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,17 +42,30 @@ class Terrain:
         return height
 
     def attitude(self, x: float, y: float, yaw: float) -> np.ndarray:
-        """Return the pose (4x4) of a vehicle that stands at (x, y) and heads along ``yaw``: it pitches and rolls."""
-        c, s = np.cos(yaw), np.sin(yaw)
-        forward, left = np.array([c, s]), np.array([-s, c])
-        here = np.array([x, y], dtype=float)
-        rise = [float(self(here + d * a) - self(here - d * a)) / (2 * a) for d, a in ((forward, 1.4), (left, 0.8))]
-        ex = np.array([*forward, rise[0]])
-        ey = np.array([*left, rise[1]])
-        ex /= np.linalg.norm(ex)
-        ez = np.cross(ex, ey)
-        ez /= np.linalg.norm(ez)
-        T = np.eye(4)
-        T[:3, :3] = np.stack([ex, np.cross(ez, ex), ez], axis=1)
-        T[:3, 3] = x, y, float(self(here))
-        return T
+        """Return the pose (4x4) of a vehicle on it: see `attitude_on`."""
+        return attitude_on(self, x, y, yaw)
+
+
+def attitude_on(height: Callable[[np.ndarray], np.ndarray], x: float, y: float, yaw: float) -> np.ndarray:
+    """Return the pose (4x4) of a vehicle that stands at (x, y) and heads along ``yaw``: it pitches and rolls.
+
+    Args:
+        height: of the ground (...) in metres at points (..., 2).
+        x: metres.
+        y: metres.
+        yaw: radians.
+
+    """
+    c, s = np.cos(yaw), np.sin(yaw)
+    forward, left = np.array([c, s]), np.array([-s, c])
+    here = np.array([x, y], dtype=float)
+    rise = [float(height(here + d * a) - height(here - d * a)) / (2 * a) for d, a in ((forward, 1.4), (left, 0.8))]
+    ex = np.array([*forward, rise[0]])
+    ey = np.array([*left, rise[1]])
+    ex /= np.linalg.norm(ex)
+    ez = np.cross(ex, ey)
+    ez /= np.linalg.norm(ez)
+    T = np.eye(4)
+    T[:3, :3] = np.stack([ex, np.cross(ez, ex), ez], axis=1)
+    T[:3, 3] = x, y, float(height(here))
+    return T
