@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
+from cvloc_ros.models.vote import trusted_mean
 from cvloc_ros.models.vote_flow import Block, PatchFeatures, VoteFlow
 
 
@@ -86,7 +87,7 @@ class FastVoteFlow(VoteFlow):
         weights = kernels[:, -1:]
         similarity = F.conv2d(maps.to(precision), kernels[:, :-1].to(precision)).float()
         counted = F.conv2d(covered, weights)
-        score = similarity / counted.clamp_min(1e-6) * (counted > 0.1 * weights.sum((1, 2, 3))[None, :, None, None])
+        score = trusted_mean(similarity, counted, weights.sum((1, 2, 3))[None, :, None, None])
         logits = score * self.coarse_sharpness.exp()
         return logits if whole else self._within((headings, xs, ys), logits)
 
@@ -102,7 +103,7 @@ class FastVoteFlow(VoteFlow):
         covered = sample(satellite.fine_covered, *where).view(4 * k, n, n, -1)
         similarity = correlate_rows(maps.to(precision), (descriptors * weight)[0].permute(1, 2, 0).to(precision))
         counted = correlate_rows(covered, weight[0].permute(1, 2, 0))
-        score = similarity / counted.clamp_min(1e-6) * (counted > 0.1 * weight.sum())
+        score = trusted_mean(similarity[None], counted[None], weight.sum())[0]
         steps = score.shape[-1]
         score = score.view(k, 2, 2, steps, steps).permute(0, 3, 1, 4, 2).reshape(1, k, 2 * steps, 2 * steps)
         wanted = len(self.fine_shifts)

@@ -55,7 +55,13 @@ def _map_gradient(kernels: Tensor, grad: Tensor) -> Tensor:
 
 
 def weighted_vote(
-    maps: Tensor, coverage: Tensor, kernels: Tensor, weights: Tensor, *, precision: torch.dtype = torch.float32
+    maps: Tensor,
+    coverage: Tensor,
+    kernels: Tensor,
+    weights: Tensor,
+    *,
+    block: tuple[slice, slice, slice] | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> Tensor:
     """Return the mean similarity of every shift.
 
@@ -64,18 +70,35 @@ def weighted_vote(
         coverage: (B, M, 1, H, W) in [0, 1], 1 where there is imagery.
         kernels: (B, K, C, h, w) unit descriptors times their weights.
         weights: (B, K, 1, h, w) non-negative.
+        block: which kernels, rows and columns of what comes out are wanted; all if None.
         precision: of the correlation, both ways; what comes out is float32.
 
     Returns:
-        (B, M, K, H - h + 1, W - w + 1) in [-1, 1]; the average over all of them where there is no imagery at all.
+        (B, M, K, H - h + 1, W - w + 1), or the block of it, in [-1, 1]: see `trusted_mean`.
 
     """
     similarity = Correlate.apply(maps.to(precision), kernels.to(precision)).float()
     counted = Correlate.apply(coverage.to(precision), weights.to(precision)).float()
-    total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None].clamp_min(1e-6)
-    everywhere = (1, 2, 3, 4)
+    total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None]
+    if block is not None:
+        kernel, row, column = block
+        similarity, counted = (sums[:, :, kernel, row, column] for sums in (similarity, counted))
+        total = total[:, :, kernel]
+    return trusted_mean(similarity, counted, total)
+
+
+def trusted_mean(similarity: Tensor, counted: Tensor, total: Tensor) -> Tensor:
+    """Return the mean similarities of a vote, drawn to their average where little of the view lies on imagery.
+
+    Args:
+        similarity: (B, ...) weighted sums of the cells' similarities.
+        counted: (B, ...) weights of the cells on imagery.
+        total: weights of all cells, to be broadcast.
+
+    """
+    everywhere = tuple(range(1, similarity.dim()))
     average = similarity.sum(everywhere, keepdim=True) / counted.sum(everywhere, keepdim=True).clamp_min(1e-6)
-    trust = (counted / (_ENOUGH * total)).clamp(max=1.0)
+    trust = (counted / (_ENOUGH * total.clamp_min(1e-6))).clamp(max=1.0)
     return average + trust * (similarity / counted.clamp_min(1e-6) - average)
 
 

@@ -337,9 +337,10 @@ class VoteFlow(nn.Module):
             F.pad(plane, pad)[:, None, :, top : top + size, left : left + size]
             for plane in (satellite.coarse, satellite.coarse_covered)
         )
-        score = weighted_vote(box, covered, turned[:, :, :-1], turned[:, :, -1:], precision=precision)
+        kernels, weights = turned[:, :, :-1], turned[:, :, -1:]
+        score = weighted_vote(box, covered, kernels, weights, block=block, precision=precision)
         logits = score[:, 0] * self.coarse_sharpness.exp()
-        return logits if block is None else self._within(block, logits[:, block[0], block[1], block[2]])
+        return logits if block is None else self._within(block, logits)
 
     def _first_cells(self) -> tuple[int, int, tuple[int, int, int, int]]:
         """Return the row and column of the patch's features where the first shift puts the BEV's first cell.
