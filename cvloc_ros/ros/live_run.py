@@ -6,8 +6,6 @@ The node and the player run as processes of their own, exactly as a user starts 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from cvloc_ros.geometry import LocalFrame
 from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.ros import frame_status, qos
 from cvloc_ros.ros.environment import local_environment
+from cvloc_ros.ros.processes import Process, node_command, player_command, start, stop
 from cvloc_ros.ros.visuals.scene import Scene
 
 _START_TIMEOUT = 60.0  # seconds for the node to load everything
@@ -131,16 +130,9 @@ def run_live(
         executor.add_node(listener)
         node = player = None
         try:
-            arguments = _node_arguments(bag, imagery, map_frame, parameters or {})
-            node = _start([sys.executable, "-m", "cvloc_ros.ros.node", *arguments], environment, output)
+            node = start(node_command(bag, imagery, map_frame, parameters or {}), environment, output)
             _spin(executor, lambda: _is_ready(listener.heard), alive=[node], timeout=_START_TIMEOUT, log=log_path)
-            played = [bag.topics["image"], bag.topics["odom"]]
-            waits = [part for topic in played for part in ("--wait-for", topic)]
-            player = _start(
-                [sys.executable, "-m", "cvloc_ros.cli.main", "play", bag.source, "--rate", str(rate), *waits],
-                environment,
-                output,
-            )
+            player = start(player_command(bag, rate=rate), environment, output)
 
             def done() -> bool:
                 frames = listener.heard.frames
@@ -154,37 +146,11 @@ def run_live(
             heard = listener.heard
         finally:
             for process in (player, node):
-                _stop(process)
+                stop(process)
             executor.shutdown()
             listener.destroy_node()
             rclpy.try_shutdown(context=context)
     return _result(bag, heard, datum=map_frame, imagery=imagery, parameters=parameters or {})
-
-
-def _node_arguments(bag: Bag, imagery: str, datum: LocalFrame, parameters: Mapping[str, Any]) -> list[str]:
-    topics = bag.topics
-    compressed = topics["image"].endswith("/compressed")
-    settings = {
-        "imagery": imagery,
-        "datum": f"[{datum.latitude!r}, {datum.longitude!r}, {datum.altitude!r}]",
-        "use_sim_time": "true",
-        "camera.transport": "compressed" if compressed else "raw",
-        "frames.base": bag.base_frame,
-        "visuals.period": 1.0,
-        **parameters,
-    }
-    remaps = {
-        "image": topics["image"].removesuffix("/compressed"),
-        "camera_info": topics["camera_info"],
-        "odom": topics["odom"],
-        "fix": topics.get("fix", "fix"),
-    }
-    arguments = ["--ros-args"]
-    for name, value in settings.items():
-        arguments += ["-p", f"{name}:={value}"]
-    for name, topic in remaps.items():
-        arguments += ["-r", f"{name}:={topic}"]
-    return arguments
 
 
 def _result(bag: Bag, heard: Heard, *, datum: LocalFrame, imagery: str, parameters: Mapping[str, Any]) -> RunResult:
@@ -233,7 +199,7 @@ def _spin(
     executor: SingleThreadedExecutor,
     until: Callable[[], bool],
     *,
-    alive: list[subprocess.Popen[bytes]],
+    alive: list[Process],
     timeout: float | None,
     log: Path,
 ) -> None:
@@ -244,21 +210,6 @@ def _spin(
             raise LiveRunError(f"the node ended early:\n{_tail(log)}")
         if deadline is not None and time.monotonic() > deadline:
             raise LiveRunError(f"the node was not ready within {timeout:g} s:\n{_tail(log)}")
-
-
-def _start(command: list[str], environment: dict[str, str], output: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-
-
-def _stop(process: subprocess.Popen[bytes] | None) -> None:
-    if process is None or process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _tail(log: Path) -> str:
