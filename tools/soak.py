@@ -255,7 +255,7 @@ def plot(rows: list[Row], path: Path, *, title: str) -> None:
         for before, after in zip(rows, rows[1:], strict=False):
             if after.loop > before.loop:
                 axis.axvline(after.seconds / 3600, color="0.85", linewidth=0.8, zorder=0)
-        axis.legend(loc="upper right")
+        axis.legend(loc="lower right")
         axis.grid(axis="y", alpha=0.3)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
@@ -283,7 +283,11 @@ def main() -> None:
     if len(rows) < 10:
         raise SystemExit(f"too short to judge: {len(rows)} rows")
     good, lines = judge(rows)
-    plot(rows, arguments.out / "soak.png", title=f"{bag.source}, {rows[-1].loop} loops")
+    plot(
+        rows,
+        arguments.out / "soak.png",
+        title=f"{rows[-1].loop} loops of a drive of {(bag.end - bag.start) / 1e9:.0f} s",
+    )
     (arguments.out / "verdict.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     raise SystemExit(0 if good else 1)
