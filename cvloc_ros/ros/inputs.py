@@ -209,15 +209,18 @@ class Inputs:
     def _initial_pose(self, message: PoseWithCovarianceStamped) -> None:
         # A click deserves an answer each time; what comes by the hundred does not.
         map_frame, log, throttle = self._config.frames.map, self._node.get_logger(), {"throttle_duration_sec": 2.0}
-        refused = f"the pose on {self._node.resolve_topic_name('initialpose')} is not used"
+        topic = self._node.resolve_topic_name("initialpose")
         if message.header.frame_id.lstrip("/") != map_frame:
             came = message.header.frame_id
-            log.warning(f"{refused}: expected it in '{map_frame}', got '{came}'; set RViz's fixed frame", **throttle)
+            text = (
+                f"the pose on {topic} is not used: expected it in '{map_frame}', got '{came}'; set RViz's fixed frame"
+            )
+            log.warning(text, **throttle)
             return
         try:
             pose = SE2.from_matrix(pose_matrix(message.pose.pose))
         except ConversionError as error:
-            log.warning(f"{refused}: {error}", **throttle)
+            log.warning(f"the pose on {topic} is not used: {error}", **throttle)
             return
         covariance = planar_covariance(message.pose.covariance)
         covariance = _SIGMA_OF_A_CLICK**2 if covariance is None else covariance
