@@ -33,7 +33,7 @@ from cvloc_ros.ros.environment import local_environment
 from cvloc_ros.ros.processes import Process, node_command, player_command, start, stop
 from cvloc_ros.ros.visuals.scene import Scene
 
-_START_TIMEOUT = 60.0  # seconds for the node to load everything
+_START_TIMEOUT = 180.0  # seconds for the node to load everything, on a machine that is busy with other things
 _DISCOVERY = 0.5  # seconds after which a subscriber that we know knows us
 _QUIET = 1.5  # seconds without a frame after which the node has finished
 
