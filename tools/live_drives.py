@@ -1,8 +1,9 @@
 """One drive under each scenario of `cvloc eval town-drives`, over DDS through the real node and offline, side by side.
 
 The town and the drive are those of a test seed. Offline is the loop of `cvloc run` on the same bag; live, node and
-player are processes of their own and the bag is played in real time (on a busy machine: more slowly). Writes OUT/live_drives.md; exits with 1 if the
-node was TRACKING and over 5 m wrong for over 2 s, or did not recover within 10 s of good images.
+player are processes of their own and the bag is played in real time, or at `--rate` where the machine is too busy for
+that. Writes OUT/live_drives.md after each scenario; exits with 1 if the node was TRACKING and over 5 m wrong for over
+2 s, or did not recover within 10 s of good images.
 """
 
 from __future__ import annotations
