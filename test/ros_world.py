@@ -27,7 +27,7 @@ from tf2_msgs.msg import TFMessage
 
 from cvloc_ros.geometry import SE2, LocalFrame, camera_extrinsics
 from cvloc_ros.ros import frame_status, qos
-from cvloc_ros.ros.conversions import to_stamp, to_transform
+from cvloc_ros.ros.conversions import to_nanoseconds, to_stamp, to_transform
 from cvloc_ros.ros.environment import local_environment
 
 DATUM = LocalFrame(48.2082, 16.3738)
@@ -115,7 +115,8 @@ class Vehicle:
 
     What it leaves out can be chosen, and changed while it drives: the flags odometry, odometry_transforms,
     camera_info, fixes, images, imu, standing. What it sends can be spoilt: ``spoil[name](message)`` may change any
-    message of odometry, transforms, fix, imu, camera_info or image before it is sent.
+    message of odometry, transforms, fix, imu, camera_info or image before it is sent. In a storm, everything with a
+    header is sent ``storm`` times, a millisecond apart by its stamps.
     """
 
     def __init__(self, domain: int) -> None:
@@ -146,6 +147,7 @@ class Vehicle:
         self.odometry_transforms = self.calibrated = self.compressed = True
         self.imu = self.standing = False
         self.spoil: dict[str, Callable[[Any], None]] = {}
+        self.storm = 1
         self.image_stamps: set[int] = set()
         self.statuses: dict[str, object] = {}
         self.frames: list = []
@@ -226,6 +228,9 @@ class Vehicle:
     def _send(self, publisher: Publisher, name: str, message: Any) -> None:
         self.spoil.get(name, lambda message: None)(message)
         publisher.publish(message)
+        for _ in range(self.storm - 1 if hasattr(message, "header") else 0):
+            message.header.stamp = to_stamp(to_nanoseconds(message.header.stamp) + 1_000_000)
+            publisher.publish(message)
 
     def _publish_odometry(self, stamp: int, travelled: float) -> None:
         if self.imu:

@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2: make setup, or a sourced ROS installation")
 
 from ros_world import DATUM, NodeProcess, Vehicle, free_domain, write_confident_weights, write_imagery
 
-from cvloc_ros.ros.conversions import to_nanoseconds, to_stamp
+from cvloc_ros.geometry import SE2
+from cvloc_ros.ros.conversions import to_nanoseconds, to_pose_with_covariance, to_stamp
 
 OK = b"\x00"
 
@@ -156,6 +158,45 @@ def test_bad_message_gets_one_line(world, case):
     finally:
         vehicle.spoil = {}
     assert process.text().count(line) == before + 1, "once, however many there are"
+
+
+@pytest.mark.parametrize(
+    ("frame_id", "x", "line"),
+    [
+        ("odom", 0.0, "the pose on /initialpose is not used: expected it in 'map', got 'odom'"),
+        ("map", math.nan, "the pose on /initialpose is not used: expected a finite position"),
+    ],
+)
+def test_storm_of_useless_initial_poses_gets_one_line(world, frame_id, x, line):
+    vehicle, process = world
+    vehicle.until(lambda: vehicle.initial_pose.get_subscription_count())
+    message = to_pose_with_covariance(SE2(x, 0, 0), np.eye(3), stamp=vehicle.start, frame_id=frame_id)
+    for _ in range(20):
+        vehicle.initial_pose.publish(message)
+    vehicle.until(lambda: line in process.text())
+    frames = len(vehicle.frames)
+    vehicle.until(lambda: len(vehicle.frames) > frames + 3)  # the others have been heard by now
+    assert process.text().count(line) == 1
+
+
+def test_storm_of_good_messages_costs_images_and_nothing_else(world):
+    vehicle, process = world
+
+    def dropped():
+        return int(next(entry.value for entry in vehicle.statuses["localization"].values if entry.key == "dropped"))
+
+    lines, before = process.text().count("\n"), dropped()
+    vehicle.storm = 20
+    try:
+        vehicle.until(lambda: dropped() > before + 50)
+    finally:
+        vehicle.storm = 1
+    vehicle.frames.clear()
+    vehicle.until(lambda: sum(frame.prior is not None for frame in vehicle.frames) > 3)
+    for status in ("image", "odometry", "gnss", "imu"):
+        vehicle.status(status, level=OK)
+    said = process.text().splitlines()[lines:]
+    assert not [line for line in said if not any(part in line for part in ("tracker: ", "waiting for", "fine again"))]
 
 
 def test_node_goes_on(world):

@@ -10,7 +10,10 @@ from ros_world import free_domain
 from cvloc_ros.datasets.town import Town, write_orthophoto
 from cvloc_ros.datasets.town.bag_writer import write_drive_bag
 from cvloc_ros.datasets.town.drive import simulate_drive
+from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
 from cvloc_ros.evaluation.summary import summarize
+from cvloc_ros.evaluation.town_drives import judge
+from cvloc_ros.evaluation.town_scenarios import Scenario
 from cvloc_ros.models.weights import SHIPPED
 from cvloc_ros.ros.live_run import LiveRunError, run_live
 
@@ -34,10 +37,19 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+def play(*arguments, **options):
+    """Play a drive into the node: in real time, but slower where the machine is too busy for that."""
+    for rate in (1.0, 0.4, 0.15):
+        result = run_live(*arguments, rate=rate, **options)
+        if result.dropped < 0.2 * len(result.frames):
+            break
+    return result
+
+
 @pytest.mark.skipif(not (SHIPPED / "vote_flow.safetensors").exists(), reason="no shipped weights: cvloc train")
 def test_unseen_town_is_driven_and_localized(world, tmp_path):
     heard = {}
-    result = run_live(
+    result = play(
         world / "drive",
         str(world / "map.tif"),
         log=tmp_path / "node.log",
@@ -56,6 +68,31 @@ def test_unseen_town_is_driven_and_localized(world, tmp_path):
     shown = {marker.ns for marker in scene.all_markers()}
     assert {"satellite", "lines", "estimate", "prior", "gnss", "state"} <= shown and "bev" in scene.clouds
     assert scene.path.poses and not scene.problems
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHIPPED / "vote_flow.safetensors").exists(), reason="no shipped weights: cvloc train")
+def test_wrong_initial_pose_and_black_images_are_overcome_without_gnss(tmp_path):
+    dark = (12.0, 16.0)
+    scenario = Scenario("hard", GnssModel(outage=(0.0, np.inf)), initial_error=(25.0, 20.0), black=dark)
+    town = Town.generate(SEED, size=500.0)
+    drive = simulate_drive(town, SEED, duration=28.0, image_rate=6.0)
+    imagery = write_orthophoto(town, tmp_path / "map.tif")
+    images = scenario.images(drive, drive.images())
+    write_drive_bag(tmp_path / "drive", scenario.sensors(drive, SEED), images=images)
+    pose = scenario.initial_pose(drive, SEED)
+    result = play(tmp_path / "drive", str(imagery), initial_pose=pose, log=tmp_path / "node.log")
+    said = f"{[(frame.state, frame.reason) for frame in result.frames]}, {(tmp_path / 'node.log').read_text()}"
+    start = int(drive.trajectory.stamps[0])
+    before = [frame for frame in result.frames if frame.stamp < start + dark[0] * SECOND]
+    first = before[0]
+    assert np.hypot(first.fused.x - first.truth.x, first.fused.y - first.truth.y) > 20.0, "as it was told"
+    judgement = {"seed": SEED, "scenario": "hard", "metres": drive.trajectory.distance}
+    assert judge(before, good_from=start, **judgement).recovery < 10.0, said
+    whole = judge(result.frames, good_from=start + round(dark[1] * SECOND), **judgement)
+    assert whole.recovery < 10.0 and whole.wrong < 2.0 and whole.rmse < 1.5, f"{whole}, {said}"
+    in_the_dark = [f for f in result.frames if dark[0] <= (f.stamp - start) / SECOND < dark[1]]
+    assert in_the_dark and not any(frame.accepted for frame in in_the_dark), said
 
 
 def test_run_that_cannot_begin_says_why(world, tmp_path):

@@ -145,13 +145,31 @@ def test_initial_pose_starts_the_track_without_gnss(vehicle):
     assert abs(prior.T_map_base.yaw) < 0.1
 
 
-def test_useless_initial_poses_are_refused(vehicle, world):
-    vehicle.until(lambda: vehicle.initial_pose.get_subscription_count())
-    vehicle.initial_pose.publish(to_pose_with_covariance(SE2(), np.eye(3), stamp=vehicle.start, frame_id="odom"))
-    vehicle.until(lambda: "initialpose ignored: expected it in 'map', got 'odom'" in world[1].text())
-    nowhere = to_pose_with_covariance(SE2(np.nan, 0, 0), np.eye(3), stamp=vehicle.start, frame_id="map")
-    vehicle.initial_pose.publish(nowhere)
-    vehicle.until(lambda: "initialpose ignored: expected a finite position" in world[1].text())
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[: len(data) // 10],
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"hello",
+    ],
+    ids=["a tenth", "half", "empty", "text"],
+)
+def test_compressed_image_that_does_not_decode_gets_one_line(vehicle, world, spoil):
+    def spoilt(message):
+        message.data = spoil(bytes(message.data))
+
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
+    vehicle.spoil = {"image": spoilt}
+    line = "images on /image/compressed are unusable: "
+    before = world[1].text().count(line)
+    vehicle.frames.clear()
+    vehicle.until(lambda: sum(frame.reason == "bad_image" for frame in vehicle.frames) > 4)
+    assert world[1].text().count(line) == before + 1
+    assert "bytes that do not decode" in world[1].text().rpartition(line)[2].partition("\n")[0]
+    vehicle.spoil = {}
+    vehicle.status("image", level=OK)
 
 
 def test_time_that_jumps_back_resets_once_and_localization_resumes(vehicle, world):

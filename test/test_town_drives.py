@@ -9,20 +9,13 @@ from recorded_drive import OracleLocalizer
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
-from cvloc_ros.datasets.events import FixEvent, ImageEvent
+from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.datasets.town import Town
 from cvloc_ros.datasets.town.drive import simulate_drive
 from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
 from cvloc_ros.evaluation.records import FrameRecord
-from cvloc_ros.evaluation.town_drives import (
-    COLUMNS,
-    MemoryDrive,
-    Scenario,
-    judge,
-    run_scenario,
-    table_rows,
-    write_drives,
-)
+from cvloc_ros.evaluation.town_drives import COLUMNS, judge, run_scenario, table_rows, write_drives
+from cvloc_ros.evaluation.town_scenarios import MemoryDrive, Scenario
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.types import Frame
 
@@ -54,7 +47,7 @@ def test_a_scenario_darkens_images_and_cuts_gnss(drive, images):
     assert len(dark) == 8 and not any(frame.accepted for frame in dark)
     assert row.rmse < 1.0 and row.wrong == 0 and 0 <= row.recovery < 8
 
-    events = list(MemoryDrive(drive, images, scenario))
+    events = list(MemoryDrive(drive, scenario.images(drive, images)))
     assert [event.stamp for event in events] == sorted(event.stamp for event in events)
     shown = {event.stamp: event.image() for event in events if isinstance(event, ImageEvent)}
     assert all(shown[stamp].any() != (4 <= (stamp - start) / SECOND < 8) for stamp in shown)
@@ -72,11 +65,10 @@ def test_a_wrong_initial_pose_is_as_wrong_as_it_is_told(drive, images):
 
 
 def test_same_sensors_but_for_what_the_scenario_changes(drive, images):
-    fixes = [
-        [event for event in MemoryDrive(drive, images, Scenario("x", GnssModel())) if isinstance(event, FixEvent)]
-        for _ in range(2)
-    ]
-    assert [fix.latitude for fix in fixes[0]] == [fix.latitude for fix in fixes[1]]
+    once, twice, worse = (Scenario("x", GnssModel(bias=bias)).sensors(drive, seed=4) for bias in (1.0, 1.0, 9.0))
+    assert [fix.latitude for fix in once.fixes] == [fix.latitude for fix in twice.fixes]
+    assert [event.stamp for event in once.fixes] == [event.stamp for event in worse.fixes]
+    assert once.fixes[0].latitude != worse.fixes[0].latitude
 
 
 def frame(second, state, error):

@@ -224,15 +224,8 @@ def _drives(
     from rich.progress import Progress
     from rich.table import Table
 
-    from cvloc_ros.evaluation.town_drives import (
-        COLUMNS,
-        LEGEND,
-        SCENARIOS,
-        DriveRow,
-        run_drives,
-        table_rows,
-        write_drives,
-    )
+    from cvloc_ros.evaluation.town_drives import COLUMNS, LEGEND, DriveRow, run_drives, table_rows, write_drives
+    from cvloc_ros.evaluation.town_scenarios import SCENARIOS
 
     unknown = set(names or []) - {scenario.name for scenario in SCENARIOS}
     if unknown:

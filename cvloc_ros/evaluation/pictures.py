@@ -9,11 +9,14 @@ the satellite patch around the prior, the prior's heading up, with the prior, wh
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from cvloc_ros.evaluation import drawing, panels
 from cvloc_ros.geometry import SE2, GroundGrid, wrap_angle
 from cvloc_ros.imagery import Patch
+from cvloc_ros.localization.gate import REASONS
 from cvloc_ros.localization.types import Frame, Localization
 
 OVERLAY_GRID = GroundGrid.centred(256, 0.4)
@@ -87,6 +90,8 @@ def _draw_strip(canvas: np.ndarray, localization: Localization, *, truth: SE2 | 
         error = truth.inverse() @ localization.T_map_base
         turn = abs(np.degrees(float(wrap_angle(error.yaw))))
         facts.append(("error", f"{np.hypot(error.x, error.y):.2f} m, {turn:.1f} deg"))
+    if not accepted:
+        facts.append(("why", re.split("[:,]", REASONS.get(localization.reason, ""))[0]))
     _write_facts(canvas, facts, x=_GAP + width + 24 + 28, y=y)
 
     T_prior_base = localization.prior.T_map_base.inverse() @ localization.T_map_base

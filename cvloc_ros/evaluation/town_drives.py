@@ -6,11 +6,10 @@ memory under every `Scenario`, by the very loop of `cvloc run`, and leaves one `
 
 from __future__ import annotations
 
-import heapq
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,52 +18,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cvloc_ros.datasets.events import Event, ImageEvent
-from cvloc_ros.datasets.town import Town, write_orthophoto
-from cvloc_ros.datasets.town.drive import Drive, record, simulate_drive
+from cvloc_ros.datasets.events import ImageEvent
+from cvloc_ros.datasets.town import write_orthophoto
+from cvloc_ros.datasets.town.drive import Drive
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
-from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
+from cvloc_ros.datasets.town.sensors import SECOND
 from cvloc_ros.evaluation.records import FrameRecord
 from cvloc_ros.evaluation.run import run_bag
-from cvloc_ros.geometry import SE2, LocalFrame
+from cvloc_ros.evaluation.town_scenarios import DURATION, SCENARIOS, MemoryDrive, Scenario, make_drive
 from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.localization.session import LocalizesFrames
-from cvloc_ros.localization.types import Frame
 
-DURATION = 100.0  # seconds
-TOWN_SIZE = 600.0  # metres
 FAR = 5.0  # metres: so wrong a pose must not be called TRACKING
 FOUND = 2.0  # metres: within this, and TRACKING, a pose counts as recovered
-_TROUBLE = (20.0, 80.0)  # seconds from the start
-_BIASED = GnssModel(bias=8.0, outage=(0.0, 0.0))
-_INITIAL_COVARIANCE = np.diag([0.5, 0.5, np.radians(15.0)]) ** 2  # what RViz sends
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What a drive is put through.
-
-    Attributes:
-        name: for the table.
-        gnss: the receiver.
-        initial_error: (metres, degrees) by which an initial pose at the start is wrong; None for no initial pose.
-        black: seconds from the start, first and last, in which the images are black.
-
-    """
-
-    name: str
-    gnss: GnssModel
-    initial_error: tuple[float, float] | None = None
-    black: tuple[float, float] = (0.0, 0.0)
-
-
-SCENARIOS = (
-    Scenario("gnss-cut", replace(_BIASED, outage=_TROUBLE)),
-    Scenario("initialpose", replace(_BIASED, outage=_TROUBLE), initial_error=(25.0, 20.0)),
-    Scenario("initialpose-only", replace(_BIASED, outage=(0.0, np.inf)), initial_error=(25.0, 20.0)),
-    Scenario("black", _BIASED, black=_TROUBLE),
-)
-"""GNSS is 8 m wrong in all of them, and in most of them cut for a minute, or altogether."""
 
 
 @dataclass(frozen=True)
@@ -95,64 +61,12 @@ class DriveRow:
     accepted: float
 
 
-class MemoryDrive:
-    """A drive under a scenario, to be replayed like a bag."""
-
-    def __init__(self, drive: Drive, images: Sequence[ImageEvent], scenario: Scenario) -> None:
-        """Replay a drive's sensors, and its images, rendered before, but for those that the scenario makes black."""
-        self._drive = drive
-        self._start = int(drive.trajectory.stamps[0])
-        dark = self._start + np.array(scenario.black) * SECOND
-        black = ImageEvent(0, "", _black_jpeg(drive))
-        self._images = [
-            replace(image, data=black.data) if dark[0] <= image.stamp < dark[1] else image for image in images
-        ]
-        self.source = f"{scenario.name} {drive.datum}"
-        self.gnss_lever_arm = np.array(drive.gnss.lever_arm[:2])
-
-    @property
-    def datum(self) -> LocalFrame | None:
-        """Of the town's frame."""
-        return self._drive.datum
-
-    @property
-    def start(self) -> int:
-        """Stamp of the first message, nanoseconds."""
-        return self._start
-
-    @property
-    def end(self) -> int:
-        """Stamp of the last message, nanoseconds."""
-        return int(self._drive.trajectory.stamps[-1])
-
-    def __iter__(self) -> Iterator[Event]:
-        """Yield the messages by stamp."""
-        sources: list[Iterable[Event]] = [self._drive.truth(), self._drive.odometry, self._drive.fixes, self._images]
-        return iter(heapq.merge(*sources, key=lambda event: event.stamp))
-
-    def frame(self, event: ImageEvent) -> Frame:
-        """Decode an image."""
-        return Frame(event.stamp, event.image(), self._drive.camera, self._drive.T_base_camera)
-
-
 def run_scenario(
     drive: Drive, images: Sequence[ImageEvent], localizer: LocalizesFrames, *, seed: int, scenario: Scenario
 ) -> tuple[DriveRow, list[FrameRecord]]:
     """Localize a drive, whose images were rendered before, under a scenario."""
-    again = record(
-        drive.trajectory,
-        drive.renderer,
-        drive.datum,
-        seed,
-        camera=drive.camera,
-        T_base_camera=drive.T_base_camera,
-        gnss=scenario.gnss,
-    )
-    initial = None
-    if scenario.initial_error is not None:
-        initial = _wrong_pose(drive, scenario.initial_error, np.random.default_rng([seed, 3])), _INITIAL_COVARIANCE
-    bag = MemoryDrive(again, images, scenario)
-    frames = run_bag(bag, localizer, datum=drive.datum, initial_pose=initial).frames
+    bag = MemoryDrive(scenario.sensors(drive, seed), scenario.images(drive, images))
+    frames = run_bag(bag, localizer, datum=drive.datum, initial_pose=scenario.initial_pose(drive, seed)).frames
     good = bag.start + round(scenario.black[1] * SECOND)
     return judge(frames, good_from=good, seed=seed, scenario=scenario.name, metres=drive.trajectory.distance), frames
 
@@ -186,19 +100,6 @@ def judge(frames: Sequence[FrameRecord], *, good_from: int, seed: int, scenario:
         tracking=float(np.mean(tracking)),
         accepted=float(np.mean([frame.accepted for frame in frames])),
     )
-
-
-def make_drive(seed: int, *, duration: float = DURATION, image_rate: float = 5.0) -> tuple[Town, Drive]:
-    """Make the town of a seed, larger than `TOWN_SIZE` if it has no streets for so long a drive, and the drive."""
-    size = TOWN_SIZE
-    while True:
-        town = Town.generate(seed, size=size)
-        try:
-            return town, simulate_drive(town, seed, duration=duration, image_rate=image_rate)
-        except ValueError:
-            size += 200.0
-            if size > 1200.0:
-                raise
 
 
 def run_seed(
@@ -285,16 +186,3 @@ def write_drives(rows: Sequence[DriveRow], out: Path) -> None:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells) + " |" for cells in table_rows(rows)]
     (out / "town_drives.md").write_text("\n".join([*lines, "", LEGEND]) + "\n")
-
-
-def _wrong_pose(drive: Drive, error: tuple[float, float], rng: np.random.Generator) -> SE2:
-    """Return the first pose, moved and turned in directions that ``rng`` chooses."""
-    truth = drive.trajectory.at(int(drive.trajectory.stamps[0])).T_map_base
-    angle, turn = rng.uniform(-np.pi, np.pi), rng.choice([-1, 1]) * np.radians(error[1])
-    away = error[0] * np.array([np.cos(angle), np.sin(angle)])
-    return SE2(truth.x + float(away[0]), truth.y + float(away[1]), truth.yaw + float(turn))
-
-
-def _black_jpeg(drive: Drive) -> np.ndarray:
-    picture = np.zeros((drive.camera.height, drive.camera.width, 3), np.uint8)
-    return cv2.imencode(".jpg", picture)[1].ravel()

@@ -15,7 +15,7 @@ REASONS = {
     "uncertain": "the estimate's own covariance is too large",
     "low_quality": "the matcher itself thinks that it is probably wrong",
     "inconsistent_with_track": "the estimate contradicts the track, given the covariance of both",
-    "unconfirmed": "waiting for more localizations that agree before the track starts from them",
+    "unconfirmed": "waiting for more localizations that agree before the track starts",
     "too_old": "the image is older than the odometry that is kept",
     "reset": "the session was reset while the image was being localized",
     "no_camera_info": "no CameraInfo that could be used has come yet",

@@ -207,22 +207,25 @@ class Inputs:
         self._session.on_heading(stamp, float(yaw), sigma or np.radians(self._config.imu.sigma))
 
     def _initial_pose(self, message: PoseWithCovarianceStamped) -> None:
-        map_frame, log = self._config.frames.map, self._node.get_logger()
+        # A click deserves an answer each time; what comes by the hundred does not.
+        map_frame, log, throttle = self._config.frames.map, self._node.get_logger(), {"throttle_duration_sec": 2.0}
+        topic = self._node.resolve_topic_name("initialpose")
         if message.header.frame_id.lstrip("/") != map_frame:
-            log.warning(
-                f"initialpose ignored: expected it in '{map_frame}', got '{message.header.frame_id}'; "
-                f"set RViz's fixed frame to '{map_frame}'"
+            came = message.header.frame_id
+            text = (
+                f"the pose on {topic} is not used: expected it in '{map_frame}', got '{came}'; set RViz's fixed frame"
             )
+            log.warning(text, **throttle)
             return
         try:
             pose = SE2.from_matrix(pose_matrix(message.pose.pose))
         except ConversionError as error:
-            log.warning(f"initialpose ignored: {error}")
+            log.warning(f"the pose on {topic} is not used: {error}", **throttle)
             return
         covariance = planar_covariance(message.pose.covariance)
         covariance = _SIGMA_OF_A_CLICK**2 if covariance is None else covariance
         self._session.set_pose(to_nanoseconds(message.header.stamp), pose, covariance)
-        log.info(f"starting from the given pose {pose.x:.1f}, {pose.y:.1f}")
+        log.info(f"starting from the given pose {pose.x:.1f}, {pose.y:.1f}", **throttle)
 
     # Inner workings
 

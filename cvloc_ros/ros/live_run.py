@@ -6,8 +6,6 @@ The node and the player run as processes of their own, exactly as a user starts 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -26,13 +25,16 @@ from cvloc_ros.datasets.bag import Bag
 from cvloc_ros.datasets.events import FixEvent, OdometryEvent, TruthEvent
 from cvloc_ros.evaluation.records import FixRecord, FrameRecord, RunResult, Sample
 from cvloc_ros.evaluation.run import encode_jpeg
-from cvloc_ros.geometry import LocalFrame
+from cvloc_ros.geometry import SE2, LocalFrame
 from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.ros import frame_status, qos
+from cvloc_ros.ros.conversions import to_pose_with_covariance
 from cvloc_ros.ros.environment import local_environment
+from cvloc_ros.ros.processes import Process, node_command, player_command, start, stop
 from cvloc_ros.ros.visuals.scene import Scene
 
-_START_TIMEOUT = 60.0  # seconds for the node to load everything
+_START_TIMEOUT = 180.0  # seconds for the node to load everything, on a machine that is busy with other things
+_DISCOVERY = 0.5  # seconds after which a subscriber that we know knows us
 _QUIET = 1.5  # seconds without a frame after which the node has finished
 
 
@@ -69,10 +71,21 @@ class Listener(Node):
         """Start to listen."""
         super().__init__("cvloc_listener", context=context)
         self.heard = Heard()
+        self._initial_pose = self.create_publisher(PoseWithCovarianceStamped, "initialpose", qos.OUTPUT)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostics, qos.OUTPUT)
         self.create_subscription(DiagnosticArray, "/cvloc/frame_status", self._frame, qos.OUTPUT)
         self.create_subscription(Image, "/cvloc/debug/overlay", self._picture, qos.OUTPUT)
         self.heard.scene.subscribe(self, topics=("satellite_tiles", "bev", "matches", "markers", "path"))
+
+    def say_where_it_is(self, message: PoseWithCovarianceStamped) -> None:
+        """Publish an initial pose, as soon as the node listens."""
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._initial_pose.get_subscription_count():
+            if time.monotonic() > deadline:
+                raise LiveRunError("the node does not listen to initialpose")
+            time.sleep(0.05)
+        time.sleep(_DISCOVERY)
+        self._initial_pose.publish(message)
 
     def _diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -96,6 +109,7 @@ def run_live(
     *,
     datum: LocalFrame | None = None,
     parameters: Mapping[str, Any] | None = None,
+    initial_pose: tuple[SE2, np.ndarray] | None = None,
     rate: float = 1.0,
     log: Path | None = None,
     progress: Callable[[float, Heard], None] = lambda share, heard: None,
@@ -107,6 +121,7 @@ def run_live(
         imagery: see `cvloc_ros.imagery`.
         datum: of the map; None for the bag's own. The bag's truth must be in its map.
         parameters: more parameters of the node, e.g. {"device": "cpu"}.
+        initial_pose: ``T_map_base`` at the start and its 3x3 covariance, to be published as ``initialpose``.
         rate: of the player.
         log: file for what node and player print; it is also in the error if something fails.
         progress: is called several times a second with the share that is done, and what has been heard.
@@ -131,16 +146,11 @@ def run_live(
         executor.add_node(listener)
         node = player = None
         try:
-            arguments = _node_arguments(bag, imagery, map_frame, parameters or {})
-            node = _start([sys.executable, "-m", "cvloc_ros.ros.node", *arguments], environment, output)
+            node = start(node_command(bag, imagery, map_frame, parameters or {}), environment, output)
             _spin(executor, lambda: _is_ready(listener.heard), alive=[node], timeout=_START_TIMEOUT, log=log_path)
-            played = [bag.topics["image"], bag.topics["odom"]]
-            waits = [part for topic in played for part in ("--wait-for", topic)]
-            player = _start(
-                [sys.executable, "-m", "cvloc_ros.cli.main", "play", bag.source, "--rate", str(rate), *waits],
-                environment,
-                output,
-            )
+            if initial_pose is not None:
+                listener.say_where_it_is(to_pose_with_covariance(*initial_pose, stamp=bag.start, frame_id="map"))
+            player = start(player_command(bag, rate=rate), environment, output)
 
             def done() -> bool:
                 frames = listener.heard.frames
@@ -154,37 +164,11 @@ def run_live(
             heard = listener.heard
         finally:
             for process in (player, node):
-                _stop(process)
+                stop(process)
             executor.shutdown()
             listener.destroy_node()
             rclpy.try_shutdown(context=context)
     return _result(bag, heard, datum=map_frame, imagery=imagery, parameters=parameters or {})
-
-
-def _node_arguments(bag: Bag, imagery: str, datum: LocalFrame, parameters: Mapping[str, Any]) -> list[str]:
-    topics = bag.topics
-    compressed = topics["image"].endswith("/compressed")
-    settings = {
-        "imagery": imagery,
-        "datum": f"[{datum.latitude!r}, {datum.longitude!r}, {datum.altitude!r}]",
-        "use_sim_time": "true",
-        "camera.transport": "compressed" if compressed else "raw",
-        "frames.base": bag.base_frame,
-        "visuals.period": 1.0,
-        **parameters,
-    }
-    remaps = {
-        "image": topics["image"].removesuffix("/compressed"),
-        "camera_info": topics["camera_info"],
-        "odom": topics["odom"],
-        "fix": topics.get("fix", "fix"),
-    }
-    arguments = ["--ros-args"]
-    for name, value in settings.items():
-        arguments += ["-p", f"{name}:={value}"]
-    for name, topic in remaps.items():
-        arguments += ["-r", f"{name}:={topic}"]
-    return arguments
 
 
 def _result(bag: Bag, heard: Heard, *, datum: LocalFrame, imagery: str, parameters: Mapping[str, Any]) -> RunResult:
@@ -233,7 +217,7 @@ def _spin(
     executor: SingleThreadedExecutor,
     until: Callable[[], bool],
     *,
-    alive: list[subprocess.Popen[bytes]],
+    alive: list[Process],
     timeout: float | None,
     log: Path,
 ) -> None:
@@ -244,21 +228,6 @@ def _spin(
             raise LiveRunError(f"the node ended early:\n{_tail(log)}")
         if deadline is not None and time.monotonic() > deadline:
             raise LiveRunError(f"the node was not ready within {timeout:g} s:\n{_tail(log)}")
-
-
-def _start(command: list[str], environment: dict[str, str], output: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-
-
-def _stop(process: subprocess.Popen[bytes] | None) -> None:
-    if process is None or process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _tail(log: Path) -> str:

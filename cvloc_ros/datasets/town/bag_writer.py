@@ -6,7 +6,7 @@ import heapq
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,14 @@ LATCHED_TOPICS = ("/tf_static", "/datum")
 Message = tuple[int, str, Any]  # stamp, topic, message
 
 
-def write_drive_bag(path: str | Path, drive: Drive, *, workers: int = 2, progress: Progress | None = None) -> None:
+def write_drive_bag(
+    path: str | Path,
+    drive: Drive,
+    *,
+    images: Iterable[ImageEvent] | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> None:
     """Render a drive and write it to a new rosbag2 folder.
 
     The bag appears when it is complete: an interrupted run leaves nothing behind.
@@ -42,6 +49,7 @@ def write_drive_bag(path: str | Path, drive: Drive, *, workers: int = 2, progres
     Args:
         path: the bag's folder, which must not exist.
         drive: what to write.
+        images: of the drive, in order, if they are rendered already.
         workers: processes that render.
         progress: told after every image.
 
@@ -66,17 +74,17 @@ def write_drive_bag(path: str | Path, drive: Drive, *, workers: int = 2, progres
                 )
                 for topic, kind in TOPICS.items()
             }
-            for stamp, topic, message in _messages(drive, workers=workers, progress=progress):
+            rendered = drive.images(workers=workers, progress=progress) if images is None else images
+            for stamp, topic, message in _messages(drive, rendered):
                 writer.write(connections[topic], stamp, build.STORE.serialize_cdr(message, TOPICS[topic]))
         os.replace(scratch / path.name, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _messages(drive: Drive, *, workers: int, progress: Progress | None) -> Iterator[Message]:
+def _messages(drive: Drive, images: Iterable[ImageEvent]) -> Iterator[Message]:
     """Yield everything in time order: what is latched first, and at one stamp the truth first and the image last."""
     yield from _latched(drive)
-    images = drive.images(workers=workers, progress=progress)
     streams: list[Iterator[Message]] = [
         (_truth(event) for event in drive.truth()),
         (message for event in drive.odometry for message in _odometry(event)),
