@@ -18,6 +18,7 @@ from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.encoder import standardize
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow
 from cvloc_ros.models.fast_vote_flow import standardize as fast_standardize
+from cvloc_ros.models.sampling import bilinear, sample
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 from cvloc_ros.models.weights import SHIPPED, load_network
@@ -65,6 +66,25 @@ def test_the_fast_network_is_the_same_function(network, box, centre):
     torch.testing.assert_close(fast.fine_logits, plain.fine_logits, **close)
     torch.testing.assert_close(fast.poses[-1], plain.poses[-1], atol=2e-3, rtol=0)
     torch.testing.assert_close(fast.weights[-1], plain.weights[-1], atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_camera_that_changes(network):
+    """What the fast network remembers of one camera does not serve another."""
+    fast, (image, *first, camera, patch, coverage) = FastVoteFlow(network), inputs()
+    second = [first[0] + 0.1, first[1] & (first[0].abs() < 0.5).all(-1)]
+    for place in (first, second, first):
+        plain, found = (net(image, *place, camera, patch, coverage) for net in (network, fast))
+        torch.testing.assert_close(found.fine_logits, plain.fine_logits, atol=0.02, rtol=0)
+
+
+def test_samples_between_and_beyond_cells():
+    """Of a map that is zero outside, as `grid_sample` has it."""
+    features = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    row, col = torch.meshgrid(torch.linspace(-3, 8, 45), torch.linspace(-3, 10, 53), indexing="ij")
+    where = torch.stack([(col + 0.5) * 2 / 7 - 1, (row + 0.5) * 2 / 5 - 1], dim=-1)[None]
+    wanted = torch.nn.functional.grid_sample(features, where, align_corners=False)[0].permute(1, 2, 0)
+    torch.testing.assert_close(sample(features, *bilinear(row, col, (5, 7))), wanted, atol=1e-5, rtol=0)
 
 
 def test_standardizing_in_two_passes():

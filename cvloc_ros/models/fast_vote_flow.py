@@ -1,9 +1,10 @@
 """vote_flow for driving: the same function as `VoteFlow`, one image at a time, without gradients.
 
 What makes it fast, on any device: batch norms are folded into the convolutions, these run in half precision where the
-processor has it, channels last throughout, and samples are gathered by index in that layout; the first vote is held
-over the search box only; the second vote is a matrix product. Votes' scores, geometry and least squares stay in single
-precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
+processor has it, channels last throughout, and samples are gathered by index in that layout, the camera's at places
+that are found once; the first vote is held over the search box only; the second vote is a matrix product; the flow's
+context is convolved once. Votes' scores, geometry and least squares stay in single precision. Shapes depend on nothing
+but the search box, and nothing waits for a result before the last.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
+from cvloc_ros.models.flow import MIN_SCALE, FlowUpdate
+from cvloc_ros.models.sampling import bilinear, correlate_rows, sample
 from cvloc_ros.models.vote import trusted_mean
 from cvloc_ros.models.vote_flow import Block, PatchFeatures, VoteFlow
 
@@ -44,6 +47,7 @@ class FastVoteFlow(VoteFlow):
             part.to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ground, self.satellite = _FastEncoder(self.ground), _FastEncoder(self.satellite)  # type: ignore[assignment]
         self.bev = _FastBevEncoder(self.bev, precision)  # type: ignore[assignment]
+        self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
         self._register_turned()
         self.to(next(network.parameters()).device)
 
@@ -113,13 +117,14 @@ class FastVoteFlow(VoteFlow):
         self, fine: Tensor, satellite: PatchFeatures, lattice: Tensor, points: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it: see `VoteFlow._look_around`."""
-        cells = satellite.fine.shape[-1]
-        around = sample(satellite.fine, *self._on_patch(lattice[0], pose, cells))[0]
-        covered = sample(satellite.fine_covered, *self._on_patch(points[0], pose, cells)).permute(0, 3, 1, 2)
+        where = self._on_patch(lattice[0], pose, satellite.fine.shape[-1])
+        around = sample(satellite.fine, *where)[0]
+        margin = self.config.window // 2  # of the lattice around the cells, every other of whose points is a cell
+        covered = sample(satellite.fine_covered, *(each[:, margin:-margin:2, margin:-margin:2] for each in where))
         window, n = self.config.window, self.config.bev_size
         near = around.unfold(0, window, 2).unfold(1, window, 2).permute(0, 1, 3, 4, 2).reshape(n * n, window**2, -1)
         correlation = near @ fine[0].permute(1, 2, 0).reshape(n * n, -1, 1)
-        return correlation.view(1, n, n, -1).permute(0, 3, 1, 2).to(self.precision), covered
+        return correlation.view(1, n, n, -1).permute(0, 3, 1, 2).to(self.precision), covered.permute(0, 3, 1, 2)
 
     def _on_patch(self, points: Tensor, poses: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Return what `sample` needs for vehicle-frame points (rows, cols, 2), m, as placed by poses (K, 3)."""
@@ -147,15 +152,57 @@ class _FastBevEncoder(nn.Module):
     def __init__(self, bev: BevEncoder, precision: torch.dtype):
         super().__init__()
         self.bev, self.precision = bev.to(memory_format=torch.channels_last), precision  # type: ignore[call-overload]
+        self._view: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
 
     def forward(self, half: Tensor, quarter: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
-        mask = visible[0, ..., None].float()
-        ground = sample(half.float(), *_points_of(half, pixels[0, 0])) * mask[0]
-        above = sample(quarter.float(), *_points_of(quarter, pixels[0])) * mask
-        columns = torch.cat([above, mask], dim=-1).permute(1, 2, 0, 3).flatten(2)
-        samples = torch.cat([ground, columns], dim=-1).permute(2, 0, 1)[None]
-        *descriptors, hidden = self.bev.describe(samples, visible[:, None].float())
+        # a camera stays where it is: what it sees where is found once for as long as the same tensors say so
+        if self._view is None or self._view[0] is not pixels or self._view[1] is not visible:
+            self._view = pixels, visible, _sight(half, quarter, pixels[0], visible[0])
+        mask, cells, shares, above_cells, above_shares = self._view[2]
+        above = sample(quarter.float(), above_cells, above_shares)
+        columns = torch.cat([above, mask], dim=-1).flatten(2)
+        samples = torch.cat([sample(half.float(), cells, shares), columns], dim=-1).permute(2, 0, 1)[None]
+        *descriptors, hidden = self.bev.describe(samples, visible[:, None])
         return *descriptors, hidden.to(self.precision)
+
+
+class _FastFlowUpdate(nn.Module):
+    """`FlowUpdate` whose context, which stays the same from step to step, is convolved once."""
+
+    def __init__(self, update: FlowUpdate):
+        super().__init__()
+        self.update = update
+        gates, candidate = update.gru.gates, update.gru.candidate
+        changing = candidate.in_channels - candidate.out_channels  # channels, which come first
+        self.gates = _convolution(gates.weight[:, :changing])
+        self.candidate = _convolution(candidate.weight[:, :changing])
+        both = torch.cat([gates.weight, candidate.weight])
+        self.context = _convolution(both[:, changing:], torch.cat([gates.bias, candidate.bias]))  # type: ignore[list-item]
+
+    def initial(self, bev_features: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, context = self.update.initial(bev_features)
+        return hidden, self.context(context)
+
+    def forward(
+        self, hidden: Tensor, context: Tensor, correlation: Tensor, coverage: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        encoded = self.update.encode(torch.cat([correlation, coverage.to(correlation.dtype)], dim=1))
+        n = hidden.shape[1]
+        gates = self.gates(torch.cat([hidden, encoded], dim=1)) + context[:, : 2 * n]
+        update, reset = torch.sigmoid(gates).chunk(2, dim=1)
+        candidate = self.candidate(torch.cat([reset * hidden, encoded], dim=1)) + context[:, 2 * n :]
+        hidden = torch.lerp(hidden, torch.tanh(candidate), update)
+        out = self.update.head(hidden).float()
+        return hidden, out[:, :2], MIN_SCALE + F.softplus(out[:, 2])
+
+
+def _convolution(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
+    """Return a 3x3 convolution of these weights."""
+    convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=bias is not None)
+    convolution.weight.data = weight.detach().contiguous(memory_format=torch.channels_last)
+    if bias is not None:
+        convolution.bias = nn.Parameter(bias.detach())
+    return convolution.requires_grad_(False)
 
 
 def standardize(image: Tensor) -> Tensor:
@@ -167,60 +214,24 @@ def standardize(image: Tensor) -> Tensor:
     return (centred / (deviation + 1e-3)).view(1, *image.shape[2:], -1).permute(0, 3, 1, 2)
 
 
-def bilinear(row: Tensor, col: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the four cells of a plane (rows, cols) that a place lies between, and their shares of it.
+def _sight(half: Tensor, quarter: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
+    """Return what the camera sees (rows, cols, Z, 1), and where: for `sample` on the ground, and at all heights.
 
     Args:
-        row: (...) fractional; 0 is the centre of the first cell.
-        col: (...) likewise.
-        size: of the plane.
-
-    Returns:
-        (..., 4) flat indices, and (..., 4) shares, 0 for a cell outside.
+        half: (1, C2, H/2, W/2), of which only the size matters.
+        quarter: (1, C4, H/4, W/4) likewise.
+        pixels: (Z, rows, cols, 2) normalized image coordinates, see `ground_pixels`.
+        visible: (Z, rows, cols) bool.
 
     """
-    top, left = row.floor(), col.floor()
-    down, right = row - top, col - left
-    rows, cols = torch.stack([top, top, top + 1, top + 1], -1), torch.stack([left, left + 1, left, left + 1], -1)
-    shares = torch.stack([1 - down, 1 - down, down, down], -1) * torch.stack([1 - right, right, 1 - right, right], -1)
-    inside = (rows >= 0) & (rows < size[0]) & (cols >= 0) & (cols < size[1])
-    cells = rows.clamp(0, size[0] - 1) * size[1] + cols.clamp(0, size[1] - 1)
-    return cells.int(), shares * inside
+    mask, where = visible.permute(1, 2, 0)[..., None].float(), pixels.permute(1, 2, 0, 3)
+    cells, shares = _in_image(where[:, :, 0], half)
+    above_cells, above_shares = _in_image(where, quarter)
+    return mask, cells, shares * mask[:, :, 0], above_cells, above_shares * mask
 
 
-def sample(features: Tensor, cells: Tensor, shares: Tensor) -> Tensor:
-    """Sample features (1, C, rows, cols), best channels last, at places (..., 4) of `bilinear`: (..., C)."""
-    rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-    found = F.embedding_bag(cells.view(-1, 4), rows, per_sample_weights=shares.view(-1, 4), mode="sum")
-    return found.view(*cells.shape[:-1], -1)
-
-
-def correlate_rows(maps: Tensor, kernel: Tensor) -> Tensor:
-    """Slide a kernel over maps that are little larger than itself, as one matrix product of their rows.
-
-    Args:
-        maps: (M, H, W, C).
-        kernel: (h, w, C).
-
-    Returns:
-        (M, H - h + 1, W - w + 1) float32.
-
-    """
-    m, height, width, channels = maps.shape
-    h, w, _ = kernel.shape
-    shifts, steps = width - w + 1, height - h + 1
-    shifted = kernel.new_zeros(h, shifts, width, channels)
-    for j in range(shifts):
-        shifted[:, j, j : j + w] = kernel
-    # every row of the maps with every row of the kernel; those that meet at a shift lie on a diagonal
-    products = maps.view(m * height, -1) @ shifted.view(h * shifts, -1).T
-    row, one = h * shifts, shifts
-    met = products.as_strided((m, steps, shifts, h), (height * row, row, 1, row + one))
-    return met.float().sum(-1)
-
-
-def _points_of(features: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `sample` needs for normalized image coordinates (..., 2): see `ground_pixels`."""
+def _in_image(where: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `sample` needs for normalized image coordinates (..., 2)."""
     rows, cols = features.shape[-2:]
     col, row = (where[..., 0] + 1) * (cols / 2) - 0.5, (where[..., 1] + 1) * (rows / 2) - 0.5
     return bilinear(row, col, (rows, cols))

@@ -50,12 +50,14 @@ def fit_image(
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     if scale != 1:
         image = cv2.resize(image, (scaled.width, scaled.height), interpolation=interpolation)
-    fitted = np.empty((height, width, 3), np.uint8)
-    fitted[:] = image.mean(axis=(0, 1)).astype(np.uint8)
     rows = slice(max(0, top), min(scaled.height, top + height))
     cols = slice(max(0, left), min(scaled.width, left + width))
-    if rows.stop > rows.start and cols.stop > cols.start:
-        fitted[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = image[rows, cols]
+    if (rows, cols) == (slice(top, top + height), slice(left, left + width)):
+        fitted = image[rows, cols]
+    else:
+        fitted = np.full((height, width, 3), image.mean(axis=(0, 1)).astype(np.uint8))
+        if rows.stop > rows.start and cols.stop > cols.start:
+            fitted[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = image[rows, cols]
     return fitted, scaled.cropped(left=left, top=top, width=width, height=height)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -79,17 +80,19 @@ def solve_tilt(
         (B, 2) tilt; 0 where the flow says nothing about it.
 
     """
-    axes = torch.eye(2, device=points.device, dtype=points.dtype) * sigma
-    shifts = [tilt_shift(points, camera, axis.expand(len(points), 2)) for axis in axes]
-    one, zero = torch.ones_like(points[..., 0]), torch.zeros_like(points[..., 0])
-    forward = torch.stack([one, zero, -points[..., 1], shifts[0][..., 0], shifts[1][..., 0]], dim=-1)
-    left = torch.stack([zero, one, points[..., 0], shifts[0][..., 1], shifts[1][..., 1]], dim=-1)
+    offset = points - camera[:, None, :2]
+    # unknowns: the motion (x, y, yaw) and the tilt in sigmas; equations: forward and left, of every point
+    motion = torch.eye(2, device=points.device, dtype=points.dtype).expand(*points.shape, 2)
+    turn = torch.stack([-points[..., 1], points[..., 0]], dim=-1)[..., None]
+    bend = offset[..., :, None] * offset[..., None, :] * (-sigma / camera[:, 2, None, None, None])  # see `tilt_shift`
     measured = flow + tilt_shift(points, camera, start)
-    # sums, not matrix products: autocast would round those to half precision
-    H = points.new_tensor([1e-4, 1e-4, 1e-2, 1.0, 1.0]).diag().expand(len(points), 5, 5)
-    r = torch.zeros_like(H[..., 0])
-    for k, rows in enumerate((forward, left)):
-        weighted = rows * information[..., None]
-        H = H + (weighted[..., :, None] * rows[..., None, :]).sum(1)
-        r = r + (weighted * measured[..., k, None]).sum(1)
-    return torch.linalg.solve(H, r)[:, 3:] * sigma
+    equations = torch.cat([motion, turn, bend, measured[..., None]], dim=-1)
+    weighted = (equations[..., :5] * information[..., None, None]).flatten(1, 2)
+    # a sum, not a matrix product: autocast would round that to half precision
+    normal = (weighted[..., :, None] * equations.flatten(1, 2)[..., None, :]).sum(1)
+    prior = torch.cat([points.new_full((2,), 1e-4), points.new_full((1,), 1e-2), points.new_ones(2)])
+    normal = normal + F.pad(prior.diag(), (0, 1))
+    for _ in range(3):  # eliminate the motion: all pivots are positive, and nothing has to be asked of a device
+        normal = normal[:, 1:, 1:] - normal[:, 1:, :1] * (normal[:, :1, 1:] / normal[:, :1, :1])
+    (a, b, x), (_, c, y) = (row.unbind(-1) for row in normal.unbind(1))
+    return torch.stack([c * x - b * y, a * y - b * x], dim=-1) / (a * c - b * b)[:, None] * sigma
