@@ -38,6 +38,8 @@ TEST = [
 
 DEVELOPMENT = [*TEST, "colcon-common-extensions>=0.3,<1", "mypy>=1.8,<3", "ruff>=0.6,<1", "types-pyyaml>=6,<7"]
 
+EXPORT = ["onnx>=1.16,<2", "onnxruntime>=1.18,<2", "onnxscript>=0.5,<1"]  # `cvloc export`
+
 TRAINING = ["lightning-fabric>=2.4,<3"]
 
 TENSORBOARD = ["tensorboard>=2.14,<3"]  # to watch a training; without it there is log.csv
@@ -61,7 +63,14 @@ setup(
         (f"share/{PACKAGE}/doc", glob("doc/*.md") + glob("doc/*.svg")),
     ],
     install_requires=REQUIRES,
-    extras_require={"ros": ROS, "dev": DEVELOPMENT, "train": TRAINING, "tensorboard": TENSORBOARD, "test": TEST},
+    extras_require={
+        "ros": ROS,
+        "dev": DEVELOPMENT,
+        "train": TRAINING,
+        "tensorboard": TENSORBOARD,
+        "export": EXPORT,
+        "test": TEST,
+    },
     entry_points={
         "console_scripts": [
             "cvloc = cvloc_ros.cli.main:main",

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train",
     "ablate": "ablate",
     "bench": "bench",
+    "export": "export",
     "convert": "convert",
     "prefetch": "prefetch",
     "doctor": "doctor",

@@ -1,0 +1,45 @@
+"""`cvloc export`: the network for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TOLERANCE = 1e-3  # metres and radians
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")] = Path("vote_flow.onnx"),
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file; the shipped weights if omitted.")] = None,
+) -> None:
+    """Write vote_flow as an ONNX file of fixed shapes, and check it with ONNX Runtime against PyTorch.
+
+    The file matches one image with one satellite patch over the whole search box; doc/speed.md says what goes in and
+    what comes out. Takes about a minute. Needs onnx, onnxscript and onnxruntime: pip install 'cvloc_ros[export]'.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"expected the packages of cvloc_ros[export], got {error}: pip install 'cvloc_ros[export]'"
+        ) from None
+    from rich.console import Console
+
+    from cvloc_ros.models.onnx_export import check_onnx, export_onnx
+    from cvloc_ros.models.weights import SHIPPED, load_network
+
+    console = Console()
+    network = load_network(weights or SHIPPED / "vote_flow.safetensors")
+    with console.status("exporting"):
+        export_onnx(network, out)
+    with console.status("checking"):
+        apart = check_onnx(network, out)["pose"]
+    if not apart <= TOLERANCE:
+        raise ValueError(
+            f"expected of ONNX Runtime PyTorch's pose to {TOLERANCE} m and rad, got {apart:.1e}: do not use {out}"
+        )
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; its pose is PyTorch's to {apart:.1e} m and rad")

@@ -1,0 +1,98 @@
+"""vote_flow as an ONNX file of fixed shapes, for other runtimes (ONNX Runtime, TensorRT, OpenVINO)."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cvloc_ros.geometry import PinholeCamera, camera_extrinsics
+from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.vote_flow import VoteFlow
+
+INPUTS = ("image", "pixels", "visible", "camera", "patch", "coverage")
+"""As `VoteFlow.forward` takes them, of one image."""
+OUTPUTS = ("pose", "solved", "coarse_logits", "fine_logits", "points", "flow", "scale", "weight")
+"""As in `VoteFlowOutput`, of the last iteration."""
+_OPSET = 18  # the exporter's own; 16 was the first to sample images as torch does
+
+
+class _Located(nn.Module):
+    """The network with a tuple for an answer."""
+
+    def __init__(self, network: VoteFlow):
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, image: Tensor, pixels: Tensor, visible: Tensor, camera: Tensor, patch: Tensor, coverage: Tensor
+    ) -> tuple[Tensor, ...]:
+        out = self.network(image, pixels, visible, camera, patch, coverage)
+        last = (out.points, out.flows, out.scales, out.weights)
+        return out.poses[-1], out.solved, out.coarse_logits, out.fine_logits, *(each[-1] for each in last)
+
+
+def example_inputs(network: VoteFlow, *, seed: int = 0) -> tuple[Tensor, ...]:
+    """Return inputs of the shapes that a network takes, in the order of `INPUTS`: images of noise, a level camera."""
+    c, generator = network.config, torch.Generator().manual_seed(seed)
+    camera = PinholeCamera.from_focal(c.image_width, c.image_height, 250.0)
+    pixels, visible = ground_pixels(camera, camera_extrinsics(height=1.65), c.bev_samples, c.heights)
+    return (
+        torch.rand(1, 3, c.image_height, c.image_width, generator=generator),
+        torch.from_numpy(pixels)[None],
+        torch.from_numpy(visible)[None],
+        torch.tensor([[0.0, 0.0, 1.65]]),
+        torch.rand(1, 3, c.patch_size, c.patch_size, generator=generator),
+        torch.ones(1, 1, c.patch_size, c.patch_size),
+    )
+
+
+def export_onnx(network: VoteFlow, path: Path) -> None:
+    """Write a network that matches one image with one patch over the whole search box; see `VoteFlow.forward`.
+
+    Raises:
+        ImportError: onnx or onnxscript are not installed.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.disable(logging.WARNING)  # the exporter says what of its own it has not found
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _Located(network.cpu().eval()),
+                example_inputs(network),
+                path,
+                input_names=INPUTS,
+                output_names=OUTPUTS,
+                opset_version=_OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def check_onnx(network: VoteFlow, path: Path, *, seed: int = 1) -> dict[str, float]:
+    """Return by how much the answers of ONNX Runtime differ from torch's: by output, the largest difference.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = example_inputs(network, seed=seed)
+    answers = session.run(None, {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})
+    with torch.inference_mode():
+        wanted = _Located(network.cpu().eval())(*inputs)
+    return {
+        name: float(np.abs(answer.astype(float) - value.numpy().astype(float)).max())
+        for name, answer, value in zip(OUTPUTS, answers, wanted, strict=True)
+    }
