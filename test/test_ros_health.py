@@ -11,7 +11,7 @@ from cvloc_ros.localization.tracker import TrackerState
 from cvloc_ros.ros import health as health_module
 from cvloc_ros.ros.diagnostics_table import TABLE, markdown
 from cvloc_ros.ros.frame_statistics import RECENT
-from cvloc_ros.ros.health import ERROR, MOST_KINDS, OK, WARN, Health
+from cvloc_ros.ros.health import ERROR, MOST_KINDS, OK, WARN, Health, blame
 from cvloc_ros.ros.input_health import InputHealth, Publishers
 
 
@@ -135,6 +135,23 @@ def test_rejections_are_counted_by_reason_and_reported_when_they_are_all_there_i
     assert judge(health)["localization"].level == OK
     health.frames.reset()
     assert values(judge(health)["localization"])["frames"] == "0"
+
+
+def blamed(error):
+    try:
+        raise error
+    except type(error) as raised:
+        return blame(raised)
+
+
+def test_errors_of_a_gpu_are_one_line():
+    torch = pytest.importorskip("torch")
+    line = blamed(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nand so on"))
+    assert line.startswith("CUDA out of memory. Tried to allocate 20.00 MiB.") and "device to cpu" in line
+    assert "\n" not in line and "report" not in line
+    line = blamed(RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"))
+    assert line.startswith("RuntimeError: CUDA error: an illegal memory access was encountered (") and "\n" not in line
+    assert blamed(ValueError()).startswith("ValueError:  (")
 
 
 def test_documentation_names_everything():

@@ -30,10 +30,13 @@ def export(
     from rich.console import Console
 
     from cvloc_ros.models.onnx_export import check_onnx, export_onnx
+    from cvloc_ros.models.vote_flow import VoteFlow
     from cvloc_ros.models.weights import SHIPPED, load_network
 
     console = Console()
     network = load_network(weights or SHIPPED / "vote_flow.safetensors")
+    if not isinstance(network, VoteFlow):
+        raise ValueError(f"expected weights of vote_flow, got those of another method in {weights}")
     with console.status("exporting"):
         export_onnx(network, out)
     with console.status("checking"):

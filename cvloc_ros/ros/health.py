@@ -42,8 +42,11 @@ Log = Callable[[bytes, str], None]
 
 def blame(error: Exception) -> str:
     """Say what an unforeseen error is and where it arose, in one line."""
+    first, *_ = str(error).splitlines() or [""]  # CUDA's errors go on about how to debug them
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported for this
+        return f"{first}; leave it more of the GPU's memory, or set the parameter device to cpu"
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}); please report it"
+    return f"{type(error).__name__}: {first} ({place.filename}:{place.lineno}); please report it"
 
 
 @dataclass
