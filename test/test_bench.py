@@ -1,9 +1,14 @@
 """The bench's rows: the keys that users rely on, every stage of both variants, ratios that follow from the times."""
 
+import time
+
+import numpy as np
 import pytest
 
 from cvloc_ros.evaluation.bench import bench_localizers
+from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import load_localizer
+from cvloc_ros.localization.types import Localization, Matches, Posterior, Prior
 
 KEYS = ["method", "variant", "device", "precision", "stage", "median_ms", "p95_ms", "hz", "peak_mb", "ratio"]
 
@@ -11,13 +16,28 @@ KEYS = ["method", "variant", "device", "precision", "stage", "median_ms", "p95_m
 def test_rows():
     calls = []
     variants = {name: load_localizer(None, device="cpu", fast=name == "fast") for name in ("eager", "fast")}
-    rows = bench_localizers(variants, frames=8, progress=lambda: calls.append(1))
-    assert len(calls) == 8
+    published = []
+
+    def publish(localization):
+        published.append(localization)
+        time.sleep(1e-3)
+
+    rows = bench_localizers(variants, frames=8, publish=publish, progress=lambda: calls.append(1))
+    assert len(calls) == 8 and len(published) > 16
     assert all(list(row) == KEYS for row in rows)
     by_variant = {name: {r["stage"]: r for r in rows if r["variant"] == name} for name in ("eager", "fast")}
     stages = set(by_variant["eager"])
     assert stages == set(by_variant["fast"])
-    assert {"decode", "patch", "encode satellite", "encode ground", "vote and solve", "weigh", "total"} <= stages
+    assert {
+        "decode",
+        "patch",
+        "encode satellite",
+        "encode ground",
+        "vote and solve",
+        "weigh",
+        "publish",
+        "total",
+    } <= stages
     assert {row["precision"] for row in by_variant["eager"].values()} == {"float32"}
     for eager in by_variant["eager"].values():
         other = by_variant["fast"][eager["stage"]]
@@ -28,3 +48,37 @@ def test_rows():
     spared = by_variant["fast"]["encode satellite"]
     assert spared["ratio"] is None and spared["p95_ms"] > spared["median_ms"], "three of four frames keep their patch"
     assert by_variant["fast"]["total"]["ratio"] is not None
+
+
+def test_what_is_published_of_an_image():
+    """The bytes that are timed are the node's messages."""
+    pytest.importorskip("rclpy", reason="messages need ROS 2")
+    from diagnostic_msgs.msg import DiagnosticArray
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+    from rclpy.serialization import deserialize_message
+
+    from cvloc_ros.ros import frame_status
+    from cvloc_ros.ros.image_messages import serialize
+
+    matches = Matches(np.zeros((1, 2)), np.zeros((1, 2)), np.ones(1))
+    posterior = Posterior(np.ones((1, 1, 1)), np.zeros(1), np.zeros(1), np.zeros(1), SE2())
+    prior = Prior(SE2(3.0, 4.0, 0.1), np.eye(3))
+    localization = Localization(
+        stamp=1_500_000_000,
+        prior=prior,
+        T_map_base=SE2(1.0, 2.0, 0.3),
+        covariance=0.1 * np.eye(3),
+        quality=0.9,
+        accepted=True,
+        reason="",
+        matches=matches,
+        posterior=posterior,
+        milliseconds={"match": 1.0, "total": 1.0},
+        covered=1.0,
+        search_box=(4.0, 4.0, 0.1),
+    )
+    pose, start, status = serialize(localization)
+    pose, start = (deserialize_message(each, PoseWithCovarianceStamped) for each in (pose, start))
+    assert (pose.header.stamp.sec, pose.header.stamp.nanosec) == (1, 500_000_000)
+    assert (pose.pose.pose.position.x, start.pose.pose.position.y) == (1.0, 4.0)
+    assert frame_status.decode(deserialize_message(status, DiagnosticArray)).quality == 0.9

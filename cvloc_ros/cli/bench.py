@@ -11,14 +11,16 @@ import typer
 def bench(
     frames: Annotated[int, typer.Option(min=5, help="Frames to time.")] = 60,
     method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file; the shipped weights if omitted.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network.")] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
 ) -> None:
-    """Time every stage from the encoded image to the pose, and the rendering of training pairs.
+    """Time every stage from the encoded image to the pose's message, and the rendering of training pairs.
 
     Two variants take turns, frame by frame, in one process: "fast" is what drives, "eager" the network as it was
     trained, in fp32, with a patch of its own for every frame. The ratio is eager's time to this one's.
+    Without ROS there are no messages, and no stage "publish".
     """
     import json
 
@@ -30,14 +32,21 @@ def bench(
     from cvloc_ros.evaluation.bench import bench_localizers, bench_rendering
     from cvloc_ros.localization.localizer import load_localizer
 
+    try:
+        from cvloc_ros.ros.image_messages import serialize as publish
+    except ImportError:  # no ROS
+        publish = None  # type: ignore[assignment]
+
     torch.set_num_threads(threads)
+    file = None if weights is None else str(weights)
     variants = {
-        name: load_localizer(None, method=method, device=device, fast=name == "fast") for name in ("eager", "fast")
+        name: load_localizer(None, method=method, weights=file, device=device, fast=name == "fast")
+        for name in ("eager", "fast")
     }
     console = Console()
     with Progress(console=console) as bar:
         task = bar.add_task("timing", total=frames)
-        rows = bench_localizers(variants, frames=frames, progress=lambda: bar.advance(task))
+        rows = bench_localizers(variants, frames=frames, publish=publish, progress=lambda: bar.advance(task))
         bar.add_task("rendering training pairs", total=None)
         rows.append(bench_rendering(pairs=96))
     columns = list(rows[0])

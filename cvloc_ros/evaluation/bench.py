@@ -24,7 +24,7 @@ from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import SatelliteMap
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.sweep import whole_box
-from cvloc_ros.localization.types import Frame, Prior
+from cvloc_ros.localization.types import Frame, Localization, Prior
 
 _WARM_UP = 5  # frames that are not counted
 _RATE = 10.0  # images a second of the drive
@@ -35,9 +35,13 @@ _SUBMODULES = {"satellite": "encode satellite", "ground": "encode ground", "bev"
 
 
 def bench_localizers(
-    localizers: dict[str, Localizer], *, frames: int, progress: Callable[[], None] = lambda: None
+    localizers: dict[str, Localizer],
+    *,
+    frames: int,
+    publish: Callable[[Localization], object] | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> list[dict]:
-    """Time every stage from the encoded image to the pose.
+    """Time every stage from the encoded image to the pose, or to its message.
 
     The frames are those of a drive's camera, one after the other, with priors as a tracker gives them: most search a
     few metres, every fourth the whole box. The patches are cut from an orthophoto. The variants take turns frame by
@@ -47,6 +51,7 @@ def bench_localizers(
         localizers: variants by name, "eager" among them; their matchers and calibrations are used, on a map made for
             the purpose.
         frames: to time.
+        publish: builds the messages of a frame, and is timed as the stage "publish"; there is no such stage if None.
         progress: called after each.
 
     Returns:
@@ -71,7 +76,7 @@ def bench_localizers(
             if index % _DOUBT_EVERY == 0:
                 prior = whole_box(T_map_base, index // _DOUBT_EVERY)
             for name, localizer in localizers.items():
-                stages = _one_frame(localizer, drive, event, prior)
+                stages = _one_frame(localizer, drive, event, prior, publish)
                 if index >= _WARM_UP:
                     spent[name].append(stages)
             if index >= _WARM_UP:
@@ -92,7 +97,7 @@ def _rows(variant: str, localizer: Localizer, spent: dict[str, list[dict[str, fl
                 "method": localizer.matcher.name,
                 "variant": variant,
                 "device": device,
-                "precision": localizer.matcher.precision,  # type: ignore[attr-defined]
+                "precision": getattr(localizer.matcher, "precision", "float32"),
                 "stage": stage,
                 "median_ms": round(float(median), 3),
                 "p95_ms": round(float(p95), 3),
@@ -135,22 +140,33 @@ def _render_town(job: tuple[int, int]) -> int:
     return count
 
 
-def _one_frame(localizer: Localizer, drive: Drive, event: ImageEvent, prior: Prior) -> dict[str, float]:
+def _one_frame(
+    localizer: Localizer,
+    drive: Drive,
+    event: ImageEvent,
+    prior: Prior,
+    publish: Callable[[Localization], object] | None,
+) -> dict[str, float]:
     """Localize one encoded frame and return milliseconds by stage, "total" among them."""
     with _timed_submodules(localizer.matcher.network) as inside:  # type: ignore[attr-defined]
         began = time.perf_counter()
         frame = Frame(event.stamp, event.image(), drive.camera, drive.T_base_camera)
         decoded = time.perf_counter()
-        stages = localizer.localize(frame, prior).milliseconds
+        localization = localizer.localize(frame, prior)
+        found = time.perf_counter()
+        if publish:
+            publish(localization)
         finished = time.perf_counter()
-    network = stages["encode"] + stages["match"]
+    spent = localization.milliseconds
+    network = sum(spent.values()) - sum(spent[stage] for stage in ("patch", "prepare", "weigh", "total"))
     return {
         "decode": 1e3 * (decoded - began),
-        "patch": stages["patch"],
-        "prepare": stages["prepare"],
+        "patch": spent["patch"],
+        "prepare": spent["prepare"],
         **inside,
         "vote and solve": network - sum(inside.values()),
-        "weigh": stages["weigh"],
+        "weigh": spent["weigh"],
+        **({"publish": 1e3 * (finished - found)} if publish else {}),
         "total": 1e3 * (finished - began),
     }
 
@@ -158,7 +174,8 @@ def _one_frame(localizer: Localizer, drive: Drive, event: ImageEvent, prior: Pri
 @contextmanager
 def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
     """Add up the milliseconds that the network's parts take while the context is open."""
-    spent = dict.fromkeys(_SUBMODULES.values(), 0.0)
+    submodules = {name: stage for name, stage in _SUBMODULES.items() if hasattr(network, name)}
+    spent = dict.fromkeys(submodules.values(), 0.0)
     began: dict[str, float] = {}
     handles = []
 
@@ -167,7 +184,7 @@ def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    for attribute, stage in _SUBMODULES.items():
+    for attribute, stage in submodules.items():
         module = getattr(network, attribute)
         handles.append(module.register_forward_pre_hook(lambda *_, stage=stage: began.__setitem__(stage, now())))
         handles.append(
