@@ -123,7 +123,7 @@ class FastVoteFlow(VoteFlow):
         covered = sample(satellite.fine_covered, *(each[:, margin:-margin:2, margin:-margin:2] for each in where))
         window, n = self.config.window, self.config.bev_size
         near = around.unfold(0, window, 2).unfold(1, window, 2).permute(0, 1, 3, 4, 2).reshape(n * n, window**2, -1)
-        correlation = near @ fine[0].permute(1, 2, 0).reshape(n * n, -1, 1)
+        correlation = fine[0].permute(1, 2, 0).reshape(n * n, 1, -1) @ near.mT  # faster than the other way round
         return correlation.view(1, n, n, -1).permute(0, 3, 1, 2).to(self.precision), covered.permute(0, 3, 1, 2)
 
     def _on_patch(self, points: Tensor, poses: Tensor, cells: int) -> tuple[Tensor, Tensor]:

@@ -26,15 +26,17 @@ def bilinear(row: Tensor, col: Tensor, size: tuple[int, int]) -> tuple[Tensor, T
     top, rows = _linear(row, size[0])
     left, cols = _linear(col, size[1])
     first = (top * size[1] + left).int()
-    cells = torch.stack([first, first + 1, first + size[1], first + size[1] + 1], -1)
-    return cells, (rows[..., :, None] * cols[..., None, :]).flatten(-2)
+    cells = torch.stack([first, first + 1, first + size[1], first + size[1] + 1])
+    shares = (rows[:, None] * cols).flatten(0, 1)
+    # the four are put side by side at the very end: loops over only four numbers are slow
+    return cells.movedim(0, -1).contiguous(), shares.movedim(0, -1).contiguous()
 
 
 def _linear(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the first of the two cells of a line that a place lies between, and the shares (..., 2) of both."""
+    """Return the first of the two cells of a line that a place lies between, and the shares (2, ...) of both."""
     first = at.floor().clamp_(0, size - 2)
     beyond = at - first  # in [0, 1), but for places outside, which are nearer to one cell than to the other or to none
-    return first, 1 - torch.stack([beyond, beyond - 1], -1).abs_().clamp_max_(1)
+    return first, 1 - torch.stack([beyond, beyond - 1]).abs_().clamp_max_(1)
 
 
 def sample(features: Tensor, cells: Tensor, shares: Tensor) -> Tensor:
