@@ -27,6 +27,7 @@ from cvloc_ros.models.weights import (
     save_weights,
 )
 from cvloc_ros.training.samples import make_sample, to_inputs
+from cvloc_ros.training.scenes import Scene
 
 TINY = replace(SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1)
 IDENTITY = replace(TINY, start="identity")
@@ -37,7 +38,7 @@ BOX = (20.0, 20.0, np.radians(10.0))
 def frame():
     """A town's camera image, and the patch where the prior is wrong by a known pose."""
     pair = render_pair(Town.generate(5), 0)
-    sample = make_sample(pair, np.random.default_rng(3), SMALL, None)
+    sample = make_sample(Scene.of_pair(pair), np.random.default_rng(3), SMALL, None)
     patch = np.ascontiguousarray(sample["patch"].transpose(1, 2, 0))
     inputs = (pair.ground, PinholeCamera(416, 128, pair.K), pair.T_base_camera, patch, np.ones((256, 256), bool))
     return inputs, sample["truth"]
@@ -189,9 +190,9 @@ def test_small_learns_eight_pairs_by_heart():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     pairs = [render_pair(Town.generate(i), 0) for i in range(8)]
-    samples = [make_sample(pair, rng, SMALL, None) for pair in pairs]
+    samples = [make_sample(Scene.of_pair(pair), rng, SMALL, None) for pair in pairs]
     batch = default_collate([{k: torch.from_numpy(v) for k, v in s.items()} for s in samples])
-    inputs = {k: v for k, v in to_inputs(batch, torch.device("cpu")).items() if k != "camera"}
+    inputs = {k: v for k, v in to_inputs(batch).items() if k != "camera"}
     truth = batch["truth"]
     start = truth + (2 * torch.rand(8, 3) - 1) * torch.tensor([2.4, 2.4, 0.03])
     assert relative_pose(truth, start)[:, :2].norm(dim=1).mean() > 1.5

@@ -63,7 +63,7 @@ class TrainConfig:
     batch: int = setting(16, "samples a step, of all processes together", limits=(1, 65_536))
     accumulate: int = setting(1, "parts of a step that pass the network one after another", limits=(1, 1024))
     precision: str = setting("bf16-mixed", "of the network's arithmetic", choices=("bf16-mixed", "16-mixed", "32-true"))
-    compile: bool = setting(False, "compile the network (torch.compile): slow to start, faster afterwards")
+    compile: bool = setting(False, "compile the encoders (torch.compile): slow to start, faster afterwards")
     learning_rate: float = setting(2e-3, "of AdamW, between warm-up and decay", limits=(0.0, 1.0))
     warm_up: int = setting(2_400, "samples over which the learning rate rises from zero", limits=(0, 10**9))
     decay: float = setting(
