@@ -25,7 +25,7 @@ class AugmentConfig:
     """
 
     natural_towns: int = 30
-    scatter: float = 0.5
+    scatter: float = 0.6
     mirrored: float = 0.5
     blank_ground: float = 0.03
     partial_coverage: float = 0.1
