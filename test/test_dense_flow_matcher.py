@@ -191,7 +191,7 @@ def test_small_learns_eight_pairs_by_heart():
     rng = np.random.default_rng(0)
     pairs = [render_pair(Town.generate(i), 0) for i in range(8)]
     samples = [make_sample(Scene.of_pair(pair), rng, SMALL, None) for pair in pairs]
-    batch = default_collate([{k: torch.from_numpy(v) for k, v in s.items()} for s in samples])
+    batch = default_collate(samples)
     inputs = {k: v for k, v in to_inputs(batch).items() if k != "camera"}
     truth = batch["truth"]
     start = truth + (2 * torch.rand(8, 3) - 1) * torch.tensor([2.4, 2.4, 0.03])
