@@ -19,7 +19,8 @@ from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import MIN_SCALE, FlowUpdate
 from cvloc_ros.models.sampling import bilinear, correlate_rows, sample
 from cvloc_ros.models.vote import trusted_mean
-from cvloc_ros.models.vote_flow import Block, PatchFeatures, VoteFlow
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_types import Block, PatchFeatures
 
 
 def fast_precision(device: torch.device) -> torch.dtype:

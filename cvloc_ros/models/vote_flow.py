@@ -8,8 +8,6 @@ the prior was right.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,61 +20,7 @@ from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation
 from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
-
-Block = tuple[slice, slice, slice]
-"""Headings, shifts forward and shifts left of the first vote."""
-
-
-@dataclass
-class VoteFlowOutput:
-    """What the network says about a batch; shapes as in `VoteFlow.forward`.
-
-    Attributes:
-        coarse_logits: (B, headings, shifts, shifts) over the search box.
-        fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
-        fine_centre: (B, 3) pose around which the second vote was held.
-        voted: (B, 3) pose that the two votes give.
-        starts: per iteration, (B, 3) pose from which the flow was measured.
-        points: per iteration, (B, rows, cols, 2) where the cells were taken to be, metres in the vehicle frame: not
-            quite where level ground would have them.
-        flows: per iteration, (B, 2, rows, cols) metres in the vehicle frame of its start.
-        scales: per iteration, (B, rows, cols) metres.
-        weights: per iteration, (B, rows, cols) in [0, 1].
-        tilts: per iteration, (B, 2) slope of the ground, forward and left, after least squares.
-        poses: per iteration, (B, 3) pose after least squares.
-        solved: (B,) whether the last least squares was well posed.
-
-    """
-
-    coarse_logits: Tensor
-    fine_logits: Tensor
-    fine_centre: Tensor
-    voted: Tensor
-    starts: list[Tensor]
-    points: list[Tensor]
-    flows: list[Tensor]
-    scales: list[Tensor]
-    weights: list[Tensor]
-    tilts: list[Tensor]
-    poses: list[Tensor]
-    solved: Tensor
-
-
-class PatchFeatures(NamedTuple):
-    """What the network knows of a satellite patch: it serves every image that is searched on that patch.
-
-    Attributes:
-        coarse: (B, Dc, S/4, S/4) unit descriptors, zero where there is no imagery.
-        coarse_covered: (B, 1, S/4, S/4) in [0, 1], the share of imagery.
-        fine: (B, Df, S/2, S/2) likewise, and ``fine_covered`` (B, 1, S/2, S/2).
-        fine_covered: see ``fine``.
-
-    """
-
-    coarse: Tensor
-    coarse_covered: Tensor
-    fine: Tensor
-    fine_covered: Tensor
+from cvloc_ros.models.vote_flow_types import Block, PatchFeatures, VoteFlowOutput
 
 
 class VoteFlow(nn.Module):

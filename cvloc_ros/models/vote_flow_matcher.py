@@ -13,7 +13,8 @@ from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
 from cvloc_ros.models.matcher import Match
 from cvloc_ros.models.preprocess import fit_image
-from cvloc_ros.models.vote_flow import PatchFeatures, VoteFlow
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_types import PatchFeatures
 
 
 class VoteFlowMatcher:
