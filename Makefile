@@ -49,8 +49,9 @@ $(READY): setup.py pyproject.toml tools/build_tf2_msgs.py
 demo: setup
 	$(BIN)/cvloc demo --out out/demo
 
+# Files of tests run two at a time, for many wait for messages; in their order, for the long ones are not the last.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=40 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 PACKAGE = "cvloc_ros"
 
 REQUIRES = [
+    "evo>=1.28,<2",  # trajectory metrics
     "matplotlib>=3.6,<4",
     "numpy>=1.26,<3",
     "opencv-python-headless>=4.8,<6",
@@ -32,8 +33,8 @@ ROS = [
 ]
 
 TEST = [
-    "evo>=1.28,<2",  # an independent opinion on trajectory metrics
     "pytest>=7,<10",
+    "pytest-xdist>=3.5,<4",
 ]
 
 DEVELOPMENT = [*TEST, "colcon-common-extensions>=0.3,<1", "mypy>=1.8,<3", "ruff>=0.6,<1", "types-pyyaml>=6,<7"]

@@ -36,8 +36,13 @@ SPEED = 8.0  # m/s, due east
 
 
 def free_domain() -> int:
-    """Return a ROS domain that nobody on this machine uses: discovery of each domain has ports of its own."""
-    for domain in np.random.default_rng().permutation(np.arange(1, 100)):
+    """Return a ROS domain that nobody on this machine uses: discovery of each domain has ports of its own.
+
+    Tests that run side by side (`make test`) choose among different ones.
+    """
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    own = np.arange(1 + int(worker.removeprefix("gw")), 100, int(workers))
+    for domain in np.random.default_rng().permutation(own):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("127.0.0.1", 7400 + 250 * int(domain) + 10))

@@ -19,9 +19,11 @@ from cvloc_ros.evaluation.honesty import reliability_curve, run_honesty_figure
 from cvloc_ros.evaluation.metrics import PoseErrors, chance, chi2_3dof_cdf, nees, statistics
 from cvloc_ros.evaluation.outputs import write_outputs
 from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
+from cvloc_ros.evaluation.records import FrameRecord
 from cvloc_ros.evaluation.run import run_bag
 from cvloc_ros.evaluation.summary import frame_nees, summarize
 from cvloc_ros.evaluation.summary_table import print_summary
+from cvloc_ros.evaluation.trajectory import trajectory_metrics
 from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.types import Localization, Matches, Prior
@@ -114,7 +116,7 @@ def folder(result, tmp_path_factory):
 
 def test_summary_has_every_key_and_adds_up(result, folder):
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == FACT_KEYS | ERROR_KEYS | {"tracker", "gnss", "odometry", "nees"}
+    assert set(summary) == FACT_KEYS | ERROR_KEYS | {"tracker", "trajectory", "gnss", "odometry", "nees"}
     assert set(summary["tracker"]) == ERROR_KEYS | {"nees"}
     assert set(summary["recall"]) == set(summary["tracker"]["recall"]) == RECALL_KEYS
     for section in (summary, summary["tracker"], summary["gnss"], summary["odometry"]):
@@ -136,7 +138,6 @@ def test_without_truth_error_keys_are_absent():
 
 
 def test_trajectory_is_read_by_evo_and_scores_the_same(result, folder):
-    pytest.importorskip("evo", reason="evo comes with pip only: pip install evo")
     from evo.core import metrics as evo_metrics
     from evo.core.sync import associate_trajectories
     from evo.tools import file_interface
@@ -152,12 +153,32 @@ def test_trajectory_is_read_by_evo_and_scores_the_same(result, folder):
     summary = json.loads((folder / "summary.json").read_text())
     rmse = summary["tracker"]["position_error_m"]["rmse"]
     assert ape.get_statistic(evo_metrics.StatisticsType.rmse) == pytest.approx(rmse, abs=1e-3)
+    assert summary["trajectory"]["ape_rmse_m"] == pytest.approx(rmse, abs=1e-3)
+    assert 0 < summary["trajectory"]["rpe_rmse_m"] < 2 * rmse
     rotation = evo_metrics.APE(evo_metrics.PoseRelation.rotation_angle_deg)
     rotation.process_data((truth, estimate))
     yaw = summary["tracker"]["yaw_error_deg"]["mean"]
     assert rotation.get_statistic(evo_metrics.StatisticsType.mean) == pytest.approx(yaw, abs=1e-3)
     first = (folder / "trajectory.tum").read_text().split()[0]
     assert first == f"{tracked[0].stamp // 10**9}.{tracked[0].stamp % 10**9:09d}"
+
+
+def test_relative_errors_leave_out_an_offset_that_lasts():
+    def track(n: int, scale: float, tracked: bool = True) -> list[FrameRecord]:
+        return [
+            FrameRecord(
+                round(i * 1e8), True, "", state="tracking" if tracked else "lost",
+                fused=SE2(5 + scale * i, 3.0, 0.02), truth=SE2(i, 0.0, 0.0),
+            )
+            for i in range(n)
+        ]  # fmt: skip
+
+    metrics = trajectory_metrics(track(100, 1.0))
+    assert metrics["ape_rmse_m"] == pytest.approx(np.hypot(5, 3))
+    assert metrics["ape_rmse_deg"] == pytest.approx(np.degrees(0.02))
+    assert metrics["rpe_rmse_m"] == pytest.approx(10 * 0.02, rel=0.01) and metrics["rpe_rmse_deg"] == pytest.approx(0)
+    assert set(trajectory_metrics(track(5, 1.0))) == {"ape_rmse_m", "ape_rmse_deg"}  # 4 m: no two frames 10 m apart
+    assert trajectory_metrics(track(1, 1.0)) == trajectory_metrics(track(100, 1.0, tracked=False)) == {}
 
 
 def test_frames_table_has_a_row_for_every_frame(result, folder):

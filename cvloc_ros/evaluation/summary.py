@@ -9,6 +9,7 @@ import numpy as np
 
 from cvloc_ros.evaluation.metrics import PoseErrors, honesty, nees, statistics
 from cvloc_ros.evaluation.records import FrameRecord, RunResult, pose_track
+from cvloc_ros.evaluation.trajectory import trajectory_metrics
 from cvloc_ros.geometry import SE2
 
 _DIGITS = 4
@@ -18,8 +19,9 @@ def summarize(result: RunResult) -> dict[str, Any]:
     """Return the keys of summary.json.
 
     Errors and ``nees`` at the top are those of the accepted per-frame localizations; ``tracker`` has those of the
-    fused pose at every frame from the first confirmed one on; ``gnss`` of every fix; ``odometry`` of dead reckoning
-    from the first confirmed pose. Without truth these keys are left out.
+    fused pose at every frame from the first confirmed one on; ``trajectory`` what evo says of these poses; ``gnss``
+    has those of every fix; ``odometry`` of dead reckoning from the first confirmed pose. Without truth these keys are
+    left out.
     """
     frames = result.frames
     accepted = [frame for frame in frames if frame.accepted]
@@ -45,6 +47,7 @@ def summarize(result: RunResult) -> dict[str, Any]:
     }
     summary |= frame_errors(accepted).summary()
     summary |= _section("tracker", tracker_errors(frames).summary() | _honesty(tracker_nees(frames)))
+    summary |= _section("trajectory", trajectory_metrics(frames))
     summary |= _section("gnss", _position_summary(gnss_errors(result)))
     summary |= _section("odometry", _position_summary(odometry_errors(result)))
     summary |= _honesty(frame_nees(accepted))

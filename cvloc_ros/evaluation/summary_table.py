@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cvloc_ros.evaluation.metrics import chance
+from cvloc_ros.evaluation.trajectory import RPE_METRES
 from cvloc_ros.localization.gate import REASONS
 
 _LEFT = 20
@@ -79,6 +80,12 @@ def _facts(summary: dict[str, Any]) -> Table:
     if "latency_ms" in summary:
         latency = summary["latency_ms"]
         table.add_row("time per frame", f"{latency['median']:.0f} ms median, {latency['p95']:.0f} ms 95 %")
+    if "rpe_rmse_m" in (trajectory := summary.get("trajectory", {})):
+        table.add_row(
+            "fused, by evo",
+            f"APE {trajectory['ape_rmse_m']:.2f} m, {trajectory['ape_rmse_deg']:.2f}°; RPE over {RPE_METRES:.0f} m "
+            f"{trajectory['rpe_rmse_m']:.2f} m, {trajectory['rpe_rmse_deg']:.2f}° (RMSE)",
+        )
     if "nees" in summary:
         honesty = summary["nees"]
         table.add_row(

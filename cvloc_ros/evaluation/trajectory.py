@@ -1,0 +1,46 @@
+"""The fused track as a trajectory, scored by evo: the numbers that papers on SLAM and odometry report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cvloc_ros.evaluation.records import FrameRecord
+
+RPE_METRES = 10.0
+
+
+def trajectory_metrics(frames: list[FrameRecord]) -> dict[str, float]:
+    """Return the RMSE of evo's absolute (APE) and relative pose errors (RPE) of the fused poses.
+
+    The truth and the track are in the same map: nothing is aligned. The relative errors are over `RPE_METRES` of
+    driving, for all pairs of frames; they leave out an offset that lasts, and show jumps.
+
+    Returns:
+        ``ape_rmse_m``, ``ape_rmse_deg``, ``rpe_rmse_m``, ``rpe_rmse_deg``; the relative ones only of a track of that
+        length, nothing without a track or without truth.
+
+    """
+    known = [(f.stamp, f.truth, f.fused) for f in frames if f.tracked and f.truth is not None and f.fused is not None]
+    if len(known) < 2:
+        return {}
+    from evo.core.filters import FilterException  # brings pandas and more: a second that others need not wait
+    from evo.core.metrics import APE, RPE, PoseRelation, StatisticsType, Unit
+    from evo.core.trajectory import PoseTrajectory3D
+
+    stamps, *tracks = zip(*known, strict=True)
+    pair = tuple(
+        PoseTrajectory3D(poses_se3=[pose.matrix() for pose in poses], timestamps=np.array(stamps) * 1e-9)
+        for poses in tracks
+    )
+    metrics = {}
+    for unit, relation in (("m", PoseRelation.translation_part), ("deg", PoseRelation.rotation_angle_deg)):
+        absolute = APE(relation)
+        relative = RPE(relation, delta=RPE_METRES, delta_unit=Unit.meters, all_pairs=True)
+        absolute.process_data(pair)
+        metrics[f"ape_rmse_{unit}"] = float(absolute.get_statistic(StatisticsType.rmse))
+        try:
+            relative.process_data(pair)
+        except FilterException:  # no two frames are so far apart
+            continue
+        metrics[f"rpe_rmse_{unit}"] = float(relative.get_statistic(StatisticsType.rmse))
+    return metrics
