@@ -194,7 +194,7 @@ class _Vote:
             "local_shift": n.fine_shifts,
             "local_yaw": n.fine_headings,
         }
-        posterior = _posterior(out.coarse_logits[0], out.fine_logits[0])
+        posterior = _posterior(out.box_logits[0], out.fine_logits[0])
         posterior |= {name: axis.cpu().numpy().astype(float) for name, axis in axes.items()}
         posterior["similarity"] = (
             float(out.coarse_logits.max() / n.coarse_sharpness.exp()),

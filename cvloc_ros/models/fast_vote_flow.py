@@ -97,22 +97,19 @@ class FastVoteFlow(VoteFlow):
         return logits if whole else self._within((headings, xs, ys), logits)
 
     def _fine_vote(
-        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centre: Tensor, precision: torch.dtype
+        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centres: Tensor, precision: torch.dtype
     ) -> Tensor:
         """Hold the second vote: see `VoteFlow._fine_vote`."""
-        k, n = len(self.fine_headings), self.fine_lattice.shape[1]
-        poses = centre.repeat(k, 1)
-        poses[:, 2] += self.fine_headings
+        count, k, n = centres.shape[1], len(self.fine_headings), self.fine_lattice.shape[1]
+        poses = centres[0].repeat_interleave(k, 0)
+        poses[:, 2] += self.fine_headings.repeat(count)
         where = self._on_patch(self.fine_lattice, poses, satellite.fine.shape[-1])
-        maps = sample(satellite.fine, *where).view(4 * k, n, n, -1)
-        covered = sample(satellite.fine_covered, *where).view(4 * k, n, n, -1)
+        maps = sample(satellite.fine, *where).view(4 * k * count, n, n, -1)
+        covered = sample(satellite.fine_covered, *where).view(4 * k * count, n, n, -1)
         similarity = correlate_rows(maps.to(precision), (descriptors * weight)[0].permute(1, 2, 0).to(precision))
         counted = correlate_rows(covered, weight[0].permute(1, 2, 0))
-        score = trusted_mean(similarity[None], counted[None], weight.sum())[0]
-        steps = score.shape[-1]
-        score = score.view(k, 2, 2, steps, steps).permute(0, 3, 1, 4, 2).reshape(1, k, 2 * steps, 2 * steps)
-        wanted = len(self.fine_shifts)
-        return score[:, :, :wanted, :wanted] * self.fine_sharpness.exp()
+        similarity, counted = (each.unflatten(0, (count, 4 * k)) for each in (similarity, counted))
+        return self._fine_logits(trusted_mean(similarity, counted, weight.sum())[None])
 
     def _look_around(
         self, fine: Tensor, satellite: PatchFeatures, lattice: Tensor, points: Tensor, pose: Tensor

@@ -99,6 +99,8 @@ def total_loss(
         shifts=model.fine_shifts,
         sigma=FINE_SIGMA,
     ).mean()
+    # the first peak is beside the truth, the others are not
+    peak = -out.peak_logits.log_softmax(1)[:, 0].mean()
     seen_at = model.ground_points(camera, tilt)
     flow = torch.stack([flow_loss(model, out, truth, seen_at, i).mean() for i in range(len(out.flows))]).mean()
     sigma = model.config.tilt_sigma
@@ -106,9 +108,10 @@ def total_loss(
     level = (level if tilt_known is None else level * tilt_known).mean()
     pose = torch.stack([pose_loss(p, truth).mean() for p in out.poses]).mean()
     return {
-        "total": coarse + fine + 0.5 * flow + 0.5 * pose + 0.5 * level,
+        "total": coarse + fine + peak + 0.5 * flow + 0.5 * pose + 0.5 * level,
         "coarse": coarse,
         "fine": fine,
+        "peak": peak,
         "flow": flow,
         "pose": pose,
         "tilt": level,

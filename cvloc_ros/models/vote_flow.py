@@ -18,7 +18,7 @@ from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation
 from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
-from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
+from cvloc_ros.models.vote import cells_near, highest_cell, rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, PatchFeatures, VoteFlowOutput
 
@@ -126,7 +126,8 @@ class VoteFlow(nn.Module):
             patch: (B, 3, S, S) RGB in [0, 1], the prior's forward direction up.
             coverage: (B, 1, S, S) in [0, 1].
             block: which poses of the first vote are searched, see `block`; all of them if None.
-            centre: (B, 3) hold the second vote here instead of at the first vote's peak (training).
+            centre: (B, 3) hold the second vote here instead of at the first vote's peak, and at the highest peaks
+                elsewhere only to compare (training).
             start: (B, 3) start the flow here instead of at the second vote's result (training).
 
         """
@@ -150,16 +151,23 @@ class VoteFlow(nn.Module):
 
         precision = hidden.dtype  # what autocast, if it is on, has chosen for this device
         coarse_logits = self._coarse_vote(coarse, coarse_weight, satellite, precision, block)
-        centre = self._coarse_peak(coarse_logits) if centre is None else centre
-        fine_logits = self._fine_vote(fine, fine_weight, satellite, centre, precision)
+        peaks, heights, cells = self._peaks(coarse_logits, self._peak_count(block), centre)
+        fine_logits = self._fine_vote(fine, fine_weight, satellite, peaks, precision)
+        evidence = fine_logits.flatten(2).logsumexp(2)
+        peak_logits = heights.detach() + evidence
+        box_logits = self._heard(coarse_logits, evidence, cells)
+        best = torch.zeros_like(peak_logits[:, 0], dtype=torch.long) if centre is not None else peak_logits.argmax(1)
+        each = torch.arange(len(best), device=best.device)
+        fine_logits, centre = fine_logits[each, best], peaks[each, best]
         voted = self._fine_peak(fine_logits, centre)
 
         pose = voted.detach() if start is None else start
         seen = (fine_weight > 0).squeeze(1)
         state, context = self.update.initial(hidden)
         out = VoteFlowOutput(
-            coarse_logits, fine_logits, centre, voted, [], [], [], [], [], [], [], torch.ones_like(seen[:, 0, 0])
-        )
+            coarse_logits, peak_logits, box_logits, fine_logits, centre, voted,
+            [], [], [], [], [], [], [], torch.ones_like(seen[:, 0, 0]),
+        )  # fmt: skip
         lattice = self.flow_lattice.expand(len(image), -1, -1, -1)
         tilt = torch.zeros_like(camera[:, :2])
         for _ in range(self.config.iterations):
@@ -307,40 +315,94 @@ class VoteFlow(nn.Module):
         whole[:, block[0], block[1], block[2]] = logits
         return whole
 
-    def _coarse_peak(self, logits: Tensor) -> Tensor:
-        """Return the pose (B, 3) of the highest cell."""
-        k, rows, cols = logits.shape[1:]
-        index = logits.flatten(1).argmax(1)
-        heading = self.headings[index // (rows * cols)]
-        return torch.stack([self.shifts[index // cols % rows], self.shifts[index % cols], heading], dim=-1)
+    def _peak_count(self, block: Block | None) -> int:
+        """Return around how many peaks the second vote is held: one, where it sees most of the box from there."""
+        reach = self.config.fine_shifts  # half cells
+        if block is not None and all(side.stop - side.start <= 3 * reach for side in block[1:]):
+            return 1
+        return self.config.peaks
+
+    def _peaks(self, logits: Tensor, count: int, centre: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the highest peaks of the first vote that are not beside one another.
+
+        Args:
+            logits: (B, headings, shifts, shifts).
+            count: K.
+            centre: (B, 3) a pose that takes the place of the first; no other is within the second vote's sight of it.
+
+        Returns:
+            Poses (B, K, 3), the first vote there (B, K), and the cells that belong to each: K times (B, headings,
+            shifts, shifts) bool.
+
+        """
+        poses, heights, cells = [], [], []
+        for k in range(count):
+            if k == 0 and centre is not None:
+                near = cells_near(self._cell(centre), logits.shape, headings=2, shifts=4)
+                poses.append(centre)
+            else:
+                index = highest_cell(logits)
+                near = cells_near(index, logits.shape, headings=2, shifts=2)
+                poses.append(
+                    torch.stack([self.shifts[index[:, 1]], self.shifts[index[:, 2]], self.headings[index[:, 0]]], 1)
+                )
+            heights.append(logits.masked_fill(~near, float("-inf")).flatten(1).amax(1))
+            cells.append(near)
+            logits = logits.masked_fill(near, float("-inf"))
+        return torch.stack(poses, 1), torch.stack(heights, 1), cells
+
+    def _cell(self, pose: Tensor) -> Tensor:
+        """Return the index (B, 3) of the first vote's cell that poses (B, 3) are nearest to."""
+        axes = (self.headings, self.shifts, self.shifts)
+        return torch.stack(
+            [(a - v).abs().argmin(1) for a, v in zip(axes, pose[:, [2, 0, 1], None].unbind(1), strict=True)], 1
+        )
+
+    @staticmethod
+    def _heard(logits: Tensor, evidence: Tensor, cells: list[Tensor]) -> Tensor:
+        """Return the first vote after what the second says of its peaks; other places count like the worst of them."""
+        less = (evidence - evidence.amax(1, keepdim=True))[:, :, None, None, None]
+        change = less.amin(1)
+        for k in reversed(range(len(cells))):
+            change = torch.where(cells[k], less[:, k], change)
+        return logits + change
 
     def _fine_vote(
-        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centre: Tensor, precision: torch.dtype
+        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centres: Tensor, precision: torch.dtype
     ) -> Tensor:
-        """Correlate at half a cell's steps around a pose; the map is turned instead of the BEV."""
-        b, k = len(centre), len(self.fine_headings)
-        poses = centre[:, None].repeat(1, k, 1)
-        poses[..., 2] += self.fine_headings
+        """Correlate at half a cell's steps around poses (B, K, 3); the map is turned instead of the BEV.
+
+        Returns:
+            (B, K, headings, shifts, shifts).
+
+        """
+        (b, count), k = centres.shape[:2], len(self.fine_headings)
+        poses = centres.repeat_interleave(k, 1)
+        poses[..., 2] += self.fine_headings.repeat(count)
         n = self.fine_lattice.shape[1]
         around, covered = (
-            self._warp(plane, self.fine_lattice, poses).transpose(1, 2).reshape(b, -1, 4 * k, n, n).transpose(1, 2)
+            self._warp(plane, self.fine_lattice, poses)
+            .unflatten(-2, (4, n))
+            .transpose(2, 3)
+            .reshape(b * count, 4 * k, -1, n, n)
             for plane in (satellite.fine, satellite.fine_covered)
         )
-        score = weighted_vote(around, covered, (descriptors * weight)[:, None], weight[:, None], precision=precision)
-        steps = score.shape[-1]
-        score = score.reshape(b, k, 2, 2, steps, steps).permute(0, 1, 4, 2, 5, 3).reshape(b, k, 2 * steps, 2 * steps)
+        kernels, weights = ((each[:, None]).repeat_interleave(count, 0) for each in (descriptors * weight, weight))
+        score = weighted_vote(around, covered, kernels, weights, precision=precision)
+        return self._fine_logits(score.unflatten(0, (b, count)))
+
+    def _fine_logits(self, score: Tensor) -> Tensor:
+        """Put the four phases (B, K, 4 headings, 1, steps, steps) of the second vote together."""
+        b, count, *_, steps = score.shape
+        score = score.reshape(b, count, -1, 2, 2, steps, steps).permute(0, 1, 2, 5, 3, 6, 4)
         wanted = len(self.fine_shifts)
-        return score[:, :, :wanted, :wanted] * self.fine_sharpness.exp()
+        return score.flatten(5, 6).flatten(3, 4)[..., :wanted, :wanted] * self.fine_sharpness.exp()
 
     def _fine_peak(self, logits: Tensor, centre: Tensor) -> Tensor:
         """Return the pose (B, 3) at the peak, interpolated by the mean over its neighbours."""
-        b, k, rows, cols = logits.shape
-        index = logits.flatten(1).argmax(1)
-        where = torch.stack([index // (rows * cols), index // cols % rows, index % cols], dim=-1)
-        axes = [torch.arange(size, device=logits.device) for size in (k, rows, cols)]
-        near = [(a[None] - w[:, None]).abs() <= 1 for a, w in zip(axes, where.unbind(-1), strict=True)]
-        mask = near[0][:, :, None, None] & near[1][:, None, :, None] & near[2][:, None, None, :]
-        p = logits.masked_fill(~mask, float("-inf")).flatten(1).softmax(1).reshape(b, k, rows, cols)
+        where = highest_cell(logits)
+        near = cells_near(where, logits.shape, headings=1, shifts=1)
+        p = logits.masked_fill(~near, float("-inf")).flatten(1).softmax(1).view_as(logits)
         yaw = centre[:, 2] + (p.sum((2, 3)) * self.fine_headings).sum(1)
         dx = (p.sum((1, 3)) * self.fine_shifts).sum(1)
         dy = (p.sum((1, 2)) * self.fine_shifts).sum(1)

@@ -24,6 +24,7 @@ class VoteFlowConfig:
         box_metres: half-width of the search box, forward and left.
         box_degrees: half-width in heading.
         heading_step_degrees: of the first vote; its shifts are BEV cells.
+        peaks: of the first vote, if the box is wide, that the second vote is held around: the best of both wins.
         fine_shifts: shifts of the second vote to each side, in half BEV cells.
         fine_headings: headings of the second vote to each side.
         fine_heading_step_degrees: of the second vote.
@@ -49,6 +50,7 @@ class VoteFlowConfig:
     box_metres: float = 20.0
     box_degrees: float = 10.0
     heading_step_degrees: float = 2.0
+    peaks: int = 3
     fine_shifts: int = 5
     fine_headings: int = 2
     fine_heading_step_degrees: float = 1.0

@@ -69,7 +69,7 @@ class VoteFlowMatcher:
             "ground": self.network.ground_points(inputs["camera"], out.tilts[-1]),
             "scale": out.scales[-1],
             "weight": out.weights[-1],
-            "coarse": out.coarse_logits.flatten(1).softmax(1).view_as(out.coarse_logits),
+            "coarse": out.box_logits.flatten(1).softmax(1).view_as(out.box_logits),
             "fine": out.fine_logits.flatten(1).softmax(1).view_as(out.fine_logits),
         }
         a = {name: value[0].float().cpu().numpy() for name, value in arrays.items()}

@@ -17,8 +17,10 @@ class VoteFlowOutput:
 
     Attributes:
         coarse_logits: (B, headings, shifts, shifts) over the search box.
+        peak_logits: (B, K) both votes together at each peak of the first around which the second was held.
+        box_logits: (B, headings, shifts, shifts) over the search box, after the second votes have had their say.
         fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
-        fine_centre: (B, 3) pose around which the second vote was held.
+        fine_centre: (B, 3) the peak that won.
         voted: (B, 3) pose that the two votes give.
         starts: per iteration, (B, 3) pose from which the flow was measured.
         points: per iteration, (B, rows, cols, 2) where the cells were taken to be, metres in the vehicle frame: not
@@ -33,6 +35,8 @@ class VoteFlowOutput:
     """
 
     coarse_logits: Tensor
+    peak_logits: Tensor
+    box_logits: Tensor
     fine_logits: Tensor
     fine_centre: Tensor
     voted: Tensor

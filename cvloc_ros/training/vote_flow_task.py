@@ -37,8 +37,8 @@ class VoteFlowTask(Task):
 
     method = "vote_flow"
     summary = "vote over the search box, second vote around its peak, flow with the ground's tilt"
-    terms = ("coarse", "fine", "flow", "pose", "tilt", "naming")
-    drawn = ("coarse", "fine", "flow", "pose")
+    terms = ("coarse", "fine", "peak", "flow", "pose", "tilt", "naming")
+    drawn = ("coarse", "fine", "peak", "flow", "pose")
     poses = ("vote", "final")
 
     def __init__(self, network: VoteFlowConfig, config: VoteFlowTaskConfig):
