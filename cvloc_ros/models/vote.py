@@ -102,29 +102,6 @@ def trusted_mean(similarity: Tensor, counted: Tensor, total: Tensor) -> Tensor:
     return average + trust * (similarity / counted.clamp_min(1e-6) - average)
 
 
-def highest_cell(logits: Tensor) -> Tensor:
-    """Return the index (B, 3) of the highest cell of each vote (B, headings, shifts, shifts)."""
-    rows, cols = logits.shape[2:]
-    at = logits.flatten(1).argmax(1)
-    return torch.stack([at // (rows * cols), at // cols % rows, at % cols], dim=1)
-
-
-def cells_near(index: Tensor, shape: torch.Size, *, headings: int, shifts: int) -> Tensor:
-    """Return which cells of votes (B, headings, shifts, shifts) are near the cell ``index`` (B, 3) of each.
-
-    Args:
-        index: (B, 3).
-        shape: of the votes.
-        headings: to each side that are near.
-        shifts: to each side, in both directions, that are near.
-
-    """
-    reach = (headings, shifts, shifts)
-    axes = [torch.arange(size, device=index.device) for size in shape[1:]]
-    near = [(a - i[:, None]).abs() <= r for a, i, r in zip(axes, index.unbind(1), reach, strict=True)]
-    return near[0][:, :, None, None] & near[1][:, None, :, None] & near[2][:, None, None, :]
-
-
 def rotate_bev(bev: Tensor, grid_xy: Tensor, headings: Tensor, *, x_max: float, y_max: float, cell: float) -> Tensor:
     """Resample a BEV (B, C, rows, cols) as seen after turning the vehicle to each heading, (B, K, C, rows, cols).
 

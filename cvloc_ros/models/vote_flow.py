@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation
+from cvloc_ros.models.peaks import cells_near, find_peaks, heard, highest_cell
 from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
-from cvloc_ros.models.vote import cells_near, highest_cell, rotate_bev, warp_to_vehicle, weighted_vote
+from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, PatchFeatures, VoteFlowOutput
 
@@ -151,21 +152,22 @@ class VoteFlow(nn.Module):
 
         precision = hidden.dtype  # what autocast, if it is on, has chosen for this device
         coarse_logits = self._coarse_vote(coarse, coarse_weight, satellite, precision, block)
-        peaks, heights, cells = self._peaks(coarse_logits, self._peak_count(block), centre)
-        fine_logits = self._fine_vote(fine, fine_weight, satellite, peaks, precision)
+        peaks = find_peaks(coarse_logits, self.headings, self.shifts, count=self._peak_count(block), given=centre)
+        fine_logits = self._fine_vote(fine, fine_weight, satellite, peaks.poses, precision)
         evidence = fine_logits.flatten(2).logsumexp(2)
-        peak_logits = heights.detach() + evidence
-        box_logits = self._heard(coarse_logits, evidence, cells)
-        best = torch.zeros_like(peak_logits[:, 0], dtype=torch.long) if centre is not None else peak_logits.argmax(1)
+        peak_logits = peaks.heights.detach() + evidence
+        best = (
+            peak_logits.argmax(1) if centre is None else torch.zeros_like(coarse_logits[:, 0, 0, 0], dtype=torch.long)
+        )
         each = torch.arange(len(best), device=best.device)
-        fine_logits, centre = fine_logits[each, best], peaks[each, best]
+        fine_logits, centre = fine_logits[each, best], peaks.poses[each, best]
         voted = self._fine_peak(fine_logits, centre)
 
         pose = voted.detach() if start is None else start
         seen = (fine_weight > 0).squeeze(1)
         state, context = self.update.initial(hidden)
         out = VoteFlowOutput(
-            coarse_logits, peak_logits, box_logits, fine_logits, centre, voted,
+            coarse_logits, peak_logits, heard(coarse_logits, evidence, peaks), fine_logits, centre, voted,
             [], [], [], [], [], [], [], torch.ones_like(seen[:, 0, 0]),
         )  # fmt: skip
         lattice = self.flow_lattice.expand(len(image), -1, -1, -1)
@@ -322,51 +324,6 @@ class VoteFlow(nn.Module):
             return 1
         return self.config.peaks
 
-    def _peaks(self, logits: Tensor, count: int, centre: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return the highest peaks of the first vote that are not beside one another.
-
-        Args:
-            logits: (B, headings, shifts, shifts).
-            count: K.
-            centre: (B, 3) a pose that takes the place of the first; no other is within the second vote's sight of it.
-
-        Returns:
-            Poses (B, K, 3), the first vote there (B, K), and the cells that belong to each: K times (B, headings,
-            shifts, shifts) bool.
-
-        """
-        poses, heights, cells = [], [], []
-        for k in range(count):
-            if k == 0 and centre is not None:
-                near = cells_near(self._cell(centre), logits.shape, headings=2, shifts=4)
-                poses.append(centre)
-            else:
-                index = highest_cell(logits)
-                near = cells_near(index, logits.shape, headings=2, shifts=2)
-                poses.append(
-                    torch.stack([self.shifts[index[:, 1]], self.shifts[index[:, 2]], self.headings[index[:, 0]]], 1)
-                )
-            heights.append(logits.masked_fill(~near, float("-inf")).flatten(1).amax(1))
-            cells.append(near)
-            logits = logits.masked_fill(near, float("-inf"))
-        return torch.stack(poses, 1), torch.stack(heights, 1), cells
-
-    def _cell(self, pose: Tensor) -> Tensor:
-        """Return the index (B, 3) of the first vote's cell that poses (B, 3) are nearest to."""
-        axes = (self.headings, self.shifts, self.shifts)
-        return torch.stack(
-            [(a - v).abs().argmin(1) for a, v in zip(axes, pose[:, [2, 0, 1], None].unbind(1), strict=True)], 1
-        )
-
-    @staticmethod
-    def _heard(logits: Tensor, evidence: Tensor, cells: list[Tensor]) -> Tensor:
-        """Return the first vote after what the second says of its peaks; other places count like the worst of them."""
-        less = (evidence - evidence.amax(1, keepdim=True))[:, :, None, None, None]
-        change = less.amin(1)
-        for k in reversed(range(len(cells))):
-            change = torch.where(cells[k], less[:, k], change)
-        return logits + change
-
     def _fine_vote(
         self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centres: Tensor, precision: torch.dtype
     ) -> Tensor:
@@ -401,7 +358,7 @@ class VoteFlow(nn.Module):
     def _fine_peak(self, logits: Tensor, centre: Tensor) -> Tensor:
         """Return the pose (B, 3) at the peak, interpolated by the mean over its neighbours."""
         where = highest_cell(logits)
-        near = cells_near(where, logits.shape, headings=1, shifts=1)
+        near = cells_near(where, logits.shape, 1, 1)
         p = logits.masked_fill(~near, float("-inf")).flatten(1).softmax(1).view_as(logits)
         yaw = centre[:, 2] + (p.sum((2, 3)) * self.fine_headings).sum(1)
         dx = (p.sum((1, 3)) * self.fine_shifts).sum(1)
