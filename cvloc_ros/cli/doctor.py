@@ -62,7 +62,7 @@ def _python() -> Iterator[Finding]:
         f"{sys.version.split()[0]} at {sys.executable}",
         "" if good else "use Python 3.10 or newer",
     )
-    for package in ("numpy", "opencv-python-headless", "rosbags", "safetensors"):
+    for package in ("evo", "numpy", "opencv-python-headless", "rosbags", "safetensors"):
         module = {"opencv-python-headless": "cv2"}.get(package, package)
         if find_spec(module) is None:
             yield Finding(package, BAD, "missing", f"pip install {package}")

@@ -1,4 +1,4 @@
-"""vote_flow, the compact default matcher: vote over the search box, vote again around the peak, refine by flow.
+"""vote_flow, the compact default matcher: vote over the search box, vote again around its peaks, refine by flow.
 
 Frames: *vehicle* is the frame of the BEV (the camera's vehicle, wherever it is); *patch* is the vehicle-frame of the
 prior, in which the satellite patch is cut. A pose (x, y, yaw) is the vehicle's in the patch; (0, 0, 0) means that

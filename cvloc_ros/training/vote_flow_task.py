@@ -36,7 +36,7 @@ class VoteFlowTask(Task):
     """Trains `VoteFlow`."""
 
     method = "vote_flow"
-    summary = "vote over the search box, second vote around its peak, flow with the ground's tilt"
+    summary = "vote over the search box, second vote around its peaks, flow with the ground's tilt"
     terms = ("coarse", "fine", "peak", "flow", "pose", "tilt", "naming")
     drawn = ("coarse", "fine", "peak", "flow", "pose")
     poses = ("vote", "final")
