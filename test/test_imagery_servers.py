@@ -206,6 +206,10 @@ def test_a_raster_s_server_that_is_down_is_an_error_at_the_start(server, caplog,
         ("at http://a.example/t?key=abc&l=1 now", "at http://a.example/t?key=…&l=… now"),
         ("https://a/{z}?key=${MAP_KEY}&BBOX={bbox-epsg-3857}", "https://a/{z}?key=${MAP_KEY}&BBOX={bbox-epsg-3857}"),
         ("<ServerUrl>https://a/b?x=1&amp;sig=2</ServerUrl>", "<ServerUrl>https://a/b?x=…&amp;sig=…</ServerUrl>"),
+        ("<UserPwd>me:s3cret</UserPwd><Cookie>a=s3cret</Cookie>", "<UserPwd>…</UserPwd><Cookie>…</Cookie>"),
+        ("from https://u:p@ss@a.example/{z} to u@b", "from https://…@a.example/{z} to u@b"),
+        ("PLMosaic:mosaic=a,api_key=s3cret", "PLMosaic:mosaic=a,api_key=…"),
+        ("https://a.example/{z}/{x}/{y}@2x.png", "https://a.example/{z}/{x}/{y}@2x.png"),
         ("/data/map.tif", "/data/map.tif"),
     ],
 )
@@ -218,3 +222,29 @@ def test_values_of_variables_are_never_shown():
     assert KEY in uri.expanded()
     assert redacted(f"GET https://a.example/{KEY}/1/2/3.png") == "GET https://a.example/${MAP_KEY}/1/2/3.png"
     assert KEY not in str(ImageryError(f"no {KEY}"))
+
+
+@pytest.mark.parametrize("names", ["${SHORT_KEY}/${LONG_KEY}", "${LONG_KEY}/${SHORT_KEY}"])
+def test_a_key_that_another_one_begins_with_leaves_no_tail(names, monkeypatch):
+    monkeypatch.setenv("SHORT_KEY", "abcd")
+    monkeypatch.setenv("LONG_KEY", "abcd-efgh-long")
+    expanded = LayerUri.parse(f"https://a.example/{names}/{{z}}/{{x}}/{{y}}.png").expanded()
+    assert redacted(expanded) == f"https://a.example/{names}/{{z}}/{{x}}/{{y}}.png"
+
+
+@pytest.mark.parametrize("password", ["p@ss", "p,ss", "p#ss", "p?ss"])
+def test_the_server_s_name_is_shown_without_the_password(password):
+    assert LayerUri.parse(f"https://me:{password}@a.example:80/{{z}}/{{x}}/{{y}}.png").host == "a.example:80"
+    assert LayerUri.parse("WMTS:https://a.example,layer=photo").host == "a.example"
+
+
+def test_errors_of_the_system_are_shown_without_keys(server):
+    """Of a tile: nothing that a tile's origin raises may carry a key further."""
+    opened = open_map(server)
+
+    def fail(tile):
+        raise OSError(f"cannot open {server.url}/{KEY}?key={KEY}")
+
+    opened._layers[0]._origin.fetch = fail
+    assert opened.patch(SE2(), GRID).covered == 0.0
+    assert "cannot open" in opened.problem and KEY not in opened.problem

@@ -85,6 +85,22 @@ def test_localizer_that_raises_leaves_a_record_and_goes_on(world, error, reason,
         vehicle.status("imagery", level=OK)
 
 
+def test_why_it_could_not_start_is_said_without_keys(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAP_KEY", "s3cr3t-k3y")
+    parameters = {
+        "imagery": "https://a.example/{z}/{x}/{y}.png?key=${MAP_KEY}",
+        "datum": [DATUM.latitude, DATUM.longitude],
+        "weights": str(tmp_path / "s3cr3t-k3y.safetensors"),
+    }
+    context = Context()
+    context.init(domain_id=free_domain())
+    node = CvlocNode(context=context, parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()])
+    node.start()
+    assert "${MAP_KEY}.safetensors" in node._failure and "s3cr3t-k3y" not in node._failure
+    node.destroy_node()
+    context.try_shutdown()
+
+
 def test_odometry_that_lags_is_waited_for_no_longer_than_allowed(world):
     vehicle, _ = world
 

@@ -154,6 +154,10 @@ def test_errors_of_a_gpu_are_one_line():
     assert blamed(ValueError()).startswith("ValueError:  (")
 
 
+def test_unforeseen_errors_are_shown_without_keys():
+    assert blamed(OSError("no https://me:s3cr3t@a.example/t")).startswith("OSError: no https://…@a.example/t (")
+
+
 def test_documentation_names_everything():
     page = markdown()
     for status, row in TABLE.items():

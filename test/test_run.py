@@ -15,6 +15,7 @@ from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
 from cvloc_ros.evaluation.run import run_bag
 from cvloc_ros.evaluation.summary import summarize
 from cvloc_ros.geometry import SE2, LocalFrame, camera_extrinsics
+from cvloc_ros.imagery.uri import LayerUri
 from cvloc_ros.localization.session import LocalizationSession
 
 
@@ -148,8 +149,8 @@ def test_mount_is_read():
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cvloc", "run", *(str(argument) for argument in arguments)])
+    def call(*arguments, options=()):
+        monkeypatch.setattr(sys, "argv", ["cvloc", *options, "run", *(str(argument) for argument in arguments)])
         with pytest.raises(SystemExit) as exit_info:
             main()
         return exit_info.value.code, capsys.readouterr().err
@@ -164,3 +165,11 @@ def test_command_says_what_is_missing(command, tmp_path):
     assert code == 1 and "metadata.yaml" in error
     code, error = command(tmp_path, "--imagery", "sat.tif", "--datum", "north")
     assert code == 2 and "latitude,longitude" in error
+
+
+def test_errors_of_a_command_are_shown_without_keys(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("MAP_KEY", "s3cr3t-k3y")
+    LayerUri.parse("https://a.example/{z}/{x}/{y}.png?key=${MAP_KEY}").expanded()
+    for options in ((), ("--traceback",)):
+        code, error = command(tmp_path / "s3cr3t-k3y.mcap", "--imagery", "sat.tif", options=options)
+        assert code == 1 and "s3cr3t-k3y" not in error and "${MAP_KEY}.mcap" in error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -64,9 +65,19 @@ def main() -> None:
         app()
     except (OSError, ValueError, RuntimeError, ImportError, FloatingPointError) as error:
         if "--traceback" in sys.argv:
-            raise
-        Console(stderr=True, highlight=False).print(f"[bold red]cvloc:[/] {escape(str(error))}", soft_wrap=True)
+            print(_without_keys(traceback.format_exc()), end="", file=sys.stderr)
+        else:
+            line = escape(_without_keys(str(error)))
+            Console(stderr=True, highlight=False).print(f"[bold red]cvloc:[/] {line}", soft_wrap=True)
         sys.exit(1)
+
+
+def _without_keys(text: str) -> str:
+    try:
+        from cvloc_ros.imagery import redacted
+    except ImportError:  # then no imagery was opened, and no key was read
+        return text
+    return redacted(text)
 
 
 if __name__ == "__main__":

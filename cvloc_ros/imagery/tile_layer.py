@@ -26,7 +26,7 @@ from cvloc_ros.imagery.tiles import (
     tiles_of_box,
     zoom_for,
 )
-from cvloc_ros.imagery.uri import ImageryError, LayerUri
+from cvloc_ros.imagery.uri import ImageryError, LayerUri, redacted
 
 _PATIENCE = 10.0  # seconds for which the map waits for tiles before it goes on without them
 _THREADS = 8  # tiles that are asked for at once
@@ -148,7 +148,7 @@ class TileLayer:
             try:
                 rgba = future.result()
             except (ImageryError, OSError) as error:
-                reasons[str(error)] += 1
+                reasons[redacted(str(error))] += 1
                 continue
             if rgba is not None:
                 pieces.append((futures[future], rgba))

@@ -13,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from cvloc_ros import __version__
 
@@ -31,15 +31,18 @@ BBOX = "{bbox-epsg-3857}"
 
 _SECRETS: dict[str, str] = {}  # value of a variable that was put into a place -> ${NAME}
 _SHORTEST_SECRET = 4  # a shorter value is none, and hiding it would spoil all text
-_USER = re.compile(r"://[^/@\s]+@")
-_QUERY_VALUE = re.compile(r"((?:[?&]|&amp;)[\w.\[\]-]+=)(?!\$?\{)[^&\s'\"<>|#]+")
+_USER = re.compile(r"://[^/\s<>]+@")  # up to the last @: a password may have one that nobody has escaped
+_ELEMENT = re.compile(r"(<(UserPwd|Cookie|ExtraQueryParameters)>)[^<]*", re.IGNORECASE)  # of GDAL's descriptions
+_QUERY_VALUE = re.compile(
+    r"((?:(?:[?&]|&amp;)[\w.\[\]-]+|\b(?:api_?key|password))=)(?!\$?\{)[^&\s'\"<>|#]+", re.IGNORECASE
+)
 
 
 def redacted(text: str) -> str:
     """Return text fit for logs and reports: without passwords, values in URLs, and values of ``${NAME}``."""
-    for secret, name in _SECRETS.items():
-        text = text.replace(secret, name)
-    return _QUERY_VALUE.sub(r"\1…", _USER.sub("://…@", text))
+    for secret in sorted(_SECRETS, key=len, reverse=True):  # one may begin with another, whose tail would be left
+        text = text.replace(secret, _SECRETS[secret])
+    return _QUERY_VALUE.sub(r"\1…", _USER.sub("://…@", _ELEMENT.sub(r"\1…", text)))
 
 
 class ImageryError(RuntimeError):
@@ -137,9 +140,9 @@ class LayerUri:
     @property
     def host(self) -> str:
         """The server's name, fit for showing; the redacted place where there is none."""
-        address = re.search(r"(?:https?|s3|gs)://[^\s<>,]+", self.place)
-        # A user's name and password would come first, and a variable may hold either.
-        return (urlsplit(address[0]).netloc.rpartition("@")[2] if address else "") or redacted(self.place)
+        # A user's name and password come before the last @, with whatever characters.
+        address = re.search(r"(?:https?|s3|gs)://(?:[^/\s<>]*@)?([^/\s<>?#,]+)", self.place)
+        return address[1] if address else redacted(self.place)
 
     def expanded(self) -> str:
         """Return the place with the environment's values for ``${NAME}``: not fit for showing.

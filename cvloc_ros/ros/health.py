@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from cvloc_ros.datasets.message_reading import without_numbers
+from cvloc_ros.imagery import redacted
 from cvloc_ros.localization.session import SessionStatus
 from cvloc_ros.localization.tracker import TrackerState
 from cvloc_ros.ros.diagnostics_table import ERROR, OK, TABLE, WARN
@@ -42,7 +43,7 @@ Log = Callable[[bytes, str], None]
 
 def blame(error: Exception) -> str:
     """Say what an unforeseen error is and where it arose, in one line."""
-    first, *_ = str(error).splitlines() or [""]  # CUDA's errors go on about how to debug them
+    first, *_ = redacted(str(error)).splitlines() or [""]  # CUDA's errors go on about how to debug them
     if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported for this
         return f"{first}; leave it more of the GPU's memory, or set the parameter device to cpu"
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -99,7 +99,7 @@ class CvlocNode(LifecycleNode):
                 report=self.get_logger().warning,
             )
         except (ImportError, OSError, ValueError, RuntimeError) as error:  # ImageryError is a RuntimeError
-            self._failure = str(error)
+            self._failure = redacted(str(error))
             if isinstance(error, ImageryError):
                 self._health.state("imagery", "unreadable", self._failure)
                 self._failure = "there is no imagery to search in"
