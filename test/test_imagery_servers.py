@@ -134,6 +134,24 @@ def test_the_mosaic_outlives_the_server(server):
     assert "Connection refused" in opened.problem
 
 
+def test_the_mosaic_outlives_server_and_cache(server, imagery_cache, monkeypatch):
+    """Nothing could be kept on disk: what is in memory is all there is, and reading it again must not lose it."""
+    imagery_cache.write_text("a file where the folder should be")
+    monkeypatch.setattr(satellite_map, "_PREFETCH_CELLS", 100)  # every patch starts the reading of another mosaic
+    opened = open_map(server)
+    before = opened.patch(SE2(), GRID)
+    assert before.covered == 1.0
+    server.stop()
+    for _ in range(2):
+        opened.patch(SE2(2.0, 0, 0), GRID)
+        within_bounds(opened._prefetch.result)
+    assert "Connection refused" in opened.problem
+    np.testing.assert_array_equal(opened.patch(SE2(), GRID).image, before.image)
+    onward = opened.patch(SE2(16.0, 0, 0), GRID)  # the last mosaic reached half as far
+    assert 0.1 < onward.covered < 1.0 and onward.image[onward.coverage].min() > 0
+    assert onward.coverage[-10:].all() and not onward.coverage[:10].any()  # heading east
+
+
 def test_a_slow_server_is_not_waited_for(server, monkeypatch):
     monkeypatch.setattr(tile_layer, "_PATIENCE", 0.3)
     server.mood = "silent"

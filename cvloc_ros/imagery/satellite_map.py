@@ -41,6 +41,16 @@ class _Mosaic:
         row0, col0, row1, col1 = self.reach
         return min(box[0] - row0, box[1] - col0, row1 - box[2], col1 - box[3])
 
+    def fill(self, rgba: np.ndarray, row0: int, col0: int) -> None:
+        """Fill the holes of the next mosaic with what is known from this one: a server that is down takes away nothing."""
+        top, left = max(row0, self.row0), max(col0, self.col0)
+        bottom = min(row0 + rgba.shape[0], self.row0 + self.rgba.shape[0])
+        right = min(col0 + rgba.shape[1], self.col0 + self.rgba.shape[1])
+        if top < bottom and left < right:
+            new = rgba[top - row0 : bottom - row0, left - col0 : right - col0]
+            known = self.rgba[top - self.row0 : bottom - self.row0, left - self.col0 : right - self.col0]
+            np.copyto(new, known, where=new[..., 3:] == 0)
+
 
 class SatelliteMap:
     """Imagery in the map frame: north up, ``cell`` metres a pixel, and patches cut from it at any pose.
@@ -162,6 +172,8 @@ class SatelliteMap:
         row0, col0, row1, col1 = window
         with self._read_lock:
             rgba = self._read_layers(row0, col0, rows=row1 - row0, cols=col1 - col0)
+        if self._mosaic is not None:
+            self._mosaic.fill(rgba, row0, col0)
         edges = zip(window, self._extent, (-np.inf, -np.inf, np.inf, np.inf), strict=True)
         reach = tuple(unlimited if edge == last else edge for edge, last, unlimited in edges)
         return _Mosaic(rgba, row0, col0, reach)
