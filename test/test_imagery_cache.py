@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from imagery_world import GRID, VIENNA, assert_in_place, gdal_description, place_raster
+from test_imagery import utm, write
+from tile_server import TileServer
 
 from cvloc_ros.geometry import SE2, GroundGrid
 from cvloc_ros.imagery import SatelliteMap
@@ -64,6 +66,24 @@ def test_rasters_behind_a_network_are_kept_too(server, tmp_path, monkeypatch):
     np.testing.assert_array_equal(offline.patch(SE2(), GRID).image, online.image)
     assert offline.patch(SE2(900, 900, 0), GRID).covered == 0.0
     assert len(server.requests) == count
+
+
+def test_a_raster_that_its_server_cuts_off_is_taken_from_what_is_kept(server, tmp_path, monkeypatch):
+    """Of 16 bits, so that its pixels are looked at when it is opened."""
+    monkeypatch.setenv("RASTER_SERVER", server.url)
+    levels = np.random.default_rng(0).integers(1000, 3000, (1, 600, 600), dtype=np.uint16)
+    path = write(tmp_path / "a.tif", levels, transform=utm(600, 1.0), compress="deflate")
+    content = Path(path).read_bytes()
+    server.files["/a.tif"] = content
+    whole = SatelliteMap.open("${RASTER_SERVER}/a.tif", VIENNA).patch(SE2(), GRID)
+    other = TileServer(VIENNA)  # GDAL remembers what the first one sent
+    other.files["/a.tif"] = content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+    monkeypatch.setenv("RASTER_SERVER", other.url)
+    opened = SatelliteMap.open("${RASTER_SERVER}/a.tif", VIENNA)
+    assert other.requests
+    np.testing.assert_array_equal(opened.patch(SE2(), GRID).image, whole.image)
+    assert opened.patch(SE2(250, 250, 0), GRID).covered == 0.0 and "could not be read" in opened.problem
+    other.stop()
 
 
 def test_offline_with_an_empty_cache_is_black_without_an_error(server, monkeypatch):

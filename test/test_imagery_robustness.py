@@ -11,14 +11,27 @@ from cvloc_ros.imagery import ImageryError, SatelliteMap
 def test_a_failing_layer_leaves_the_others(tmp_path):
     good = write(tmp_path / "good.tif", np.full((3, 300, 300), 90, np.uint8), transform=utm(), photometric="RGB")
     noise = np.random.default_rng(0).integers(0, 255, (3, 300, 300), dtype=np.uint8)
-    bad = write(tmp_path / "bad.tif", noise, transform=utm(), photometric="RGB", compress="deflate")
-    content = (tmp_path / "bad.tif").read_bytes()
-    (tmp_path / "bad.tif").write_bytes(content[: len(content) // 2])
+    write(tmp_path / "bad.tif", noise, transform=utm(), photometric="RGB", compress="deflate")
+    bad = cut_off(tmp_path / "bad.tif")
     with pytest.raises(ImageryError, match="could not be read"):
         SatelliteMap.open(bad, VIENNA).patch(SE2(), GRID)
     both = SatelliteMap.open(f"{bad}|{good}", VIENNA)
     assert (both.patch(SE2(), GRID).image == 90).all()
     assert "bad.tif' could not be read" in both.problem
+
+
+def cut_off(path):
+    """Leave the first half of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def test_a_raster_of_16_bits_that_is_cut_off_is_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 4000, (3, 300, 300), dtype=np.uint16)
+    write(tmp_path / "deep.tif", noise, transform=utm(), photometric="RGB", compress="deflate")
+    with pytest.raises(ImageryError, match=r"deep.tif' could not be read: .*; if it is damaged .* get it anew"):
+        SatelliteMap.open(cut_off(tmp_path / "deep.tif"), VIENNA)
 
 
 def test_a_huge_raster_is_read_around_the_vehicle(tmp_path):

@@ -135,17 +135,30 @@ class RasterReader:
 
     @classmethod
     def of(cls, dataset: rasterio.DatasetReader, frame: LocalFrame) -> RasterReader:
-        """Measure the raster's resolution in the map, and its range if it has more than 8 bits."""
+        """Measure the raster's resolution in the map, and its range if it has more than 8 bits.
+
+        Raises:
+            ImageryError: the raster cannot be read.
+
+        """
         return cls.in_crs(dataset, map_crs(frame))
 
     @classmethod
     def in_crs(cls, dataset: rasterio.DatasetReader, crs: CRS) -> RasterReader:
-        """Do the same in another metric coordinate system than a map."""
+        """Do the same in another metric coordinate system than a map.
+
+        Raises:
+            ImageryError: the raster cannot be read.
+
+        """
         middle = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) + [dataset.width / 2, dataset.height / 2]
         x, y = pixels_to_crs(dataset, middle[:, 0], middle[:, 1])
-        points = np.stack(transform_points(dataset.crs, crs, x, y), axis=-1)
+        try:
+            points = np.stack(transform_points(dataset.crs, crs, x, y), axis=-1)
+            stretch = None if dataset.dtypes[0] == "uint8" else _percentiles(dataset)
+        except READ_ERRORS as error:
+            raise _unreadable(dataset, error) from None
         area = abs(np.linalg.det(points[1:] - points[0]))
-        stretch = None if dataset.dtypes[0] == "uint8" else _percentiles(dataset)
         interp = list(dataset.colorinterp)
         alpha = interp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in interp else None
         return cls(dataset, crs, _color_bands(dataset), alpha, float(np.sqrt(area)), stretch)
@@ -175,7 +188,7 @@ class RasterReader:
                 colors = warped.read(self.bands)
                 covered = warped.read(self.alpha or warped.count) > 0
         except READ_ERRORS as error:
-            raise ImageryError(f"'{self.dataset.name}' could not be read: {error}") from None
+            raise _unreadable(self.dataset, error) from None
         if self.stretch is not None:
             low, high = self.stretch
             colors = np.clip((colors.astype(np.float32) - low) * (255 / (high - low)) + 0.5, 0, 255)
@@ -184,6 +197,12 @@ class RasterReader:
         rgba[..., 3] = 255
         rgba[~covered] = 0
         return rgba
+
+
+def _unreadable(dataset: rasterio.DatasetReader, error: Exception) -> ImageryError:
+    reason = " ".join(str(error.__cause__ or error).split())  # rasterio itself only says that there is a reason
+    advice = "if it is damaged or cut off (gdalinfo -checksum tells), get it anew"
+    return ImageryError(f"'{dataset.name}' could not be read: {reason.rstrip('.')}; {advice}")
 
 
 def pixels_to_crs(dataset: rasterio.DatasetReader, columns, rows) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ class _Mosaic:
         return min(box[0] - row0, box[1] - col0, row1 - box[2], col1 - box[3])
 
     def fill(self, rgba: np.ndarray, row0: int, col0: int) -> None:
-        """Fill the holes of the next mosaic with what is known from this one: a server that is down takes away nothing."""
+        """Fill the next mosaic's holes with what is known from this one: a server that is down takes nothing away."""
         top, left = max(row0, self.row0), max(col0, self.col0)
         bottom = min(row0 + rgba.shape[0], self.row0 + self.rgba.shape[0])
         right = min(col0 + rgba.shape[1], self.col0 + self.rgba.shape[1])
