@@ -44,6 +44,7 @@ def open_map(server, address="{z}/{x}/{y}.png?key=${MAP_KEY}"):
 MOODS = {
     "html": "text/html instead of an image",
     "html as png": "expected an image",
+    "html without a type": "expected an image",
     "of another size": "256 x 256 pixels, got 100 x 100",
     "cut off": "bytes came",
     "damaged": "only its beginning",
@@ -80,8 +81,8 @@ def test_a_bad_server_costs_one_line(server, mood, caplog, capfd, request):
         assert KEY not in text
 
 
-@pytest.mark.parametrize("mood", ["redirecting", "fine"])
-def test_a_redirection_is_followed(server, mood):
+@pytest.mark.parametrize("mood", ["redirecting", "without a type", "fine"])
+def test_an_unusual_answer_is_taken(server, mood):
     server.mood = mood
     opened = open_map(server)
     assert opened.patch(SE2(), GRID).covered == 1.0 and opened.problem == ""

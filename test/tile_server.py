@@ -106,6 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(429, b"", "text/plain", {"Retry-After": "300"})
         elif mood == "html":
             self._answer(200, b"<html>please log in</html>", "text/html")
+        elif mood == "without a type":
+            self._answer(200, data, None)
+        elif mood == "html without a type":
+            self._answer(200, b"<html>please log in</html>", None)
         elif mood == "html as png":
             self._answer(200, b"<html>please log in</html>", "image/png")
         elif mood == "of another size":
@@ -142,7 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status, body, kind, headers=None):
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
         self.close_connection = True

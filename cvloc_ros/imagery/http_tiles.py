@@ -143,7 +143,7 @@ class HttpTiles:
             with _OPENER.open(request, timeout=_SILENCE) as response:
                 if response.status in _ABSENT:
                     return b""
-                kind = response.headers.get_content_type()
+                kind = response.headers.get_content_type() if "Content-Type" in response.headers else ""
                 if kind.startswith("text/") or kind.endswith(("json", "xml")):
                     raise TileError(f"the server answers with {kind} instead of an image")
                 length = response.headers.get("Content-Length")
