@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imagery_world import GRID, VIENNA, assert_in_place, gdal_description, place_raster
+from imagery_world import GRID, VIENNA, assert_in_place, gdal_description, place_raster, wmts_capabilities
 from test_imagery import utm, write
 from tile_server import TileServer
 
 from cvloc_ros.geometry import SE2, GroundGrid
-from cvloc_ros.imagery import SatelliteMap
+from cvloc_ros.imagery import SatelliteMap, satellite_map
 
 pytestmark = pytest.mark.usefixtures("imagery_cache")
 
@@ -102,8 +102,31 @@ def test_what_is_damaged_on_disk_is_asked_for_again(server, tmp_path):
     assert_in_place(template)
 
 
-def test_a_full_disk_costs_the_cache_only(server, tmp_path):
+@pytest.mark.parametrize("kind", ["template", "raster", "WMTS", "description"])
+def test_a_full_disk_costs_the_cache_only(server, tmp_path, kind):
+    server.files["/a.tif"] = Path(place_raster(tmp_path / "a.tif", tiled=True)).read_bytes()
+    server.files["/wmts.xml"] = wmts_capabilities(server).encode()
+    imagery = {
+        "template": f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png",
+        "raster": f"{server.url}/a.tif",
+        "WMTS": f"WMTS:{server.url}/wmts.xml,layer=photo",
+        "description": gdal_description(server),
+    }[kind]
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    opened = SatelliteMap.open(imagery, VIENNA)
+    assert opened.patch(SE2(), GRID).covered == 1.0
+    assert opened.problem.count("cannot be kept") == 1 and "are missing" not in opened.problem
+
+
+def test_a_disk_that_was_full_is_forgotten(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(satellite_map, "_RETRY", (0.0, 0.0))
     (tmp_path / "cache").write_text("a file where the folder should be")
     opened = SatelliteMap.open(f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png", VIENNA)
-    assert opened.patch(SE2(), GRID).covered == 1.0
-    assert "cannot be kept" in opened.problem
+    opened.patch(SE2(), GRID)
+    count = len(server.requests)
+    for _ in range(3):
+        opened.patch(SE2(), GRID)
+    assert opened._prefetch is None and len(server.requests) == count, "all of the map is there"
+    (tmp_path / "cache").unlink()
+    opened.patch(SE2(200, 0, 0), GRID)
+    assert opened.problem == "" and len(opened.problems) == 1

@@ -25,6 +25,8 @@ class Layer(Protocol):
     """West, south, east and north edge in the map, metres."""
     problem: str
     """Why the last reading lacks something that it should have; empty if it does not."""
+    unkept: str
+    """Why what came with the last reading would have to be asked for again; empty if it is kept."""
 
     def read(self, *, west: float, north: float, rows: int, cols: int, cell: float) -> np.ndarray:
         """Read cells of ``cell`` metres: RGBA uint8, (rows, cols, 4), 0 where there is nothing.
@@ -39,7 +41,7 @@ class Layer(Protocol):
 class RasterLayer:
     """A raster on this machine; see `Layer`."""
 
-    problem = ""  # what cannot be read is an error
+    problem = unkept = ""  # what cannot be read is an error
 
     def __init__(self, uri: LayerUri, frame: LocalFrame) -> None:
         """Open the raster.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -81,7 +82,8 @@ class RasterTiles:
                 "maxzoom": zoom_for(frame.latitude, cell=resolution, tile=TILE),
                 "attribution": attribution(dataset),
             }
-        TileCache.write(self._description, json.dumps(known).encode())
+        with suppress(OSError):  # nor can a tile be kept then, and of the first one it is said
+            TileCache.write(self._description, json.dumps(known).encode())
         return known
 
     def _mercator_reader(self) -> RasterReader:

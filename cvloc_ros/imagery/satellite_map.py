@@ -68,7 +68,7 @@ class SatelliteMap:
         self.attribution = "; ".join(dict.fromkeys(layer.attribution for layer in layers if layer.attribution))
         """Whom to credit for the imagery; may be empty."""
         self.problem = ""
-        """Why the map as last read lacks something that it should have, in one line; empty if it does not."""
+        """Why the map as last read lacks something that it should have, or is not kept; one line, or empty."""
         self.problems: list[str] = []
         """What ``problem`` has been, one line for each kind."""
         self._extent = (
@@ -183,6 +183,7 @@ class SatelliteMap:
         west, north = col0 * self.cell, -row0 * self.cell
         rgba = np.zeros((rows, cols, 4), np.uint8)
         problems: list[str] = []
+        unkept: list[str] = []
         failures: list[ImageryError] = []
         asked = 0
         for layer in self._layers:
@@ -196,23 +197,27 @@ class SatelliteMap:
                 failures.append(error)
                 continue
             problems += [layer.problem] if layer.problem else []
+            unkept += [layer.unkept] if layer.unkept else []
             holes = rgba[..., 3] == 0
             rgba = piece if holes.all() else np.where(holes[..., None], piece, rgba)
             if rgba[..., 3].all():
                 break
-        self._note("; ".join([*map(str, failures), *problems]))
+        self._note([*map(str, failures), *problems], unkept)
         if asked and len(failures) == asked:
             raise failures[0]
         return rgba
 
-    def _note(self, problem: str) -> None:
-        """Remember what is wrong, and when to try again: ever later while it lasts."""
-        self.problem = problem
-        kind = problem.partition(":")[0]
-        if problem and not any(known.startswith(kind) for known in self.problems):
-            self.problems.append(problem)
-        self._retry_at = time.monotonic() + self._retry_after if problem else np.inf
-        self._retry_after = min(2 * self._retry_after, _RETRY[1]) if problem else _RETRY[0]
+    def _note(self, missing: list[str], unkept: list[str]) -> None:
+        """Remember what is wrong, and when to try for what is missing: ever later while it lasts.
+
+        What is there but could not be kept is no reason to ask for it again.
+        """
+        self.problem = "; ".join([*missing, *unkept])
+        kind = self.problem.partition(":")[0]
+        if self.problem and not any(known.startswith(kind) for known in self.problems):
+            self.problems.append(self.problem)
+        self._retry_at = time.monotonic() + self._retry_after if missing else np.inf
+        self._retry_after = min(2 * self._retry_after, _RETRY[1]) if missing else _RETRY[0]
 
     def _window(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Return what to read for a box: row, col, row end, col end; more ahead of the vehicle than behind it."""

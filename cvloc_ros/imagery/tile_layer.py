@@ -55,7 +55,7 @@ class TileLayer:
         """
         self.name = uri.host
         self.bounds = (-REACH, -REACH, REACH, REACH)
-        self.problem = self._unkept = ""
+        self.problem = self.unkept = ""
         self.offline = uri.offline
         """Whether the network may not be asked."""
         self.cache: TileCache | None = TileCache(uri) if uri.is_remote else None
@@ -100,13 +100,15 @@ class TileLayer:
     def read(self, *, west: float, north: float, rows: int, cols: int, cell: float) -> np.ndarray:
         """Read ``rows`` x ``cols`` cells of ``cell`` metres whose upper left corner is (west, north) in the map.
 
-        Tiles that do not come in time, or at all, are not covered; ``problem`` then says why, in one line.
+        Tiles that do not come in time, or at all, are not covered; ``problem`` then says why, in one line. ``unkept``
+        says why tiles that came are not in the cache.
 
         Returns:
             RGBA uint8, (rows, cols, 4); alpha is 255 where there are tiles, else the cell is 0.
 
         """
         tiles = tiles_of_box(self._frame, (west, north - rows * cell, west + cols * cell, north), self.zoom)
+        self.unkept = ""
         pieces, reasons = self._gather(tiles)
         self.problem = self._describe(reasons, asked=len(tiles), came=len(pieces))
         if not pieces:
@@ -172,7 +174,7 @@ class TileLayer:
             try:
                 self.cache.put(tile, fetched[0] if fetched else b"")
             except OSError as error:  # the tile is here all the same
-                self._unkept = f"tiles of {self.name} cannot be kept: {error.strerror} in {self.cache.folder}"
+                self.unkept = f"tiles of {self.name} cannot be kept: {error.strerror} in {self.cache.folder}"
         return fetched[1] if fetched else None
 
     def _from_finer(self, tile: Tile, depth: int) -> np.ndarray | None:
@@ -200,4 +202,4 @@ class TileLayer:
                 f"{self.name} has no tiles here: none of {asked} at zoom {self.zoom}; if it ends at a lower zoom, "
                 "add #maxzoom=... to the imagery"
             )
-        return self._unkept
+        return ""
