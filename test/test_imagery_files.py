@@ -1,6 +1,7 @@
 """Folders of tiles and rasters on this machine, and several layers at once."""
 
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +69,27 @@ class TestFolders:
         opened = SatelliteMap.open(folder, VIENNA)
         assert 0 < opened.patch(SE2(), GroundGrid.centred(200, 0.4)).covered < 1.0
         assert "1 of" in opened.problem and "expected an image" in opened.problem
+
+    @pytest.mark.parametrize("pattern", ["", "/{z}/{x}/{y}.png"], ids=["folder", "pattern"])
+    @pytest.mark.parametrize("neighbour", [".DS_Store", ".hidden.png", "1.png.aux.xml", "damaged"])
+    def test_what_lies_beside_the_tiles_does_not_matter(self, tmp_path, neighbour, pattern, monkeypatch):
+        folder = write_folder(tmp_path / "tiles")
+        if neighbour == "damaged":
+            first = min(folder.rglob("*.png"))
+            first.write_bytes(first.read_bytes()[:100])
+        else:
+            for column in folder.glob("18/*"):
+                (column / neighbour).write_text("<none of a tile's bytes>")
+        order = Path.glob
+        monkeypatch.setattr(Path, "glob", lambda *args: sorted(order(*args)))  # the worst comes first
+        assert SatelliteMap.open(f"{folder}{pattern}", VIENNA).patch(SE2(), GRID).covered == 1.0
+
+    def test_a_folder_of_damaged_tiles_is_refused_with_one_that_is_named(self, tmp_path):
+        folder = write_folder(tmp_path / "tiles")
+        for path in folder.rglob("*.png"):
+            path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ImageryError, match=r"found none that can be read, e.g. '.*png': .* only its beginning"):
+            SatelliteMap.open(folder, VIENNA)
 
     def test_no_tiles_at_all(self, tmp_path):
         (tmp_path / "tiles" / "18" / "1").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,6 +11,7 @@ import numpy as np
 from cvloc_ros.imagery.tiles import Tile, TileError, decode_tile
 from cvloc_ros.imagery.uri import ImageryError, LayerUri
 
+_TRIED = 50  # files that are looked at for one that is a tile
 _TMS_DESCRIPTION = "tilemapresource.xml"  # gdal2tiles writes it when rows count from the south
 
 
@@ -28,15 +30,12 @@ class FolderTiles:
             place = unquote(urlsplit(place).path)
         if not uri.is_template:
             row = "{-y}" if (Path(place) / _TMS_DESCRIPTION).exists() else "{y}"
-            place = f"{place}/{{z}}/{{x}}/{row}{_first_file(Path(place)).suffix}"
+            place = f"{place}/{{z}}/{{x}}/{row}{_some_tile(Path(place))[0].suffix}"
         self._template = place
         root = Path(place.partition("{z}")[0])
         self.zooms = sorted(int(path.name) for path in root.glob("*") if path.name.isdigit())
         """The zooms that have a folder of their own; empty if the template has none."""
-        try:
-            self.size = uri.tile or len(decode_tile(_first_file(root).read_bytes(), size=None))
-        except TileError as error:
-            raise ImageryError(f"'{root}': {error}") from None
+        self.size = uri.tile or _some_tile(root)[1]
         """Pixels a side of a tile."""
 
     def fetch(self, tile: Tile) -> tuple[bytes, np.ndarray] | None:
@@ -57,14 +56,18 @@ class FolderTiles:
         return (data, decode_tile(data, size=self.size)) if data else None
 
 
-def _first_file(root: Path) -> Path:
-    """Return some tile below a folder; which zoom and column does not matter.
+def _some_tile(root: Path) -> tuple[Path, int]:
+    """Return some tile below a folder, which zoom and column does not matter, and how many pixels a side it has.
 
     Raises:
         ImageryError: there is none.
 
     """
-    for path in root.glob("[0-9]*/*/*"):
-        if path.is_file() and path.stat().st_size:
-            return path
-    raise ImageryError(f"expected tiles z/x/y.png (or .jpg, .webp) in '{root}', found none")
+    reason = ""
+    files = (path for path in root.glob("[0-9]*/[!.]*/[!.]*") if path.is_file() and path.stat().st_size)
+    for path in islice(files, _TRIED):  # beside tiles lie .aux.xml and .kml, and one of them may be damaged
+        try:
+            return path, len(decode_tile(path.read_bytes(), size=None))
+        except (TileError, OSError) as error:
+            reason = f" that can be read, e.g. '{path}': {error}"
+    raise ImageryError(f"expected tiles z/x/y.png (or .jpg, .webp) in '{root}', found none{reason}")
