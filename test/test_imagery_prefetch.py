@@ -8,11 +8,11 @@ from rosbags.typesys import Stores, get_typestore
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
+from cvloc_ros.datasets.track import read_track
 from cvloc_ros.geometry import SE2, GroundGrid
 from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles
 from cvloc_ros.imagery import prefetch as prefetching
 from cvloc_ros.imagery.prefetch import boxes_along, download, plan_download
-from cvloc_ros.imagery.track import read_track
 
 pytestmark = pytest.mark.usefixtures("imagery_cache")
 
@@ -147,10 +147,29 @@ class TestTracks:
         write_fixes(tmp_path / "bag", [*PLACES, (np.nan, np.nan)])
         np.testing.assert_allclose(read_track(tmp_path / "bag"), PLACES)
 
+    def test_fixes_of_a_bag_are_those_that_localization_takes(self, tmp_path):
+        unknown, none = -2, -1
+        known = np.diag([4.0, 4.0, 9.0]).ravel()
+        write_fixes(tmp_path / "vouched", [(0.0, 0.0), *PLACES], status=unknown, covariance=known)
+        np.testing.assert_allclose(read_track(tmp_path / "vouched"), PLACES)
+        for status in (unknown, none):
+            write_fixes(tmp_path / f"status{status}", PLACES, status=status)
+            with pytest.raises(ImageryError, match="found none"):
+                read_track(tmp_path / f"status{status}")
+
+    def test_the_place_that_a_receiver_writes_before_it_knows_one_is_left_out(self, tmp_path):
+        (tmp_path / "a.csv").write_text("\n".join(f"{lat},{lon}" for lat, lon in [(0.0, 0.0), *PLACES]))
+        places = read_track(tmp_path / "a.csv")
+        np.testing.assert_allclose(places, PLACES)
+        points = "".join(f'<trkpt lat="{lat}" lon="{lon}"/>' for lat, lon in [PLACES[0], ("0", "0.000"), *PLACES[1:]])
+        (tmp_path / "a.gpx").write_text(f"<gpx>{points}</gpx>")
+        np.testing.assert_allclose(read_track(tmp_path / "a.gpx"), PLACES)
+
     @pytest.mark.parametrize(
         ("name", "text"),
         [("a.csv", "x,y,z\n1,2,3"), ("a.csv", "north,east"), ("a.csv", ""), ("a.csv", "100,500"), ("a.gpx", "<gpx>"),
-         ("a.gpx", "<gpx/>"), ("a.mcap", "no bag"), ("a.tum", "1 2")],
+         ("a.gpx", "<gpx/>"), ("a.gpx", '<gpx><trkpt lat="48.2"/></gpx>'), ("a.csv", "0,0"),
+         ("a.mcap", "no bag"), ("a.tum", "1 2")],
     )  # fmt: skip
     def test_others_are_refused(self, tmp_path, name, text):
         (tmp_path / name).write_text(text)
@@ -197,7 +216,7 @@ class TestCommand:
         assert result.exit_code == 1 and "did not come, e.g. HTTP 500" in " ".join(result.output.split())
 
 
-def write_fixes(path, places):
+def write_fixes(path, places, *, status=0, covariance=None):
     store = get_typestore(Stores.ROS2_JAZZY)
     Fix, Status = store.types["sensor_msgs/msg/NavSatFix"], store.types["sensor_msgs/msg/NavSatStatus"]
     Header, Time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
@@ -205,5 +224,8 @@ def write_fixes(path, places):
         topic = writer.add_connection("/fix", Fix.__msgtype__, typestore=store)
         for second, (latitude, longitude) in enumerate(places):
             header = Header(Time(second, 0), "gnss")
-            fix = Fix(header, Status(0, 1), latitude, longitude, 0.0, np.zeros(9), 0)
+            fix = Fix(
+                header, Status(status, 1), latitude, longitude, 0.0,
+                np.zeros(9) if covariance is None else covariance, 0 if covariance is None else 2,
+            )  # fmt: skip
             writer.write(topic, second * 10**9, store.serialize_cdr(fix, Fix.__msgtype__))

@@ -107,9 +107,9 @@ def _area(
 ) -> tuple[LocalFrame, Iterable[Box]]:
     """Return the map frame and the boxes that were asked for; raises typer.BadParameter."""
     from cvloc_ros.cli.run import parse_datum
+    from cvloc_ros.datasets.track import read_track
     from cvloc_ros.geometry import LocalFrame
     from cvloc_ros.imagery.prefetch import boxes_along
-    from cvloc_ros.imagery.track import read_track
 
     if (track is not None) + (around is not None) + (box is not None) != 1:
         raise typer.BadParameter("say which area: one of --track, --around and --box")

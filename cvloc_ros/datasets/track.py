@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
+from cvloc_ros.datasets.image_decoding import ConversionError
+from cvloc_ros.datasets.message_reading import fix_event
 from cvloc_ros.geometry import LocalFrame
 from cvloc_ros.imagery.uri import ImageryError
 
@@ -22,8 +23,8 @@ def read_track(path: str | Path, *, datum: LocalFrame | None = None) -> np.ndarr
     """Read a track.
 
     Args:
-        path: a bag (its NavSatFix messages); .gpx; .csv with columns latitude and longitude, or just these two; .tum
-            in the map of ``datum``.
+        path: a bag (its NavSatFix messages, as far as localization takes them); .gpx; .csv with columns latitude and
+            longitude, or just these two; .tum in the map of ``datum``.
         datum: of the map, for .tum.
 
     Returns:
@@ -47,7 +48,8 @@ def read_track(path: str | Path, *, datum: LocalFrame | None = None) -> np.ndarr
             points = _of_csv(path)
     except (ValueError, IndexError, ElementTree.ParseError) as error:
         raise ImageryError(f"'{path}' is no track that can be read: {error}") from None
-    points = points[np.isfinite(points).all(axis=1)]
+    # Latitude and longitude of exactly 0 are what a receiver writes before it knows any.
+    points = points[np.isfinite(points).all(axis=1) & points.any(axis=1)]
     if not len(points) or np.abs(points).max(axis=0)[0] > 90 or np.abs(points).max(axis=0)[1] > 180:
         raise ImageryError(
             f"expected positions as latitude and longitude in degrees in '{path}', found none, or others"
@@ -65,15 +67,22 @@ def _of_bag(path: Path) -> np.ndarray:
             fixes = [connection for connection in reader.connections if connection.msgtype == _FIX]
             if not fixes:
                 return np.zeros((0, 2))
-            messages: Iterator[Any] = (reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(fixes))
-            return np.array([(m.latitude, m.longitude) for m in messages if m.status.status >= 0]).reshape(-1, 2)
+            places = []
+            for connection, _, raw in reader.messages(fixes):
+                with suppress(ConversionError):
+                    fix = fix_event(reader.deserialize(raw, connection.msgtype))
+                    places.append((fix.latitude, fix.longitude))
+            return np.array(places).reshape(-1, 2)
     except (AnyReaderError, OSError) as error:
         raise ValueError(str(error)) from None
 
 
 def _of_gpx(path: Path) -> np.ndarray:
-    places = [element.attrib for element in ElementTree.parse(path).iter() if element.tag.endswith(("trkpt", "rtept"))]
-    return np.array([(float(place["lat"]), float(place["lon"])) for place in places]).reshape(-1, 2)
+    points = [element for element in ElementTree.parse(path).iter() if element.tag.endswith(("trkpt", "rtept"))]
+    for number, point in enumerate(points, start=1):
+        if not {"lat", "lon"} <= point.attrib.keys():
+            raise ValueError(f"expected lat and lon of every point, but point {number} has {dict(point.attrib)}")
+    return np.array([(float(point.attrib["lat"]), float(point.attrib["lon"])) for point in points]).reshape(-1, 2)
 
 
 def _of_tum(path: Path, datum: LocalFrame | None) -> np.ndarray:
