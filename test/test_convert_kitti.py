@@ -264,11 +264,13 @@ def test_a_drive_is_run_as_it_is(drive, tmp_path):
         raster.write(np.moveaxis(painted_town().paint(0.6 * cols - 120, 120 - 0.6 * rows), -1, 0))
     out = tmp_path / "out"
     result = CliRunner().invoke(
-        app, ["run", str(drive), "--imagery", str(imagery), "--out", str(out), "--device", "cpu"]
+        app,
+        ["run", str(drive), "--imagery", f"{imagery}#attribution=City of X", "--out", str(out), "--device", "cpu"],
     )
     assert result.exit_code in (0, 1), result.output  # two images in 2.5 s start no track
     text = " ".join(result.output.split())
     assert "odometry: the GPS/IMU's velocities and yaw rate, integrated" in text and "2 (0 %)" in text
+    assert "imagery: City of X" in text
     summary = json.loads((out / "summary.json").read_text())
     assert summary["source"] == str(drive) and summary["frames"] == 2
     assert (out / "truth.tum").read_text().count("\n") == 1  # the last image is younger than the last truth

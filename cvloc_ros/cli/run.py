@@ -103,6 +103,8 @@ def run(
     print_summary(summary, console=console)
     for note in result.notes:
         console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True, highlight=False)
+    if result.attribution:
+        console.print(f"imagery: {escape(result.attribution)}", soft_wrap=True, highlight=False)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
     if not summary["localized"]:
         raise typer.Exit(1)
