@@ -117,6 +117,17 @@ def holes(kind, tmp_path):
     if kind == "nodata":
         image[..., :150] = 0
         return write(path, image, transform=utm(), nodata=0, photometric="RGB")
+    if kind.startswith("palette"):
+        index = np.full((1, 300, 300), 7, np.uint8)
+        index[..., :150] = 3
+        alpha = kind == "palette with alpha"  # which a TIFF's palette does not have
+        with rasterio.open(
+            path, "w", driver="PNG" if alpha else "GTiff", width=300, height=300, count=1, dtype="uint8",
+            crs="EPSG:32633", transform=utm(), nodata=None if alpha else 3,
+        ) as dataset:  # fmt: skip
+            dataset.write(index)
+            dataset.write_colormap(1, {3: (90, 10, 90, 0 if alpha else 255), 7: (200, 200, 200, 255)})
+        return str(path)
     write(path, image, transform=utm(), photometric="RGB")
     mask = np.full((300, 300), 255, np.uint8)
     mask[:, :150] = 0
@@ -125,7 +136,7 @@ def holes(kind, tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("kind", ["alpha", "nodata", "mask"])
+@pytest.mark.parametrize("kind", ["alpha", "nodata", "mask", "palette with alpha", "palette with nodata"])
 def test_holes_are_not_covered(tmp_path, kind):
     patch = SatelliteMap.open(holes(kind, tmp_path), VIENNA).patch(SE2(0, 0, np.pi / 2), GRID)
     assert not patch.coverage[:, :28].any() and patch.coverage[:, 32:].all()
@@ -199,6 +210,9 @@ def test_errors_say_what_to_do(tmp_path):
     text.write_text("hello")
     with pytest.raises(ImageryError, match="not readable"):
         SatelliteMap.open(text, VIENNA)
+    nowhere = write(tmp_path / "nowhere.tif", np.zeros((3, 10, 10), np.uint8), crs=None, transform=utm(10))
+    with pytest.raises(ImageryError, match=r"nowhere.tif' has no coordinate system .*gdal_translate -a_srs"):
+        SatelliteMap.open(nowhere, VIENNA)
     bare = str(tmp_path / "bare.png")
     cv2.imwrite(bare, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ImageryError, match="no coordinate system"), pytest.warns(NotGeoreferencedWarning):

@@ -89,8 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         if address.path in self.server.files:
             return self._file(self.server.files[address.path])
         if address.path == "/wms":
-            bounds = [float(value) for value in parse_qs(address.query)["BBOX"][0].split(",")]
-            picture = place_picture(self.server.frame, bounds, self.server.size)
+            query = {name.upper(): values[0] for name, values in parse_qs(address.query).items()}
+            bounds = [float(value) for value in query["BBOX"].split(",")]
+            picture = place_picture(self.server.frame, bounds, int(query.get("WIDTH", self.server.size)))
             return self._answer(200, cv2.imencode(".png", picture[..., ::-1])[1].tobytes(), "image/png")
         _, kind, *numbers = address.path.partition("@")[0].removesuffix(".png").split("/")
         z, x, y = map(int, numbers)
