@@ -62,6 +62,16 @@ class TestServers:
         opened = assert_in_place(f"WMTS:{server.url}/wmts.xml,layer=photo", tolerance=0.08)
         assert opened.problem == ""
 
+    def test_web_map_service_by_gdal_s_driver(self, server):
+        """Its finest pixels have 4 cm: unless an overview is asked for, a patch is hundreds of answers."""
+        edge = 20037508.342789244
+        opened = assert_in_place(
+            f"WMS:{server.url}/wms?SERVICE=WMS&VERSION=1.1.1&REQUEST=GetMap&LAYERS=photo&STYLES=&SRS=EPSG:3857"
+            f"&BBOX={-edge},{-edge},{edge},{edge}&FORMAT=image/png",
+            tolerance=0.08,
+        )
+        assert opened.problem == "" and 1 <= len(server.requests) <= 12
+
     def test_tiles_are_asked_for_when_a_patch_needs_them(self, server):
         opened = SatelliteMap.open(f"{server.url}/xyz/{{z}}/{{x}}/{{y}}.png", VIENNA)
         assert not server.requests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -31,6 +31,7 @@ _TRANSFORM_TOLERANCE = 0.02  # source pixels; GDAL's own 0.125 is visible at 1 m
 READ_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 _ATTRIBUTION_TAGS = ("attribution", "copyright", "tifftag_copyright")
 _HTTP_TIMEOUT = 10  # seconds for a request
+_SERVICES = ("WMS", "WMTS")  # GDAL's drivers that know their overviews without asking
 _LARGE = 2**26  # pixels: the range of a larger raster without overviews is taken from samples
 
 
@@ -162,6 +163,27 @@ class RasterReader:
         interp = list(dataset.colorinterp)
         alpha = interp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in interp else None
         return cls(dataset, crs, _color_bands(dataset), alpha, float(np.sqrt(area)), stretch)
+
+    def for_cells(self, cell: float) -> RasterReader:
+        """Return a reader of a service's coarsest overview whose pixels are no larger than ``cell`` metres.
+
+        GDAL warps from full resolution whatever is asked for, and a service may have 4 cm a pixel to offer everywhere.
+        The overviews of a file would have to be read from the network, for which rasterio halts all threads.
+
+        Raises:
+            ImageryError: the overview cannot be opened.
+
+        """
+        factors = self.dataset.overviews(self.bands[0]) if self.dataset.driver in _SERVICES else []
+        levels = {n: level for level, n in enumerate(factors) if n * self.resolution < 1.01 * cell}
+        if not levels:
+            return self
+        factor = max(levels)
+        try:
+            overview = rasterio.open(self.dataset.name, overview_level=levels[factor])
+        except READ_ERRORS as error:
+            raise _unreadable(self.dataset, error) from None
+        return replace(self, dataset=overview, resolution=factor * self.resolution)
 
     def read(self, *, west: float, north: float, rows: int, cols: int, cell: float) -> np.ndarray:
         """Read ``rows`` x ``cols`` cells of ``cell`` metres whose upper left corner is (west, north) in the map.

@@ -37,7 +37,8 @@ class RasterTiles:
         """
         self._uri = uri
         self._lock = threading.Lock()
-        self._reader: RasterReader | None = None
+        self._raster: RasterReader | None = None
+        self._reader: RasterReader | None = None  # of the overview that is as fine as the tiles, all of one zoom
         self._description = cache.folder / _DESCRIPTION
         try:
             known: dict[str, Any] = json.loads(self._description.read_text())
@@ -61,11 +62,12 @@ class RasterTiles:
 
         """
         west, _, east, north = tile.bounds()
+        cell = (east - west) / TILE
         with self._lock, rasterio.Env(**gdal_options(self._uri)):
             try:
                 if self._reader is None:
-                    self._reader = self._mercator_reader()
-                rgba = self._reader.read(west=west, north=north, rows=TILE, cols=TILE, cell=(east - west) / TILE)
+                    self._reader = (self._raster or self._mercator_reader()).for_cells(cell)
+                rgba = self._reader.read(west=west, north=north, rows=TILE, cols=TILE, cell=cell)
             except ImageryError as error:
                 raise TileError(str(error)) from None
         if not rgba[..., 3].any():
@@ -75,8 +77,8 @@ class RasterTiles:
     def _open(self, frame: LocalFrame) -> dict[str, Any]:
         """Open the raster and remember what is needed of it when the network is gone."""
         with rasterio.Env(**gdal_options(self._uri)):
-            self._reader = self._mercator_reader()
-            dataset = self._reader.dataset
+            self._raster = self._mercator_reader()
+            dataset = self._raster.dataset
             resolution = RasterReader.of(dataset, frame).resolution
             known = {
                 "maxzoom": zoom_for(frame.latitude, cell=resolution, tile=TILE),
