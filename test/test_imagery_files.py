@@ -99,17 +99,17 @@ class TestFolders:
 
 class TestFiles:
     def test_mbtiles(self, tmp_path):
-        with sqlite3.connect(tmp_path / "a.mbtiles") as database:
-            database.execute("CREATE TABLE metadata (name text, value text)")
-            database.execute("CREATE TABLE tiles (zoom_level int, tile_column int, tile_row int, tile_data blob)")
-            about = {"name": "a", "format": "png", "minzoom": "18", "maxzoom": "18", "attribution": "Testers"}
-            about["bounds"] = ",".join(map(str, degrees_around()))
-            database.executemany("INSERT INTO metadata VALUES (?, ?)", about.items())
-            for z, x, y in tiles_around(18):
-                row = (z, x, 2**z - 1 - y, place_tile(VIENNA, z, x, y))
-                database.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", row)
-        database.close()
-        assert assert_in_place(tmp_path / "a.mbtiles").attribution == "Testers"
+        assert assert_in_place(write_mbtiles(tmp_path / "a.mbtiles")).attribution == "Testers"
+
+    @pytest.mark.parametrize("left", [0, 100, 3000], ids=["empty", "its header", "cut off"])
+    def test_a_bad_tile_in_mbtiles_is_a_hole(self, tmp_path, left):
+        grid = GroundGrid.centred(200, 0.4)
+        whole = SatelliteMap.open(write_mbtiles(tmp_path / "a.mbtiles"), VIENNA).patch(SE2(), grid)
+        damaged = write_mbtiles(tmp_path / "b.mbtiles", left={tiles_around(18, 0)[0]: left})
+        patch = SatelliteMap.open(damaged, VIENNA).patch(SE2(), grid)
+        assert whole.covered == 1.0 and 0.3 < patch.covered < 0.9
+        assert patch.image[~patch.coverage].max() == 0
+        assert (patch.image == whole.image)[patch.coverage].mean() > 0.95  # all but the hole's seam
 
     @pytest.mark.parametrize("driver", ["GTiff", "COG", "VRT"])
     def test_rasters(self, tmp_path, driver):
@@ -147,3 +147,18 @@ class TestFiles:
         opened = SatelliteMap.open(f"{tmp_path}/fine.tif|{server.url}/xyz/{{z}}/{{x}}/{{y}}.png", VIENNA)
         assert opened.patch(SE2(), GRID).covered == 1.0
         assert not server.requests
+
+
+def write_mbtiles(path, *, left=None):
+    """Write tiles around the datum; ``left`` says how many bytes are left of which."""
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE metadata (name text, value text)")
+        database.execute("CREATE TABLE tiles (zoom_level int, tile_column int, tile_row int, tile_data blob)")
+        about = {"name": "a", "format": "png", "minzoom": "18", "maxzoom": "18", "attribution": "Testers"}
+        about["bounds"] = ",".join(map(str, degrees_around()))
+        database.executemany("INSERT INTO metadata VALUES (?, ?)", about.items())
+        for z, x, y in tiles_around(18):
+            data = place_tile(VIENNA, z, x, y)[: (left or {}).get((z, x, y))]
+            database.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", (z, x, 2**z - 1 - y, data))
+    database.close()
+    return path
