@@ -126,11 +126,11 @@ class TestMetrics:
         assert found["position_error_m"]["mean"] == pytest.approx(2 * 20 * np.sin(np.radians(1)))
         assert found["lateral_error_m"]["mean"] == pytest.approx(20 * np.sin(np.radians(2)))
         assert found["yaw_error_deg"]["median"] == pytest.approx(2)
-        assert summarize_items(frames)["method"]["position_error_m"]["mean"] == pytest.approx(0)
+        assert summarize_items(frames)["estimate"]["position_error_m"]["mean"] == pytest.approx(0)
 
     def test_highly_accurates_agree_where_the_heading_is_right(self):
         frames = drawn_frames(200, sigma=(0.8, 0.4, 1e-9))
-        own, theirs = summarize_items(frames)["method"], highly_accurate_metrics(frames)
+        own, theirs = summarize_items(frames)["estimate"], highly_accurate_metrics(frames)
         for name in ("position_error_m", "lateral_error_m", "longitudinal_error_m"):
             assert own[name]["median"] == pytest.approx(theirs[name]["median"])
 
@@ -226,6 +226,7 @@ class TestCommand:
         assert page.count("data:image/jpeg") >= 2 and "Beside the literature" in page
         summary = json.loads((out / "summary.json").read_text())
         assert summary["frames"] == 2 and summary["protocol"] == "kitti-same"
+        assert summary["method"] == "vote_flow" and summary["estimate"]["position_error_m"]["median"] > 0
         assert "| FG2 |" in (out / "table.md").read_text()
         before = (out / "frames.csv").read_bytes(), (out / "table.md").read_bytes()
         again = CliRunner().invoke(app, command, catch_exceptions=False)

@@ -112,12 +112,12 @@ def _cases(frames: ItemFrames, localizer: Localizer, items: Dataset, pictures: P
 
 
 def _tiles(summary: dict[str, Any]) -> str:
-    method = summary["method"]
-    low, high = method["intervals"]["position_error_m.median"]
-    recall = method["recall"]
+    answers = summary["estimate"]
+    low, high = answers["intervals"]["position_error_m.median"]
+    recall = answers["recall"]
     tiles = [
-        ("position", f"{method['position_error_m']['median']:.2f} m", f"median; 95 %: {low:.2f} to {high:.2f} m"),
-        ("heading", f"{method['yaw_error_deg']['median']:.2f}°", "median error"),
+        ("position", f"{answers['position_error_m']['median']:.2f} m", f"median; 95 %: {low:.2f} to {high:.2f} m"),
+        ("heading", f"{answers['yaw_error_deg']['median']:.2f}°", "median error"),
         ("lateral", f"{100 * recall['lateral_1m']:.0f} %", "within 1 m"),
         ("longitudinal", f"{100 * recall['longitudinal_1m']:.0f} %", "within 1 m"),
         ("accepted", f"{100 * summary.get('accepted', {'share': 0})['share']:.0f} %", f"of {summary['frames']} frames"),

@@ -27,7 +27,7 @@ INTERVALS = (
 def summarize_items(frames: ItemFrames) -> dict[str, Any]:
     """Return statistics by model.
 
-    ``method``, ``accepted`` (with their ``share``; absent if there is none), ``blind`` and ``chance`` (the prior itself
+    ``estimate``, ``accepted`` (with their ``share``; absent if there is none), ``blind`` and ``chance`` (the prior itself
     as the answer) have the form of `PoseErrors.summary`; the first two also ``nees``, and the first ``intervals``: by
     the names of `INTERVALS` with a dot between, the 95 % confidence interval. ``highly_accurate`` has
     `highly_accurate_metrics`.
@@ -36,7 +36,7 @@ def summarize_items(frames: ItemFrames) -> dict[str, Any]:
     values = nees(errors.east_north_yaw, frames.covariance)
     summary: dict[str, Any] = {
         "frames": len(frames.name),
-        "method": errors.summary() | {"nees": honesty(values), "intervals": intervals(frames)},
+        "estimate": errors.summary() | {"nees": honesty(values), "intervals": intervals(frames)},
         "highly_accurate": highly_accurate_metrics(frames),
         "blind": PoseErrors.between(frames.blind, frames.truth).summary(),
         "chance": PoseErrors.between(frames.prior, frames.truth).summary(),

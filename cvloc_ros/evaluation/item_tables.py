@@ -36,7 +36,8 @@ _RECALLS = ("lateral_1m", "longitudinal_1m", "yaw_1deg", "lateral_5m", "longitud
 
 def own_rows(method: str, summary: dict[str, Any]) -> list[list[str]]:
     """Return rows of text: the model, then `COLUMNS`; the row after the method's has its 95 % intervals."""
-    rows = [[method, *_cells(summary["method"])], ["  95 % interval", *_interval_cells(summary["method"]["intervals"])]]
+    found = summary["estimate"]
+    rows = [[method, *_cells(found)], ["  95 % interval", *_interval_cells(found["intervals"])]]
     if "accepted" in summary:
         share = 100 * summary["accepted"]["share"]
         rows.append([f"{method}, accepted ({share:.0f} %)", *_cells(summary["accepted"])])
