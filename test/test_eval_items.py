@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
 from cvloc_ros.datasets.files import DatasetError
+from cvloc_ros.datasets.kitti import Kitti
 from cvloc_ros.datasets.protocols import PROTOCOLS
 from cvloc_ros.evaluation.item_frames import ItemFrames, evaluate_items, read_frames, spread_over
 from cvloc_ros.evaluation.item_report import choose_cases
 from cvloc_ros.evaluation.item_summary import highly_accurate_metrics, intervals, summarize_items
 from cvloc_ros.evaluation.item_tables import COLUMNS, PUBLISHED_COLUMNS, own_rows, published_rows
 from cvloc_ros.evaluation.metrics import PoseErrors
+from cvloc_ros.evaluation.protocol_notes import identify
 from cvloc_ros.evaluation.published import PUBLISHED, caveat_of
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import Localizer
@@ -97,6 +99,38 @@ class TestResuming:
         evaluate_items(localizer(), items(1), tmp_path, indices=[0], identity=IDENTITY)
         with pytest.raises(ValueError, match="weights: 1 before, 2 now.*choose another --out"):
             evaluate_items(localizer(), items(1), tmp_path, indices=[0], identity=IDENTITY | {"weights": "2"})
+
+    def test_another_list_begins_anew_and_says_so(self, tmp_path):
+        """Rows are known by their number alone: those of an edited or reordered list are not reported as its own."""
+        first = items(3)
+        evaluate_items(localizer(), first, tmp_path, indices=range(3), identity=IDENTITY | {"list": "1"})
+        before, said = (tmp_path / "frames.csv").read_bytes(), []
+        again = evaluate_items(
+            localizer(), first[::-1], tmp_path, indices=range(3), identity=IDENTITY | {"list": "2"}, say=said.append
+        )
+        assert again.name == ["2.png", "1.png", "0.png"] and len(said) == 1
+        assert (tmp_path / "frames_before.csv").read_bytes() == before and "frames_before.csv" in said[0]
+        counting = Breaking(first, None)
+        evaluate_items(localizer(), counting, tmp_path, indices=range(3), identity=IDENTITY | {"list": "2"})
+        assert counting.asked == []
+        both = IDENTITY | {"list": "1", "weights": "2"}
+        with pytest.raises(ValueError, match="another evaluation"):
+            evaluate_items(localizer(), first, tmp_path, indices=range(3), identity=both)
+
+    def test_identity_tells_lists_and_devices_apart(self, root, tmp_path):  # noqa: F811
+        """The same path may hold another list."""
+
+        def identity(device="cpu"):
+            return identify("kitti-same", root, Kitti(root, "same"), method="vote_flow", weights=None, device=device)
+
+        before, path = identity(), root / "dataLoader/test1_files.txt"
+        assert identity() == before != identity("cuda")
+        right = path.read_text()
+        for wrong in (right.replace("-0.25", "-0.26"), "".join(right.splitlines(keepends=True)[::-1])):
+            path.write_text(wrong)
+            found = identity()
+            assert {key for key in found if found[key] != before[key]} == {"list"}
+        path.write_text(right)
 
     def test_what_is_written_is_what_was_found(self, tmp_path):
         evaluate_items(localizer(), items(2), tmp_path, indices=[0, 1], identity=IDENTITY)

@@ -86,6 +86,7 @@ def root(tmp_path_factory, poses) -> Path:
 def test_the_truth_comes_back(root, poses):
     frames = Ford(root, 1)
     assert len(frames) == 2 and frames.names == [f"{name}.png" for name in NAMES]
+    assert frames.digest == Ford(root, 1).digest
     for item, pose in zip(frames, poses, strict=True):
         assert_same_pose(item.truth, in_frame(pose, DATUM, np.array([pose.x, pose.y]) - OFFSET))
         np.testing.assert_allclose(

@@ -101,6 +101,7 @@ def root(tmp_path_factory, poses, datum) -> Path:
 def test_the_truth_comes_back(root, poses, datum, test, index):
     frames = Oxford(root, test)
     assert len(frames) == 1
+    assert [frames.digest == Oxford(root, name).digest for name in TESTS] == [k == index for k in range(3)]
     item, pose = frames[0], poses[index]
     # the town's datum and axes in the map frame, by geodesics
     middle = map_datum()

@@ -141,6 +141,12 @@ def rewritten(table: Path, tmp_path: Path, **changes: str) -> Path:
     return tmp_path / "pairs.csv"
 
 
+@pytest.mark.parametrize("changes", [{"east_m": "1.5"}, {"camera": "fisheye.yaml"}, {"comment": "day"}])
+def test_the_digest_tells_tables_apart_by_what_is_used_of_them(table, tmp_path, changes):
+    same = Pairs(rewritten(table, tmp_path, **changes)).digest == Pairs(table).digest
+    assert same == ("comment" in changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -56,6 +56,8 @@ def test_clean_frames_are_far_from_all_training_frames(tmp_path):
     assert far_from(Kitti(tmp_path, "cross"), Kitti(tmp_path, "train"), 100.0) == [2, 3]
     clean = open_protocol("kitti-cross-clean", tmp_path)
     assert len(clean) == 2 and clean.indices == [2, 3]
+    cross = clean.dataset
+    assert len({cross.digest, clean.digest, Subset(cross, [3, 2]).digest}) == 3
     with pytest.raises(IndexError):
         clean[2]
 

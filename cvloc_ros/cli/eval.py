@@ -130,8 +130,9 @@ def _protocols(
     from cvloc_ros.datasets.files import DatasetError
     from cvloc_ros.datasets.protocols import open_protocol
     from cvloc_ros.localization.localizer import load_localizer
+    from cvloc_ros.models.weights import choose_device
 
-    console = Console()
+    console, device = Console(), choose_device(device)
     localizer = load_localizer(None, method=method, weights=weights, device=device)
     absent: list[DatasetError] = []
     for name in names:
@@ -144,7 +145,15 @@ def _protocols(
             console.print(f"[yellow]{name} is left out:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
             continue
         _protocol(
-            name, root, out / name, items=items, localizer=localizer, count=count, weights=weights, console=console
+            name,
+            root,
+            out / name,
+            items=items,
+            localizer=localizer,
+            count=count,
+            weights=weights,
+            device=device,
+            console=console,
         )
     if len(absent) == len(names):
         raise absent[0]
@@ -159,8 +168,10 @@ def _protocol(
     localizer: Localizer,
     count: int | None,
     weights: str | None,
+    device: str,
     console: Console,
 ) -> None:
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from cvloc_ros.evaluation.item_console import print_tables
@@ -171,7 +182,7 @@ def _protocol(
 
     method = localizer.matcher.name
     indices = spread_over(len(items), count)
-    identity = identify(name, root, method=method, weights=weights)
+    identity = identify(name, root, items, method=method, weights=weights, device=device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=console) as bar:
@@ -183,6 +194,7 @@ def _protocol(
                 indices=indices,
                 identity=identity,
                 progress=lambda done: bar.update(task, completed=done),
+                say=lambda line: bar.console.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True, highlight=False),
             )
     except KeyboardInterrupt:
         console.print(f"stopped: what was done is in {out / 'frames.csv'}; the same command goes on from there")

@@ -30,7 +30,7 @@ import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
 from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb, read_yaml
-from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior
+from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior, digest_of
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera
 from cvloc_ros.localization.types import Frame
 
@@ -95,6 +95,11 @@ class Ford:
         self.names = [Path(line[0]).stem + ".png" for line in lines]  # the lists say .txt in places
         self._satellites = [f"{line[7]}_{line[8]}.png" for line in lines]
         self._values = numbers([word for line in lines for word in line[1:]], path).reshape(len(lines), -1)
+
+    @property
+    def digest(self) -> str:
+        """Is another one where the list is another."""
+        return digest_of(self.names, self._satellites, self._values)
 
     def __len__(self) -> int:
         """Return how many frames there are."""

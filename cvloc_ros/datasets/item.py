@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -43,6 +45,11 @@ class Item:
 class Dataset(Protocol):
     """A sequence of items. They are read when they are asked for, and the same each time."""
 
+    @property
+    def digest(self) -> str:
+        """Is another one where the lists that name frames, priors and truths, or their order, are others."""
+        ...
+
     def __len__(self) -> int:
         """Return how many items there are."""
         ...
@@ -54,6 +61,12 @@ class Dataset(Protocol):
     def __iter__(self) -> Iterator[Item]:
         """Read all items in order."""
         ...
+
+
+def digest_of(*lists: Any) -> str:
+    """Return a short hash of lists of words and numbers, or arrays."""
+    text = json.dumps(lists, default=np.ndarray.tolist)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def box_prior(T_map_base: SE2, *, radius: float, yaw: float) -> Prior:

@@ -32,7 +32,7 @@ import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
 from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb, require
-from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior
+from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior, digest_of
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera
 from cvloc_ros.localization.types import Frame
 
@@ -84,6 +84,11 @@ class Kitti:
         self.shifts = None if split == "train" else shifts.reshape(-1, 3)
         """The numbers sx, sy and th of the lines (N, 3), see `prior_to_vehicle`; None for the training frames."""
         self._calibration = cache(lambda date: read_calibration(self.root / "raw_data" / date))
+
+    @property
+    def digest(self) -> str:
+        """Is another one where the list is another."""
+        return digest_of(self.names, self.shifts)
 
     def __len__(self) -> int:
         """Return how many frames the split has."""

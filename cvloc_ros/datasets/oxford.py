@@ -37,7 +37,7 @@ from rasterio.windows import Window
 
 from cvloc_ros.datasets.aerial_image import AerialImage, fit_affine
 from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb, require
-from cvloc_ros.datasets.item import KNOWN_YAW, PATCH_GRID, Item
+from cvloc_ros.datasets.item import KNOWN_YAW, PATCH_GRID, Item, digest_of
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera
 from cvloc_ros.localization.types import Frame, Prior
 
@@ -94,6 +94,11 @@ class Oxford:
         self.datum = map_datum()
         self._positions = utm_to_map(np.array(positions), self.datum)
         self._yaws = np.pi - yaws[kept]
+
+    @property
+    def digest(self) -> str:
+        """Is another one where the list is another."""
+        return digest_of(self.names, self._positions, self._yaws)
 
     def __len__(self) -> int:
         """Return how many frames the split has."""

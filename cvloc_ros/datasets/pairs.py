@@ -35,7 +35,7 @@ import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
 from cvloc_ros.datasets.files import DatasetError, numbers, read_rgb, read_rgba, read_yaml, require
-from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior
+from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior, digest_of
 from cvloc_ros.geometry import (
     SE2,
     Camera,
@@ -97,6 +97,11 @@ class Pairs:
         if not self.rows:
             raise DatasetError(f"expected pairs, but {self.path} has no lines below its header")
         self._camera = cache(read_camera)
+
+    @property
+    def digest(self) -> str:
+        """Is another one where the list is another."""
+        return digest_of(self.rows, self._values)
 
     def __len__(self) -> int:
         """Return how many pairs there are."""

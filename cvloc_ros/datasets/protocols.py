@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvloc_ros.datasets.ford import LOGS, Ford
-from cvloc_ros.datasets.item import PATCH_GRID, Dataset, Item
+from cvloc_ros.datasets.item import PATCH_GRID, Dataset, Item, digest_of
 from cvloc_ros.datasets.kitti import Kitti, far_from
 from cvloc_ros.datasets.oxford import TESTS, Oxford
 from cvloc_ros.datasets.pairs import Pairs
@@ -23,6 +23,11 @@ class Subset:
 
     dataset: Dataset
     indices: Sequence[int]
+
+    @property
+    def digest(self) -> str:
+        """Is another one where the data set's lists or the choice of its items are others."""
+        return digest_of(self.dataset.digest, list(self.indices))
 
     def __len__(self) -> int:
         """Return how many items there are."""

@@ -29,7 +29,7 @@ import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
 from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb
-from cvloc_ros.datasets.item import KNOWN_YAW, PATCH_GRID, Item
+from cvloc_ros.datasets.item import KNOWN_YAW, PATCH_GRID, Item, digest_of
 from cvloc_ros.geometry import SE2, EquirectangularCamera, GroundGrid, LocalFrame, camera_extrinsics
 from cvloc_ros.localization.types import Frame, Prior
 
@@ -98,6 +98,11 @@ class Vigor:
                 self._satellites.append(f"{city}/satellite/{line[1]}")
                 offsets.append(numbers(line[2:4], path))
         self._offsets = np.array(offsets)
+
+    @property
+    def digest(self) -> str:
+        """Is another one where the list is another."""
+        return digest_of(self.names, self._satellites, self._offsets)
 
     def __len__(self) -> int:
         """Return how many panoramas there are."""

@@ -19,6 +19,8 @@ from cvloc_ros.evaluation.metrics import PoseErrors
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import Localizer
 
+LIST = "list"
+"""Of an identity, the key of what tells one list of frames from another."""
 _POSES = ("prior", "truth", "estimate", "blind")
 _COVARIANCE = ("var_x", "cov_xy", "cov_x_yaw", "var_y", "cov_y_yaw", "var_yaw")  # m, m, rad; upper triangle
 _ERRORS = ("position_error_m", "lateral_error_m", "longitudinal_error_m", "yaw_error_deg")
@@ -80,6 +82,7 @@ def evaluate_items(
     indices: Sequence[int],
     identity: dict[str, str],
     progress: Callable[[int], None] = lambda done: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> ItemFrames:
     """Localize items, with the camera's image and blind, and keep every answer in ``folder/frames.csv``.
 
@@ -90,6 +93,7 @@ def evaluate_items(
         indices: of the items to do.
         identity: what the answers depend on besides the items (protocol, weights, …), kept in ``folder/run.json``.
         progress: is told how many of the items are done.
+        say: is told if answers on another list of frames were there: they are set aside.
 
     Returns:
         The answers on these items, in their order.
@@ -101,7 +105,7 @@ def evaluate_items(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "frames.csv"
-    _check_identity(folder / "run.json", identity)
+    _check_identity(folder / "run.json", identity, say)
     _drop_torn_line(path)
     done = {int(row["index"]) for row in _rows(path)} if path.exists() else set()
     todo = [index for index in indices if index not in done]
@@ -181,12 +185,17 @@ def _drop_torn_line(path: Path) -> None:
         path.write_bytes(whole)
 
 
-def _check_identity(path: Path, identity: dict[str, str]) -> None:
-    if not path.exists():
+def _check_identity(path: Path, identity: dict[str, str], say: Callable[[str], None]) -> None:
+    before = json.loads(path.read_text()) if path.exists() else identity
+    if before != identity and before | {LIST: identity.get(LIST)} == identity:
+        answers, aside = path.with_name("frames.csv"), path.with_name("frames_before.csv")
+        if answers.exists():
+            answers.replace(aside)
+            say(f"the list of frames is another one than before: all are done anew; the answers so far are in {aside}")
+        before = identity
+    if before == identity:
         path.write_text(json.dumps(identity, indent=1) + "\n")
-        return
-    before = json.loads(path.read_text())
-    if before != identity:
+    else:
         differing = ", ".join(
             f"{key}: {before.get(key)} before, {identity.get(key)} now"
             for key in sorted(before.keys() | identity.keys())

@@ -27,9 +27,9 @@ INTERVALS = (
 def summarize_items(frames: ItemFrames) -> dict[str, Any]:
     """Return statistics by model.
 
-    ``estimate``, ``accepted`` (with their ``share``; absent if there is none), ``blind`` and ``chance`` (the prior itself
-    as the answer) have the form of `PoseErrors.summary`; the first two also ``nees``, and the first ``intervals``: by
-    the names of `INTERVALS` with a dot between, the 95 % confidence interval. ``highly_accurate`` has
+    ``estimate``, ``accepted`` (with their ``share``; absent if there is none), ``blind`` and ``chance`` (the prior
+    itself as the answer) have the form of `PoseErrors.summary`; the first two also ``nees``, and the first
+    ``intervals``: by the names of `INTERVALS` with a dot between, the 95 % confidence interval. ``highly_accurate`` has
     `highly_accurate_metrics`.
     """
     errors = PoseErrors.between(frames.estimate, frames.truth)

@@ -8,21 +8,26 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros import __version__
-from cvloc_ros.datasets.item import Item
+from cvloc_ros.datasets.item import Dataset, Item
+from cvloc_ros.evaluation.item_frames import LIST
 from cvloc_ros.evaluation.published import caveat_of
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.models.weights import SHIPPED
 
 
-def identify(protocol: str, root: Path, *, method: str, weights: str | None) -> dict[str, str]:
-    """Return what the answers of an evaluation depend on: of the weights, the file's content."""
+def identify(
+    protocol: str, root: Path, items: Dataset, *, method: str, weights: str | None, device: str
+) -> dict[str, str]:
+    """Return what the answers of an evaluation depend on: of lists and weights, the content."""
     path = Path(weights) if weights else SHIPPED / f"{method}.safetensors"
     digest = hashlib.sha256(path.read_bytes() + path.with_suffix(".json").read_bytes()).hexdigest()
     return {
         "protocol": protocol,
         "root": str(root.resolve()),
+        LIST: items.digest,
         "method": method,
         "weights": f"{path.name}, sha256 with its card {digest[:16]}",
+        "device": device,
         "version": __version__,
     }
 
