@@ -6,10 +6,10 @@ import pytest
 
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.events import ImageEvent
-from cvloc_ros.datasets.image_decoding import RawLayout
+from cvloc_ros.datasets.image_decoding import ConversionError, RawLayout
 from cvloc_ros.datasets.message_reading import camera_of
 from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
-from cvloc_ros.geometry import FisheyeCamera, PinholeCamera, camera_extrinsics
+from cvloc_ros.geometry import EquirectangularCamera, FisheyeCamera, PinholeCamera, camera_extrinsics
 
 CAMERA = PinholeCamera(160, 48, np.array([[90.0, 0, 80.5], [0, 91, 23], [0, 0, 1]]), (-0.1, 0.02, 0.001, 0.0, 0.0))
 
@@ -108,6 +108,34 @@ class TestImages:
         info.distortion_model = "mei"
         with pytest.raises(ValueError, match="got 'mei'"):
             camera_of(info, rectified=False)
+
+    @pytest.mark.parametrize("rectified", [False, True])
+    def test_camera_info_of_a_panorama(self, rectified):
+        """Whatever K, P and D are: a panorama has none. The name of its topic may hold "rect"."""
+        info = build.camera_info(0, CAMERA, frame_id="c")
+        info.distortion_model, info.width, info.height = "equirectangular", 2048, 1024
+        info.d, info.k, info.p = np.zeros(0), np.zeros(9), np.zeros(12)
+        assert camera_of(info, rectified=rectified) == EquirectangularCamera(2048, 1024)
+        info.binning_x = info.binning_y = 2
+        info.roi.width, info.roi.height = 2048, 1024
+        assert camera_of(info, rectified=rectified) == EquirectangularCamera(1024, 512)
+        info.roi.width = 1000
+        with pytest.raises(ConversionError, match="a whole panorama of 2048 x 1024 .*got a region of interest of 1000"):
+            camera_of(info)
+        info.width, info.roi.width = 1000, 0
+        with pytest.raises(ConversionError, match="twice as wide as high, got 1000 x 1024"):
+            camera_of(info)
+
+    def test_an_unknown_model_is_no_pinhole_without_coefficients_either(self):
+        info = build.camera_info(0, PinholeCamera.from_focal(160, 120, 60.0), frame_id="c")
+        assert not info.d.any()
+        for model in ("", "plumb_bob", "rational_polynomial"):
+            info.distortion_model = model
+            assert isinstance(camera_of(info), PinholeCamera)
+        info.distortion_model = "mei"
+        with pytest.raises(ConversionError, match="equidistant or equirectangular, got 'mei': rectify the images"):
+            camera_of(info)
+        assert isinstance(camera_of(info, rectified=True), PinholeCamera)
 
     @pytest.mark.parametrize("distortion", [(0.1, -0.02, 0.003, -0.0004), (0.0,) * 4])
     def test_camera_info_of_a_fisheye_lens(self, distortion):

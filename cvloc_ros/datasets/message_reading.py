@@ -13,14 +13,14 @@ import numpy as np
 
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
 from cvloc_ros.datasets.image_decoding import ConversionError, RawLayout
-from cvloc_ros.geometry import SE2, FisheyeCamera, PinholeCamera
+from cvloc_ros.geometry import SE2, Camera, EquirectangularCamera, FisheyeCamera, PinholeCamera
 
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of (x, y, z, roll, pitch, yaw)
 _NO_FIX = -1  # sensor_msgs/NavSatStatus
 _NOT_UNIT = 0.01  # by how much the square of a quaternion's length may miss 1, as tf2 has it
 _NUMBERS = re.compile(r"\[[^\]]*\]|(?<![\w.])-?(\d+(\.\d*)?(e[-+]?\d+)?|nan|inf)(?![\w])")
 _PINHOLE_MODELS = ("", "plumb_bob", "rational_polynomial")
-_FISHEYE_MODEL = "equidistant"
+_FISHEYE_MODEL, _PANORAMA_MODEL = "equidistant", "equirectangular"  # the latter is not one of ROS's own
 
 
 def stamp_of(message: Any, received: int) -> int:
@@ -111,17 +111,19 @@ def truth_event(message: Any, received: int) -> TruthEvent:
     )
 
 
-def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera | FisheyeCamera:
+def camera_of(message: Any, *, rectified: bool = False) -> Camera:
     """Read a CameraInfo: the camera of the images that it comes with, after their region of interest and binning.
 
     Args:
         message: a CameraInfo; a ROS 1 one has the same fields in capitals.
-        rectified: the images are rectified: P without distortion instead of K with it.
+        rectified: the images are rectified: P without distortion instead of K with it. Panoramas stay panoramas.
 
     Raises:
         ConversionError: the camera is not calibrated, or its model of distortion is another one.
 
     """
+    if message.distortion_model == _PANORAMA_MODEL:  # K, P and D mean nothing
+        return _panorama_of(message)
     upper = hasattr(message, "K")
     K, P, d = (getattr(message, name.upper() if upper else name) for name in ("k", "p", "d"))
     matrix = np.reshape(P, (3, 4))[:, :3] if rectified else np.reshape(K, (3, 3))
@@ -132,9 +134,10 @@ def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera | Fishe
         )
     distortion = () if rectified or not np.any(d) else tuple(float(k) for k in d)
     fisheye = not rectified and message.distortion_model == _FISHEYE_MODEL
-    if distortion and not fisheye and message.distortion_model not in _PINHOLE_MODELS:
+    # without coefficients too: another model's images are not a pinhole's
+    if not rectified and not fisheye and message.distortion_model not in _PINHOLE_MODELS:
         raise ConversionError(
-            f"expected the distortion model plumb_bob, rational_polynomial or equidistant, got "
+            f"expected the distortion model plumb_bob, rational_polynomial, equidistant or equirectangular, got "
             f"'{message.distortion_model}': rectify the images (image_proc) and use image_rect (for the node, set "
             "camera.rectified)"
         )
@@ -151,6 +154,23 @@ def camera_of(message: Any, *, rectified: bool = False) -> PinholeCamera | Fishe
     roi = message.roi
     if roi.width and roi.height:
         camera = camera.cropped(left=roi.x_offset, top=roi.y_offset, width=roi.width, height=roi.height)
+    return _binned(camera, message)
+
+
+def _panorama_of(message: Any) -> Camera:
+    width, height, roi = message.width, message.height, message.roi
+    if roi.width and roi.height and (roi.width, roi.height) != (width, height):
+        raise ConversionError(
+            f"expected a whole panorama of {width} x {height} pixels, got a region of interest of {roi.width} x "
+            f"{roi.height}: publish all of it"
+        )
+    try:
+        return _binned(EquirectangularCamera(width, height), message)
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
+
+
+def _binned(camera: Camera, message: Any) -> Camera:
     bins = max(message.binning_x, 1), max(message.binning_y, 1)
     return camera.resized(camera.width // bins[0], camera.height // bins[1]) if bins != (1, 1) else camera
 
