@@ -280,6 +280,14 @@ class TestCommand:
             (["kitti"], "cvloc eval kitti ROOT"),
             (["kitti", "here", "--protocol", "log1"], "kitti-cross-clean"),
             (["mars"], "town-drives"),
+            (
+                ["town", "--protocol", "kitti-same"],
+                "takes --pairs and the options of all data sets, got --protocol",
+            ),
+            (["town", "--frames", "9"], "got --frames"),
+            (["town", "here"], "got ROOT"),
+            (["town-drives", "here", "--pairs", "300"], "takes --count, --scenario, --image-rate, --workers and"),
+            (["kitti", "here", "--pairs", "20"], "kitti takes ROOT, --protocol, --frames and"),
         ],
     )
     def test_wrong_arguments_are_told_the_right_ones(self, arguments, message):

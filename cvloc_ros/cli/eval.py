@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 _TOWNS = ("town", "town-drives")
 _DATASETS = ("kitti", "ford", "vigor", "oxford", "pairs")
 _OF_DATASETS, _OF_TOWNS, _OF_DRIVES = "Data sets", "town", "town-drives"
+_TAKES = {  # besides those that all take
+    "town": ("pairs",),
+    "town-drives": ("count", "scenario", "image_rate", "workers"),
+    **dict.fromkeys(_DATASETS, ("root", "protocol", "frames")),
+}
 
 
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(
@@ -81,6 +87,7 @@ def evaluate(
         raise typer.BadParameter(
             f"expected one of: {', '.join((*_TOWNS, *_DATASETS))}; got {dataset!r}", param_hint="DATASET"
         )
+    _refuse_what_it_does_not_take(dataset, context)
     chosen = str(weights) if weights else None
     if dataset == "town":
         _frames(out, pairs=pairs, method=method, weights=chosen, device=device)
@@ -98,6 +105,22 @@ def evaluate(
             method=method,
             weights=chosen,
             device=device,
+        )
+
+
+def _refuse_what_it_does_not_take(dataset: str, context: typer.Context) -> None:
+    def shown(name: str) -> str:
+        return "ROOT" if name == "root" else f"--{name.replace('_', '-')}"
+
+    takes = _TAKES[dataset]
+    others = {name for names in _TAKES.values() for name in names if name not in takes}
+    given = [name for name in context.params if name in others and context.params[name] is not None]
+    # by its name: newer versions of typer have a click of their own
+    given = [name for name in given if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        raise typer.BadParameter(
+            f"{dataset} takes {', '.join(map(shown, takes))} and the options of all data sets, got "
+            f"{', '.join(map(shown, given))}"
         )
 
 
