@@ -23,7 +23,7 @@ from cvloc_ros.evaluation.records import FrameRecord
 from cvloc_ros.evaluation.run import run_bag
 from cvloc_ros.evaluation.summary import frame_nees, summarize
 from cvloc_ros.evaluation.summary_table import print_summary
-from cvloc_ros.evaluation.trajectory import trajectory_metrics
+from cvloc_ros.evaluation.trajectory import in_words, trajectory_metrics
 from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.types import Localization, Matches, Prior
@@ -178,6 +178,7 @@ def test_relative_errors_leave_out_an_offset_that_lasts():
     assert metrics["ape_rmse_deg"] == pytest.approx(np.degrees(0.02))
     assert metrics["rpe_rmse_m"] == pytest.approx(10 * 0.02, rel=0.01) and metrics["rpe_rmse_deg"] == pytest.approx(0)
     assert set(trajectory_metrics(track(5, 1.0))) == {"ape_rmse_m", "ape_rmse_deg"}  # 4 m: no two frames 10 m apart
+    assert in_words(trajectory_metrics(track(5, 1.0))) == "APE 5.83 m, 1.15° (RMSE)" and in_words({}) == ""
     assert trajectory_metrics(track(1, 1.0)) == trajectory_metrics(track(100, 1.0, tracked=False)) == {}
 
 
@@ -232,6 +233,14 @@ def test_report_is_self_contained_and_shows_the_pictures(folder):
     page = (folder / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page) and "@import" not in page and "{" + "body" not in page
     assert page.count("<img") >= 6 and "NEES" in page and "inconsistent_with_track" in page
+    assert in_words(json.loads((folder / "summary.json").read_text())["trajectory"]) in page
+    cells = re.sub("<[^>]*>", "|", page.split("<td>fused, the aim</td>")[1].split("</tr>")[0]).split("||")
+    assert [cell.strip("|") for cell in cells if cell.strip("|")] == [
+        "2",
+        "3",
+        "1",
+        "80 %",
+    ]  # median, RMSE, yaw, lateral
     for name in ("map", "errors", "calibration"):
         image = cv2.imread(str(folder / "pictures" / f"{name}.png"))
         assert image.shape[1] > 900 and image.std() > 10, name
@@ -283,4 +292,6 @@ def test_table_fits_a_terminal(folder):
     console = Console(width=80, record=True, file=io.StringIO())
     print_summary(json.loads((folder / "summary.json").read_text()), console=console)
     text = console.export_text()
-    assert "…" not in text and "chance" in text and "15.96" in text and "NEES" in text
+    assert "…" not in text and "chance" in text and "15.96" in text and "NEES" in text and "fused, the aim" in text
+    words = in_words(json.loads((folder / "summary.json").read_text())["trajectory"])
+    assert words.startswith("APE ") and words in " ".join(text.split())

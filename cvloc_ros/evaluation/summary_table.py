@@ -9,12 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cvloc_ros.evaluation.metrics import chance
-from cvloc_ros.evaluation.trajectory import RPE_METRES
+from cvloc_ros.evaluation.trajectory import AIM, AIM_NAME, EVO_NAME, in_words
 from cvloc_ros.localization.gate import REASONS
 
 _LEFT = 20
-# What a causal filter should reach on whole drives of KITTI from 20 m and 10 degrees, its odometry not being the truth.
-_AIM = ("fused, the aim", "2", "3", "", "", "", "1", "80 %", "")
+_AIM = (AIM_NAME, AIM["median"], AIM["rmse"], "", "", "", AIM["yaw"], AIM["lateral_1m"], "")
 _COLUMNS = ("median\nm", "RMSE\nm", "max\nm", "lat.\nm", "long.\nm", "yaw\n°", "lat.\n≤1m", "long.\n≤1m")
 
 
@@ -80,12 +79,8 @@ def _facts(summary: dict[str, Any]) -> Table:
     if "latency_ms" in summary:
         latency = summary["latency_ms"]
         table.add_row("time per frame", f"{latency['median']:.0f} ms median, {latency['p95']:.0f} ms 95 %")
-    if "rpe_rmse_m" in (trajectory := summary.get("trajectory", {})):
-        table.add_row(
-            "fused, by evo",
-            f"APE {trajectory['ape_rmse_m']:.2f} m, {trajectory['ape_rmse_deg']:.2f}°; RPE over {RPE_METRES:.0f} m "
-            f"{trajectory['rpe_rmse_m']:.2f} m, {trajectory['rpe_rmse_deg']:.2f}° (RMSE)",
-        )
+    if words := in_words(summary.get("trajectory", {})):
+        table.add_row(EVO_NAME, words)
     if "nees" in summary:
         honesty = summary["nees"]
         table.add_row(

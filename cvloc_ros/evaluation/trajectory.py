@@ -7,6 +7,11 @@ import numpy as np
 from cvloc_ros.evaluation.records import FrameRecord
 
 RPE_METRES = 10.0
+AIM = {"median": "2", "rmse": "3", "yaw": "1", "lateral_1m": "80 %"}
+"""What a causal filter should reach on whole drives of KITTI from 20 m and 10 degrees off, its odometry not being the
+truth: metres, degrees (median) and the share of frames, as tables write them."""
+AIM_NAME = "fused, the aim"
+EVO_NAME = "fused, by evo"
 
 
 def trajectory_metrics(frames: list[FrameRecord]) -> dict[str, float]:
@@ -44,3 +49,12 @@ def trajectory_metrics(frames: list[FrameRecord]) -> dict[str, float]:
             continue
         metrics[f"rpe_rmse_{unit}"] = float(relative.get_statistic(StatisticsType.rmse))
     return metrics
+
+
+def in_words(metrics: dict[str, float]) -> str:
+    """Return what `trajectory_metrics` gives as a line of text; empty if there is nothing."""
+    words = []
+    for key, name in (("ape", "APE"), ("rpe", f"RPE over {RPE_METRES:.0f} m")):
+        if f"{key}_rmse_m" in metrics:
+            words.append(f"{name} {metrics[f'{key}_rmse_m']:.2f} m, {metrics[f'{key}_rmse_deg']:.2f}°")
+    return f"{'; '.join(words)} (RMSE)" if words else ""
