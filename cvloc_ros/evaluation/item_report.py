@@ -16,7 +16,14 @@ from cvloc_ros import __version__
 from cvloc_ros.datasets.item import Dataset
 from cvloc_ros.evaluation.honesty import pairs_honesty_figure
 from cvloc_ros.evaluation.item_frames import ItemFrames
-from cvloc_ros.evaluation.item_tables import COLUMNS, PUBLISHED_COLUMNS, markdown, own_rows, published_rows
+from cvloc_ros.evaluation.item_tables import (
+    COLUMNS,
+    PUBLISHED_COLUMNS,
+    in_body_frame,
+    markdown,
+    own_rows,
+    published_rows,
+)
 from cvloc_ros.evaluation.items import localize_items
 from cvloc_ros.evaluation.metrics import PoseErrors, nees
 from cvloc_ros.evaluation.pictures import draw_overlay
@@ -66,7 +73,7 @@ def write_item_report(
     if len(others) > 1:
         compared = table(published_head, others)
         title = '<section class="sourced"><h2>Beside the literature</h2>'
-        sections.append(f"{title}{compared}<p>{_PUBLISHED_CAPTION}</p></section>")
+        sections.append(f"{title}{compared}<p>{published_caption(protocol)}</p></section>")
     figures = [("How the errors are distributed", _distribution(frames), "errors")]
     if frames.accepted.any():
         figures.append(("Can covariance and quality be trusted?", _honesty(frames, protocol), "honesty"))
@@ -95,6 +102,15 @@ def choose_cases(frames: ItemFrames) -> list[tuple[str, int]]:
     chosen += [(f"Worst {n}", k) for n, k in enumerate(rest[:_WORST], start=1)]
     chosen += [("Median", order[len(order) // 2]), ("Best", order[0])]
     return [(title, int(k)) for title, k in chosen]
+
+
+def published_caption(protocol: str) -> str:
+    """Return what to know of the table with the published rows, and how its first row is measured."""
+    measure = "compare shifts in the vehicle's own frame" if in_body_frame(protocol) else "take the distance in the map"
+    return (
+        f"Published rows are as their sources print them; their scripts {measure}, and so does the first row. Nearly "
+        "all were trained on this data set's training split; what these weights were trained on says their card."
+    )
 
 
 def _cases(frames: ItemFrames, localizer: Localizer, items: Dataset, pictures: Path) -> str:
@@ -176,9 +192,4 @@ _OWN_CAPTION = (
     "Errors in the map frame; lateral and longitudinal along the true heading; recall counts the limit. Intervals by a "
     "block bootstrap, because frames of a drive resemble their neighbours. The blind model is the same network on a "
     "black image: what the map alone gives away. NEES is 3 where the covariance is honest."
-)
-_PUBLISHED_CAPTION = (
-    "Published rows are as their sources print them; their scripts compare shifts in the vehicle's own frame, and so "
-    "does the first row. Nearly all were trained on this data set's training split; what these weights were trained on "
-    "says their card."
 )

@@ -50,7 +50,11 @@ _FLOWG = "GeoFlow, CVPR 2026"
 _PICKED = "its public code picks weights on the test split"
 _SWAP = "lateral and longitudinal are printed swapped"
 _FG2_NOTE = f"{_PICKED}; released weights reproduce it, training anew was reported not to"
+_FORD_LM = f"unstable from epoch to epoch, says its author; {_PICKED}"
 _WEAK = "weakly supervised; heading from its own first stage"
+_NO_CODE = "no code to check it with"
+_DEPTH = "needs monocular depth"
+_ZE, _ZE_SOURCE, _ZE_NOTE = "Ze, Song and Shi", "arXiv 2606.08205", "π³ backbone, one to three images"
 
 _KITTI_SAME = (
     Published("LM", _LM, (12.08, 11.42), (3.72, 2.83), (35.54, 5.22, None), _PICKED),
@@ -62,10 +66,11 @@ _KITTI_SAME = (
     Published("G2SWeakly", _G2S, (6.81, 3.39), (0.33, 0.28), caveat=_WEAK),
     Published("FG2", _FG2, (0.75, 0.51), (0.93, 0.66), (95.81, 92.50, 67.27), _FG2_NOTE),
     Published("BevSplat", _BEV, (2.87, 2.06), (0.33, 0.28), (52.90, 35.62, None), _WEAK),
-    Published("Loc2", _LOC2, (1.13, 0.77), (1.97, 1.43), caveat=f"needs monocular depth; {_SWAP}"),
-    Published("ViewBridge", _VIEW, (0.68, 0.46), (1.10, 0.72), (None, None, 61.77), "no code to check it with"),
-    Published("GS-ViewBridge", _GEO, (0.80, 0.54), (0.81, 0.57), caveat="no code to check it with"),
+    Published("Loc2", _LOC2, (1.13, 0.77), (1.97, 1.43), caveat=f"{_DEPTH}; {_SWAP}"),
+    Published("ViewBridge", _VIEW, (0.68, 0.46), (1.10, 0.72), (None, None, 61.77), _NO_CODE),
+    Published("GS-ViewBridge", _GEO, (0.80, 0.54), (0.81, 0.57), caveat=_NO_CODE),
     Published("GeoFlow", _FLOWG, (0.98, 0.68), caveat="the heading is known"),
+    Published(_ZE, _ZE_SOURCE, (0.73, None), (0.43, None), caveat=_ZE_NOTE),
 )
 _KITTI_CROSS = (
     Published("LM", _LM, (12.58, 12.11), (3.95, 3.03), (27.82, 5.75, None), _PICKED),
@@ -80,13 +85,11 @@ _KITTI_CROSS = (
         "PIDLoc", "PIDLoc, CVPR 2025 (by a summary of it)", (4.96, None), (0.40, None), (56.4, None, None), "also lidar"
     ),
     Published("BevSplat", _BEV, (6.20, 2.51), (0.33, 0.28), (51.45, 27.41, None), _WEAK),
-    Published("Loc2", _LOC2, (5.60, 3.01), (3.32, 2.12), caveat=f"needs monocular depth; {_SWAP}"),
-    Published("ViewBridge", _VIEW, (6.70, 3.27), (3.15, 1.99), (None, None, 28.62), "no code to check it with"),
-    Published("GS-ViewBridge", _GEO, (5.88, 2.69), (3.64, 1.73), caveat="no code to check it with"),
+    Published("Loc2", _LOC2, (5.60, 3.01), (3.32, 2.12), caveat=f"{_DEPTH}; {_SWAP}"),
+    Published("ViewBridge", _VIEW, (6.70, 3.27), (3.15, 1.99), (None, None, 28.62), _NO_CODE),
+    Published("GS-ViewBridge", _GEO, (5.88, 2.69), (3.64, 1.73), caveat=_NO_CODE),
     Published("GeoFlow", _FLOWG, (8.42, 5.60), recall=(36.36, None, None), caveat="the heading is known"),
-    Published(
-        "Ze, Song and Shi", "arXiv 2606.08205", (5.75, None), (0.52, None), caveat="π³ backbone, one to three images"
-    ),
+    Published(_ZE, _ZE_SOURCE, (5.75, None), (0.52, None), caveat=_ZE_NOTE),
 )
 
 
@@ -108,8 +111,18 @@ def _vigor(known: bool, same: bool) -> tuple[Published, ...]:
     column = columns[known, same]
     yaws = {("dense-flow", 2): (11.20, 1.59), ("dense-flow", 3): (17.63, 2.94), ("ViewBridge", 2): (6.02, 1.20)}
     yaws |= {("ViewBridge", 3): (10.59, 2.04)}
+    caveats = {"dense-flow": _PICKED, "Loc2": _DEPTH, "BevSplat": "weakly supervised"}
+    caveats |= dict.fromkeys(("ViewBridge", "GS-ViewBridge"), _NO_CODE)
+    if not known:
+        caveats["FG2"] = "looks twice: turned by its first answer"
     return tuple(
-        Published(method, source, pairs[column] or (None, None), yaws.get((method, column), (None, None)))
+        Published(
+            method,
+            source,
+            pairs[column] or (None, None),
+            yaws.get((method, column), (None, None)),
+            caveat=caveats.get(method, ""),
+        )
         for method, source, pairs in rows
         if pairs[column]
     )
@@ -122,19 +135,22 @@ def _oxford(test: int) -> tuple[Published, ...]:
         ("dense-flow", _FLOW, ((1.17, 0.72), (1.76, 0.97), (1.79, 0.92))),
     )
     caveat = "the streets of the tests are those of the training"
-    return tuple(Published(method, source, pairs[test - 1], caveat=caveat) for method, source, pairs in rows)
+    picked = {"dense-flow": f"{caveat}; {_PICKED}"}
+    return tuple(
+        Published(method, source, pairs[test - 1], caveat=picked.get(method, caveat)) for method, source, pairs in rows
+    )
 
 
 PUBLISHED: dict[str, tuple[Published, ...]] = {
     "kitti-same": _KITTI_SAME,
     "kitti-cross": _KITTI_CROSS,
     "ford-log1": (
-        Published("LM", _LM, (12.54, None), caveat="unstable from epoch to epoch, says its author"),
-        Published("dense-flow", _FLOW, (10.55, None), (1.43, 0.47), (None, None, 75.76)),
+        Published("LM", _LM, (12.54, None), caveat=_FORD_LM),
+        Published("dense-flow", _FLOW, (10.55, None), (1.43, 0.47), (None, None, 75.76), _PICKED),
     ),
     "ford-log2": (
-        Published("LM", _LM, (12.01, 11.49), caveat="unstable from epoch to epoch, says its author"),
-        Published("dense-flow", _FLOW, (10.50, 9.40), (1.65, 1.03), (None, None, 48.99)),
+        Published("LM", _LM, (12.01, 11.49), caveat=_FORD_LM),
+        Published("dense-flow", _FLOW, (10.50, 9.40), (1.65, 1.03), (None, None, 48.99), _PICKED),
     ),
     "vigor-same": _vigor(True, True),
     "vigor-cross": _vigor(True, False),
