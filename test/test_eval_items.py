@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
 from cvloc_ros.datasets.files import DatasetError
-from cvloc_ros.datasets.kitti import Kitti
+from cvloc_ros.datasets.kitti import Kitti, prior_to_vehicle
 from cvloc_ros.datasets.protocols import PROTOCOLS
 from cvloc_ros.evaluation.item_frames import ItemFrames, evaluate_items, read_frames, spread_over
 from cvloc_ros.evaluation.item_report import choose_cases, published_caption
 from cvloc_ros.evaluation.item_summary import highly_accurate_metrics, intervals, summarize_items
 from cvloc_ros.evaluation.item_tables import COLUMNS, PUBLISHED_COLUMNS, own_rows, published_rows
 from cvloc_ros.evaluation.metrics import PoseErrors
-from cvloc_ros.evaluation.protocol_notes import identify
+from cvloc_ros.evaluation.protocol_notes import identify, protocol_notes
 from cvloc_ros.evaluation.published import PUBLISHED, caveat_of
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import Localizer
@@ -263,6 +263,35 @@ class TestPublished:
         assert rows[0][1] == f"{own['position_error_m']['mean']:.2f}"
         if protocol == "kitti-cross-clean":
             assert len(rows) > 10 and "all of kitti-cross" in caveat_of(protocol)
+
+
+class TestNotes:
+    def test_truths_beyond_the_search_are_counted(self):
+        """KITTI's box is turned by the heading's error: 3.9 % of uniform shifts lie over 20 m off along an axis."""
+        frames = drawn_frames(20000)
+        assert not any("reach" in note for note in protocol_notes("pairs", frames, localizer(), share=1.0))
+        shifts = np.random.default_rng(1).uniform(-1, 1, (20000, 3))
+        pairs = zip(frames.truth, shifts, strict=True)
+        frames = replace(frames, prior=[truth @ prior_to_vehicle(*shift).inverse() for truth, shift in pairs])
+        (note,) = protocol_notes("pairs", frames, localizer(), share=1.0)
+        assert 3.5 < float(note.split(" % of the frames")[0].split()[-1]) < 4.3
+        assert "up to 23 m and 10° off" in note
+
+    @pytest.mark.shared_data
+    @pytest.mark.parametrize(("split", "share"), [("same", "3.9 %"), ("cross", "3.9 %")])
+    def test_of_the_published_lists(self, shared_data, split, share):
+        if not (shared_data / "kitti/splits").is_dir():
+            pytest.skip(f"{shared_data / 'kitti/splits'} is absent")
+        shifts = Kitti("nowhere", split, splits=shared_data / "kitti/splits").shifts
+        frames = replace(
+            drawn_frames(1),
+            prior=[SE2()] * len(shifts),
+            truth=[prior_to_vehicle(*shift) for shift in shifts],
+        )
+        assert share in protocol_notes("kitti-cross", frames, localizer(), share=1.0)[-1]
+
+    def test_a_part_is_no_figure(self):
+        assert "25.0 %" in protocol_notes("pairs", drawn_frames(1), localizer(), share=0.25)[0]
 
 
 class TestCommand:

@@ -223,7 +223,7 @@ def _protocol(
         console.print(f"stopped: what was done is in {out / 'frames.csv'}; the same command goes on from there")
         raise typer.Exit(130) from None
     summary = summarize_items(found)
-    notes = protocol_notes(name, items[indices[0]], localizer, share=len(indices) / len(items))
+    notes = protocol_notes(name, found, localizer, share=len(indices) / len(items))
     write_item_report(found, summary, out, identity=identity, notes=notes, localizer=localizer, items=items)
     print_tables(name, method, summary, console=console)
     for note in notes:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros import __version__
-from cvloc_ros.datasets.item import Dataset, Item
-from cvloc_ros.evaluation.item_frames import LIST
+from cvloc_ros.datasets.item import Dataset
+from cvloc_ros.evaluation.item_frames import LIST, ItemFrames
 from cvloc_ros.evaluation.published import caveat_of
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.models.weights import SHIPPED
+
+_ROUNDING = 1e-4  # metres and radians: poses are as frames.csv has them
 
 
 def identify(
@@ -32,12 +34,12 @@ def identify(
     }
 
 
-def protocol_notes(protocol: str, item: Item, localizer: Localizer, *, share: float) -> list[str]:
-    """Return notes on a protocol, on priors that reach farther than the method searches, and on frames left out.
+def protocol_notes(protocol: str, frames: ItemFrames, localizer: Localizer, *, share: float) -> list[str]:
+    """Return notes on a protocol, on truths that lie farther off than the method searches, and on frames left out.
 
     Args:
         protocol: its name.
-        item: one of its items, for its prior.
+        frames: those that were evaluated, for their priors and truths.
         localizer: the method.
         share: of the protocol's frames that were evaluated.
 
@@ -46,11 +48,13 @@ def protocol_notes(protocol: str, item: Item, localizer: Localizer, *, share: fl
     if share < 1:
         notes.append(f"{100 * share:.1f} % of the protocol's frames, spread evenly: no figure for the literature.")
     reach, turn = localizer.matcher.search_box
-    variance = np.diag(item.prior.covariance)
-    radius, yaw = np.sqrt(3 * variance[:2].max()), np.sqrt(3 * variance[2])  # of errors that are uniform in a box
-    if radius > 1.01 * reach or yaw > 1.01 * turn:
+    pairs = zip(frames.prior, frames.truth, strict=True)
+    off = np.abs([(prior.inverse() @ truth).vector() for prior, truth in pairs])  # along the prior's axes
+    beyond = (off > np.array([reach, reach, turn]) + _ROUNDING).any(axis=1)
+    if beyond.any():
         notes.append(
-            f"The priors are off by up to {radius:.0f} m and {np.degrees(yaw):.0f}° to each side, the method searches "
-            f"{reach:.0f} m and {np.degrees(turn):.0f}°: what lies beyond is out of its reach."
+            f"The truth of {100 * beyond.mean():.1f} % of the frames is out of the method's reach: it searches "
+            f"{reach:.0f} m along the prior's axes and {np.degrees(turn):.0f}° to each side, these are up to "
+            f"{off[beyond, :2].max():.0f} m and {np.degrees(off[beyond, 2].max()):.0f}° off."
         )
     return notes
