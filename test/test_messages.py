@@ -1,5 +1,8 @@
 """Messages without ROS: transforms compose, images decode, a CameraInfo is the camera of its images."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +15,14 @@ from cvloc_ros.datasets.transform_tree import MissingTransform, TransformTree
 from cvloc_ros.geometry import EquirectangularCamera, FisheyeCamera, PinholeCamera, camera_extrinsics
 
 CAMERA = PinholeCamera(160, 48, np.array([[90.0, 0, 80.5], [0, 91, 23], [0, 0, 1]]), (-0.1, 0.02, 0.001, 0.0, 0.0))
+
+
+def huge_png() -> np.ndarray:
+    """A whole PNG whose header claims 40000 x 40000 pixels."""
+    data = bytearray(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    data[16:24] = struct.pack(">II", 40000, 40000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return np.frombuffer(bytes(data), np.uint8)
 
 
 class TestTransformTree:
@@ -88,6 +99,7 @@ class TestImages:
             (ImageEvent(0, "c", np.zeros(99, np.uint8)), "got 99 bytes that do not decode"),
             (ImageEvent(0, "c", np.zeros(0, np.uint8)), "got 0 bytes"),
             (ImageEvent(0, "c", cv2.imencode(".jpg", COLOURS)[1].ravel()[:-9]), "the message is cut off"),
+            (ImageEvent(0, "c", huge_png()), "bytes that OpenCV refuses .*too large"),
             (ImageEvent(0, "c", np.zeros(99, np.uint8), RawLayout(5, 7, 21, "rgb8")), "cut off"),
             (ImageEvent(0, "c", np.zeros(70, np.uint8), RawLayout(5, 7, 14, "yuyv")), "7 x 5 pixels of yuyv are no"),
             (ImageEvent(0, "c", np.zeros(105, np.uint8), RawLayout(5, 7, 21, "32FC1")), "got encoding '32FC1'"),

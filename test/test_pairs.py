@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import rasterio
 import yaml
+from affine import Affine
 from painted_town import FINE, assert_pictures_agree, assert_same_pose, painted_town, write_image, write_text
+from rasterio.errors import NotGeoreferencedWarning
+from test_messages import huge_png
 
 from cvloc_ros.datasets.files import DatasetError
 from cvloc_ros.datasets.pairs import FILES, NUMBERS, Pairs, read_camera
@@ -163,6 +169,84 @@ def test_the_digest_tells_tables_apart_by_what_is_used_of_them(table, tmp_path, 
 def test_a_wrong_cell_is_named(table, tmp_path, changes, message):
     with pytest.raises(DatasetError, match=message):
         Pairs(rewritten(table, tmp_path, **changes))[0]
+
+
+def picture_pairs(tmp_path: Path, name: str) -> Pairs:
+    """A panorama and a satellite picture of that name, 1 m a pixel."""
+    write_image(tmp_path / "ground.png", np.zeros((64, 128, 3), np.uint8))
+    values = [1.0, 2.0, 0, 0, 0, 0, 0, 0, 20, 10]
+    row = f"ground.png,{name},equirectangular,{','.join(map(str, values))}"
+    write_text(tmp_path / "pairs.csv", f"{','.join([*FILES, *NUMBERS])}\n{row}\n")
+    return Pairs(tmp_path / "pairs.csv")
+
+
+def write_tiff(path: Path, bands: np.ndarray, *, palette=None, transform=None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2],
+            dtype=bands.dtype, transform=transform,
+        ) as raster:  # fmt: skip
+            raster.write(bands)
+            if palette:
+                raster.write_colormap(1, palette)
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    """Its colours, not its numbers."""
+    numbers = np.full((1, 200, 200), 7, np.uint8)
+    numbers[..., :100] = 8
+    write_tiff(tmp_path / "a.tif", numbers, palette={7: (10, 20, 200, 255), 8: (1, 2, 3, 255)})
+    patch = picture_pairs(tmp_path, "a.tif")[0].patch  # heads east: that is up
+    assert patch.image[20, 128].tolist() == [10, 20, 200]
+    assert patch.image[240, 128].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("transform", "refused"),
+    [
+        (Affine(0.2, 0, 600000, 0, -0.2, 5300000), False),
+        (Affine(0.2, 1e-5, 600000, 1e-5, -0.2, 5300000), False),  # as tools round
+        (Affine(0.2, 0, 600000, 0, 0.2, 5300000), True),
+        (Affine.translation(600000, 5300000) @ Affine.rotation(20) @ Affine.scale(0.2, -0.2), True),
+    ],
+)
+def test_a_picture_whose_coordinates_are_not_north_up_is_refused(tmp_path, transform, refused):
+    write_tiff(tmp_path / "a.tif", np.full((3, 200, 200), 90, np.uint8), transform=transform)
+    pairs = picture_pairs(tmp_path, "a.tif")
+    if refused:
+        with pytest.raises(DatasetError, match=r"north up at .*a.tif, but .* turned or mirrored .*gdalwarp"):
+            pairs[0]
+    else:
+        assert pairs[0].patch.covered > 0.9
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_a_picture_of_16_bits_is_refused(tmp_path, name):
+    """Of 11 bits in 16, the upper byte would be nearly black."""
+    pixels = np.full((200, 200, 3), 1500, np.uint16)
+    if name == "a.png":
+        assert cv2.imwrite(str(tmp_path / name), pixels)
+    else:
+        write_tiff(tmp_path / name, np.moveaxis(pixels, -1, 0))
+    with pytest.raises(DatasetError, match=f"8 bits at .*{name}, got uint16: gdal_translate"):
+        picture_pairs(tmp_path, name)[0]
+
+
+@pytest.mark.parametrize("name", ["a.png", "ground.png"])
+def test_an_image_that_claims_more_pixels_than_can_be_read_is_named(tmp_path, name):
+    pairs = picture_pairs(tmp_path, "a.png")
+    write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / name).write_bytes(huge_png().tobytes())
+    with pytest.raises(DatasetError, match=f"at .*{name}, but its .* too large"):
+        pairs[0]
+
+
+def test_a_table_in_another_encoding_is_named(table, tmp_path):
+    path = rewritten(table, tmp_path, comment="Straße")
+    path.write_bytes(path.read_text().encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"expected UTF-8 in .*pairs.csv, line 2 is in another encoding"):
+        Pairs(path)
 
 
 @pytest.mark.parametrize(

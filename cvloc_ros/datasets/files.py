@@ -11,9 +11,12 @@ import cv2
 import numpy as np
 import rasterio
 import yaml
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cvloc_ros.datasets.image_decoding import ConversionError, decode_file
+
+_TURNED = 1e-3  # radians by which a picture's columns may miss north: 10 cm in 100 m
 
 
 class DatasetError(RuntimeError):
@@ -49,22 +52,23 @@ def read_rgb(path: Path, what: str, source: str) -> np.ndarray:
         return decode_file(data)
     except ConversionError as error:
         raise DatasetError(
-            f"expected {what} at {path}, but its {data.size} bytes do not decode: the file is cut off, or no JPEG or "
-            f"PNG; get it again from {source}"
+            f"expected {what} at {path}, but its {data.size} bytes do not decode: the file is cut off, too large, or "
+            f"no JPEG or PNG; get it again from {source}"
         ) from error
 
 
 def read_rgba(path: Path, what: str, source: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read an image as RGB uint8 (H, W, 3), and which pixels its alpha shows (H, W); None if it has no alpha.
+    """Read a north-up picture as RGB uint8 (H, W, 3), and which pixels its alpha shows (H, W); None if it has no alpha.
 
     Raises:
-        DatasetError: there is no such file, or it is no image.
+        DatasetError: there is no such file, it is no image of 8 bits, or a TIFF whose coordinates are not north up.
 
     """
     if path.suffix.lower() in (".tif", ".tiff"):
         return _read_tiff(require(path, what, source), what, source)
     rgb = read_rgb(path, what, source)
     stored = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    _require_bytes(stored, path, what)
     return rgb, stored[..., 3] > 0 if stored.shape[2:] == (4,) else None
 
 
@@ -74,16 +78,29 @@ def _read_tiff(path: Path, what: str, source: str) -> tuple[np.ndarray, np.ndarr
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             with rasterio.open(path) as raster:
-                bands, shown = raster.read(), raster.dataset_mask() > 0
+                bands, shown, T = raster.read(), raster.dataset_mask() > 0, raster.transform
+                palette = raster.colormap(1) if raster.colorinterp[0] is ColorInterp.palette else None
         except (RasterioError, OSError) as error:
             raise DatasetError(f"expected {what} at {path}, but it does not decode: {error}") from error
-    if bands.dtype != np.uint8:
+    _require_bytes(bands, path, what)
+    if not T.is_identity and (abs(T.b) > _TURNED * abs(T.a) or abs(T.d) > _TURNED * abs(T.e) or T.a < 0 or T.e > 0):
         raise DatasetError(
-            f"expected {what} of 8 bits at {path}, got {bands.dtype}: gdal_translate -ot Byte -scale makes one; get it "
-            f"from {source}"
+            f"expected {what} with north up at {path}, but its coordinates say that it is turned or mirrored (columns "
+            f"go along ({T.a:g}, {T.d:g}), rows along ({T.b:g}, {T.e:g})): gdalwarp makes one with north up"
         )
+    if palette is not None:
+        table = np.zeros((256, 3), np.uint8)
+        table[list(palette)] = [colour[:3] for colour in palette.values()]  # a TIFF's palette has no alpha
+        bands = np.moveaxis(table[bands[0]], -1, 0)
     colours = bands[:3] if len(bands) >= 3 else bands[[0, 0, 0]]
     return np.ascontiguousarray(np.moveaxis(colours, 0, -1)), None if shown.all() else shown
+
+
+def _require_bytes(pixels: np.ndarray, path: Path, what: str) -> None:
+    if pixels.dtype != np.uint8:
+        raise DatasetError(
+            f"expected {what} of 8 bits at {path}, got {pixels.dtype}: gdal_translate -ot Byte -scale makes one"
+        )
 
 
 def read_lines(path: Path, what: str, source: str, *, fields: Sequence[int]) -> list[list[str]]:

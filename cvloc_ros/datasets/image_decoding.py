@@ -111,7 +111,12 @@ def decode_file(data: np.ndarray) -> np.ndarray:
     """
     # The camera info belongs to the pixels as they are stored: an orientation tag must not turn them.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if _is_whole(data) else None
+    try:
+        image = cv2.imdecode(data, flags) if _is_whole(data) else None
+    except cv2.error as error:  # a header that claims more pixels than OpenCV takes
+        raise ConversionError(
+            f"expected an image, got {data.size} bytes that OpenCV refuses ({error.err}): too large, or damaged"
+        ) from None
     if image is None:
         raise ConversionError(
             f"expected a JPEG or PNG image, got {data.size} bytes that do not decode: the message is cut off, or the "

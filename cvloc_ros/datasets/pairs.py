@@ -3,8 +3,8 @@
 One line a pair, with these columns in any order; others are left alone:
 
 =============================================== ==================================================================
-``ground``, ``satellite``                       image files, relative to the CSV; the satellite picture is north up;
-                                                where its alpha is 0, if it has one, there is no imagery
+``ground``, ``satellite``                       image files, relative to the CSV; the satellite picture has 8 bits and
+                                                north up; where its alpha is 0, if it has one, there is no imagery
 ``meters_per_pixel``                            of the satellite picture
 ``camera``                                      a YAML file, relative to the CSV, or ``equirectangular``
 ``camera_height_m``                             over the ground
@@ -27,6 +27,7 @@ The YAML file is what ROS's camera_calibration writes: ``image_width``, ``image_
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -83,17 +84,16 @@ class Pairs:
         self.path, self.grid = Path(path), grid
         self.rows: list[dict[str, str]] = []
         self._values: list[dict[str, float]] = []
-        with require(self.path, "a table of pairs", _OWN).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            missing = [name for name in (*FILES, *NUMBERS) if name not in (reader.fieldnames or [])]
-            if missing:
-                raise DatasetError(
-                    f"expected the columns {', '.join((*FILES, *NUMBERS))} in {self.path}, {', '.join(missing)} missing"
-                )
-            for row in reader:
-                values = self._numbers(row, reader.line_num)
-                self.rows.append({name: row[name].strip() for name in FILES})
-                self._values.append(values)
+        reader = csv.DictReader(io.StringIO(self._text(), newline=""), skipinitialspace=True)
+        missing = [name for name in (*FILES, *NUMBERS) if name not in (reader.fieldnames or [])]
+        if missing:
+            raise DatasetError(
+                f"expected the columns {', '.join((*FILES, *NUMBERS))} in {self.path}, {', '.join(missing)} missing"
+            )
+        for row in reader:
+            values = self._numbers(row, reader.line_num)
+            self.rows.append({name: row[name].strip() for name in FILES})
+            self._values.append(values)
         if not self.rows:
             raise DatasetError(f"expected pairs, but {self.path} has no lines below its header")
         self._camera = cache(read_camera)
@@ -148,6 +148,17 @@ class Pairs:
             truth=SE2(v["east_m"], v["north_m"], float(np.radians(v["yaw_deg"]))),
             patch=aerial.patch(T_map_prior, self.grid),
         )
+
+    def _text(self) -> str:
+        data = require(self.path, "a table of pairs", _OWN).read_bytes()
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise DatasetError(
+                f"expected UTF-8 in {self.path}, line {line} is in another encoding: save it as UTF-8 (iconv -f "
+                "latin1 -t utf8 makes it of Latin-1)"
+            ) from error
 
     def _numbers(self, row: dict[str, str], line: int) -> dict[str, float]:
         if None in row.values():
