@@ -187,6 +187,21 @@ def test_a_file_that_is_missing_or_wrong_is_named(drive, path, content, message)
         file.write_bytes(right)
 
 
+def test_files_that_macos_leaves_are_none_of_the_data(drive):
+    before = open_recording(drive)
+    left = [drive / "image_02/data/._0000000000.png", drive / "oxts/data/._0000000003.txt"]
+    try:
+        for path in left:
+            path.write_bytes(b"\0\5\x16\7")
+        again = open_recording(drive)
+        assert (again.start, again.end) == (before.start, before.end)
+        topics = [[topic for _, topic, _ in recording.messages()] for recording in (before, again)]
+        assert topics[0] == topics[1] and topics[0].count("/camera/image/compressed") == 2
+    finally:
+        for path in left:
+            path.unlink()
+
+
 def test_a_drive_without_images_says_where_they_are_expected(drive, tmp_path):
     shutil.copytree(drive / "oxts", tmp_path / DRIVE / "oxts")
     for path in drive.parent.glob("calib*"):

@@ -56,6 +56,7 @@ def traversal(tmp_path_factory) -> Path:
     raw = rgb[..., 1].copy()  # G B / R G
     raw[0::2, 1::2], raw[1::2, 0::2] = rgb[0::2, 1::2, 2], rgb[1::2, 0::2, 0]
     (path / "stereo/centre").mkdir(parents=True)
+    (path / f"stereo/centre/._{START}.png").write_bytes(b"\0\5\x16\7")  # as macOS leaves them on foreign disks
     times = [START + k * PERIOD for k in range(COUNT)]
     for time in (times[0], times[-1]):
         assert cv2.imwrite(str(path / f"stereo/centre/{time}.png"), raw)

@@ -37,6 +37,7 @@ def drive(tmp_path_factory):
         T = pose.matrix() @ T_base_camera
         first = T if first is None else first
         lines.append(" ".join(f"{v:.9e}" for v in (np.linalg.inv(first) @ T)[:3].ravel()))
+    (folder / "image_0/._000000.png").write_bytes(b"\0\5\x16\7")  # as macOS leaves them on foreign disks
     (folder / "poses.txt").write_text("\n".join(lines))
     P = np.column_stack([CAMERA.K, np.zeros(3)])
     (folder / "calib.txt").write_text("P0: " + " ".join(f"{v:.9e}" for v in P.ravel()) + "\n")

@@ -29,7 +29,7 @@ import numpy as np
 from cvloc_ros.datasets import convert
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag_writing import Message
-from cvloc_ros.datasets.files import DatasetError, require
+from cvloc_ros.datasets.files import DatasetError, numbered, require
 from cvloc_ros.datasets.kitti import CAMERA_HEIGHT, RAW_SOURCE, read_calibration, read_oxts
 from cvloc_ros.geometry import SE2, LocalFrame
 
@@ -181,14 +181,14 @@ class KittiDrive:
     def _numbered(self, sensor: str, suffix: str, what: str) -> list[tuple[int, Path]]:
         """Return the stamp and path of a sensor's files, which are named by the line of their time."""
         folder = self.path / sensor
-        paths = sorted((folder / "data").glob(f"*.{suffix}"))
+        paths = numbered(folder / "data", f".{suffix}")
         if not paths:
             raise DatasetError(
                 f"expected {what} at {folder / 'data'}/0000000000.{suffix} and on: get them from {RAW_SOURCE}"
             )
         times = read_timestamps(folder / "timestamps.txt")
-        last = int(paths[-1].stem) if paths[-1].stem.isdigit() else -1
-        if not 0 <= last < len(times):
+        last = int(paths[-1].stem)
+        if last >= len(times):
             raise DatasetError(
                 f"expected a time for {paths[-1]} in line {last + 1} of {folder / 'timestamps.txt'}, which has "
                 f"{len(times)} lines: get it again from {RAW_SOURCE}"

@@ -30,7 +30,7 @@ import numpy as np
 from cvloc_ros.datasets import convert
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag_writing import Message
-from cvloc_ros.datasets.files import DatasetError, numbers, require
+from cvloc_ros.datasets.files import DatasetError, numbered, numbers, require
 from cvloc_ros.datasets.image_decoding import RawLayout, decode_raw
 from cvloc_ros.datasets.oxford import CAMERA_HEIGHT, CAMERA_SIZE, SDK_SOURCE, read_camera, read_mount, transform
 from cvloc_ros.geometry import SE2, LocalFrame
@@ -74,8 +74,8 @@ class OxfordTraversal:
             "odometry: the released visual odometry (vo.csv), chained",
             "the camera's height over the ground is not published: 1.65 m are assumed",
         ]
-        images = sorted((self.path / "stereo" / "centre").glob("*.png"))
-        if not images or not images[-1].stem.isdigit():
+        images = numbered(self.path / "stereo" / "centre", ".png")
+        if not images:
             raise DatasetError(
                 f"expected images named by their microseconds, such as 1418381798086398.png, in "
                 f"{self.path / 'stereo' / 'centre'}: get them from {_SITE}"

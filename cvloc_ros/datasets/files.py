@@ -40,6 +40,17 @@ def require(path: Path, what: str, source: str) -> Path:
     return path
 
 
+def numbered(folder: Path, suffix: str) -> list[Path]:
+    """Return a folder's files that are named by a number, in its order; others, as macOS leaves, are none of the data.
+
+    Args:
+        folder: may be absent.
+        suffix: with the dot.
+
+    """
+    return sorted((path for path in folder.glob(f"*{suffix}") if path.stem.isdecimal()), key=lambda p: int(p.stem))
+
+
 def read_rgb(path: Path, what: str, source: str) -> np.ndarray:
     """Read an image as RGB uint8 (H, W, 3).
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvloc_ros.datasets.files import DatasetError, numbers, read_rgb, require
+from cvloc_ros.datasets.files import DatasetError, numbered, numbers, read_rgb, require
 from cvloc_ros.datasets.kitti import CAMERA_HEIGHT
 from cvloc_ros.geometry import SE2, PinholeCamera, camera_extrinsics
 from cvloc_ros.localization.types import Frame
@@ -42,7 +42,7 @@ class KittiOdometry:
         """
         self.path = Path(path)
         folder = next((name for name in _CAMERAS if (self.path / name).is_dir()), "image_0")
-        self.images = sorted((self.path / folder).glob("*.png"))
+        self.images = numbered(self.path / folder, ".png")
         if not self.images:
             raise DatasetError(f"expected images at {self.path / folder}/000000.png and on: get them from {SOURCE}")
         P = _rows(self.path / "calib.txt", "the calibration", at_least=_CAMERAS[folder] + 1)[_CAMERAS[folder]]
