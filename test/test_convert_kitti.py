@@ -224,8 +224,12 @@ def test_what_cannot_be_converted_is_told_what_can(drive, bag, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_an_interrupted_conversion_leaves_nothing(drive, tmp_path):
-    """The last image is a pipe that nobody fills: the work waits there until it is interrupted."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_conversion_that_was_ended_leaves_nothing(drive, tmp_path, number):
+    """The last image is a pipe that nobody fills: the work waits there until it is interrupted.
+
+    Killed, it leaves its scratch folder until the next run; one at work, or what looks alike, stays.
+    """
     source, out = tmp_path / DATE, tmp_path / "out" / "bag"
     shutil.copytree(drive.parent, source)
     last = source / DRIVE / f"image_02/data/{COUNT - 1:010d}.png"
@@ -239,10 +243,21 @@ def test_an_interrupted_conversion_leaves_nothing(drive, tmp_path):
             pipe = os.open(last, os.O_WRONLY | os.O_NONBLOCK)
         time.sleep(0.02)
     assert list(out.parent.glob(".bag-*/bag/*.mcap")) and not out.exists()
-    process.send_signal(signal.SIGINT)
+    (scratch,) = out.parent.iterdir()
+    write_bag(out, open_recording(drive).messages())  # another run for the same place
+    assert scratch.is_dir()
+    shutil.rmtree(out)
+    process.send_signal(number)
     output, _ = process.communicate()
-    assert process.returncode == 130 and "no bag was written" in output
-    assert not list(out.parent.iterdir())
+    if number != signal.SIGKILL:
+        assert process.returncode == 130 and "no bag was written" in output
+        assert not list(out.parent.iterdir())
+        return
+    alike = [out.parent / name for name in (".bag-notes", ".bag-abcdefgh/mine", ".bags-abcdefgh")]
+    for folder in alike:
+        folder.mkdir(parents=True)
+    write_bag(out, open_recording(drive).messages())
+    assert not scratch.exists() and all(folder.is_dir() for folder in alike)
 
 
 @pytest.mark.shared_data

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
+import signal
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +48,84 @@ def write_bag(
         FileExistsError: there is something at ``path`` already.
 
     """
+    counts: Counter[str] = Counter()
+    with new_bag(path) as writer:
+        connections: dict[str, Connection] = {}
+        for stamp, topic, message in messages:
+            if topic not in connections:
+                connections[topic] = writer.add_connection(
+                    topic,
+                    message.__msgtype__,
+                    typestore=build.STORE,
+                    offered_qos_profiles=[build.qos(latched=topic in latched)],
+                )
+            writer.write(connections[topic], stamp, build.STORE.serialize_cdr(message, message.__msgtype__))
+            counts[topic] += 1
+            progress(stamp)
+    return counts
+
+
+@contextmanager
+def new_bag(path: str | Path) -> Iterator[Writer]:
+    """Give a writer of a new rosbag2 folder, which appears when the context is left without an error.
+
+    What a killed run has left beside it is removed. While it is open, SIGTERM interrupts as Ctrl-C does, unless the
+    program has a handler of its own.
+
+    Args:
+        path: the bag's folder, which must not exist.
+
+    Raises:
+        FileExistsError: there is something at ``path`` already.
+
+    """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"expected a place for a new bag, but '{path}' exists: remove it or choose another")
     path.parent.mkdir(parents=True, exist_ok=True)
-    counts: Counter[str] = Counter()
-    # The folder's name goes into the bag's metadata, so it is written under its own name in a folder beside.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    _remove_what_is_left(path)
+    with _terminated_as_interrupted():
+        # The folder's name goes into the bag's metadata, so it is written under its own name in a folder beside.
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        lock = os.open(scratch, os.O_RDONLY)  # the system releases it when this process ends, however it does
+        try:
+            with suppress(OSError):  # not on every network file system; then what is left stays
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with Writer(
+                scratch / path.name, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP
+            ) as writer:
+                yield writer
+            os.replace(scratch / path.name, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            os.close(lock)
+
+
+def _remove_what_is_left(path: Path) -> None:
+    """Remove folders beside a bag's place that `new_bag` has made for it, and in which nobody works any more."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}-[a-z0-9_]{{8}}")  # as mkdtemp names them
+    for folder in path.parent.iterdir():
+        if not pattern.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+            continue
+        if {child.name for child in folder.iterdir()} - {path.name}:
+            continue  # somebody else's
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # its writer is alive
+            continue
+        finally:
+            os.close(lock)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Writer(scratch / path.name, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
-            connections: dict[str, Connection] = {}
-            for stamp, topic, message in messages:
-                if topic not in connections:
-                    connections[topic] = writer.add_connection(
-                        topic,
-                        message.__msgtype__,
-                        typestore=build.STORE,
-                        offered_qos_profiles=[build.qos(latched=topic in latched)],
-                    )
-                writer.write(connections[topic], stamp, build.STORE.serialize_cdr(message, message.__msgtype__))
-                counts[topic] += 1
-                progress(stamp)
-        os.replace(scratch / path.name, path)
+        yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return counts
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

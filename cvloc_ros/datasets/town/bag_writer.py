@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
 
 from cvloc_ros.datasets import message_building as build
+from cvloc_ros.datasets.bag_writing import new_bag
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
 from cvloc_ros.datasets.town.drive import CAMERA_FRAME, Drive, Progress
 from cvloc_ros.datasets.town.sensors import GNSS_FRAME
@@ -57,29 +54,19 @@ def write_drive_bag(
         FileExistsError: there is something at ``path`` already.
 
     """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"expected a place for a new bag, but '{path}' exists: remove it or choose another")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The folder's name goes into the bag's metadata, so it is written under its own name in a folder beside.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        with Writer(scratch / path.name, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
-            connections = {
-                topic: writer.add_connection(
-                    topic,
-                    kind,
-                    typestore=build.STORE,
-                    offered_qos_profiles=[build.qos(latched=topic in LATCHED_TOPICS)],
-                )
-                for topic, kind in TOPICS.items()
-            }
-            rendered = drive.images(workers=workers, progress=progress) if images is None else images
-            for stamp, topic, message in _messages(drive, rendered):
-                writer.write(connections[topic], stamp, build.STORE.serialize_cdr(message, TOPICS[topic]))
-        os.replace(scratch / path.name, path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with new_bag(path) as writer:
+        connections = {
+            topic: writer.add_connection(
+                topic,
+                kind,
+                typestore=build.STORE,
+                offered_qos_profiles=[build.qos(latched=topic in LATCHED_TOPICS)],
+            )
+            for topic, kind in TOPICS.items()
+        }
+        rendered = drive.images(workers=workers, progress=progress) if images is None else images
+        for stamp, topic, message in _messages(drive, rendered):
+            writer.write(connections[topic], stamp, build.STORE.serialize_cdr(message, TOPICS[topic]))
 
 
 def _messages(drive: Drive, images: Iterable[ImageEvent]) -> Iterator[Message]:
