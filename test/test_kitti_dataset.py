@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from cvloc_ros.geometry import SE2, LocalFrame, PinholeCamera, camera_extrinsics
 DATUM = LocalFrame(49.015, 8.43)
 DRIVE = "2011_09_26/2011_09_26_drive_0039_sync"
 CAMERA = PinholeCamera(1242, 375, np.array([[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1.0]]))
+OTHER_DRIVE = "2011_10_03/2011_10_03_drive_0027_sync"  # a date with a size, intrinsics and a mount of its own
+OTHER_CAMERA = PinholeCamera(1241, 376, np.array([[650.0, 0, 580.0], [0, 650.0, 200.0], [0, 0, 1.0]]))
+OTHER_MOUNT = dict(yaw=np.radians(-2.0), pitch=np.radians(2.5))
 LEVER = (1.08, -0.26)  # metres: the camera ahead and left of the GPS/IMU
 MOUNT = dict(yaw=np.radians(0.5), pitch=np.radians(1.0))  # of the camera, on the axes of the GPS/IMU
 SHIFTS = [(0.5, -0.25, 0.3), (-0.4, 0.3, -0.7)]
@@ -28,20 +33,22 @@ def rigid(x: float, y: float, z: float, **angles: float) -> np.ndarray:
     return camera_extrinsics(height=z, x=x, y=y, **angles) @ np.linalg.inv(camera_extrinsics(height=0.0))
 
 
-def write_calibration(folder: Path) -> None:
+def write_calibration(
+    folder: Path, camera: PinholeCamera = CAMERA, mount: Mapping[str, float] = MappingProxyType(MOUNT)
+) -> None:
     """The GPS/IMU to the camera over the lidar and the rectifying rotation, none of them trivial."""
-    T_imu_camera = camera_extrinsics(height=0.72, x=LEVER[0], y=LEVER[1], **MOUNT)
+    T_imu_camera = camera_extrinsics(height=0.72, x=LEVER[0], y=LEVER[1], **mount)
     T_velo_imu = rigid(-0.81, 0.32, -0.8, yaw=0.002, roll=0.015)
     rectify = rigid(0, 0, 0, yaw=0.01, pitch=0.007, roll=-0.004)
     baseline = np.array([0.06, -0.0003, 0.0027])
     T_camera_imu = np.linalg.inv(T_imu_camera)
     T_camera_imu[:3, 3] -= baseline
     T_camera_velo = np.linalg.inv(rectify) @ T_camera_imu @ np.linalg.inv(T_velo_imu)
-    P = np.column_stack([CAMERA.K, CAMERA.K @ baseline])
+    P = np.column_stack([camera.K, camera.K @ baseline])
     write_text(
         folder / "calib_cam_to_cam.txt",
         "calib_time: 09-Jan-2012 13:57:47\ncorner_dist: 9.95e-02\n"
-        + line("S_rect_02", np.array([CAMERA.width, CAMERA.height]))
+        + line("S_rect_02", np.array([camera.width, camera.height]))
         + line("R_rect_00", rectify[:3, :3])
         + line("P_rect_02", P),
     )
@@ -60,20 +67,23 @@ def imu_poses() -> list[SE2]:
 def root(tmp_path_factory, imu_poses) -> Path:
     root, world = tmp_path_factory.mktemp("KITTI"), painted_town()
     write_calibration(root / "raw_data" / DRIVE[:10])
-    T_base_camera = camera_extrinsics(height=1.65, x=LEVER[0], y=LEVER[1], **MOUNT)
-    names = [f"{DRIVE}/{k:010d}.png" for k in range(len(imu_poses))]
-    for k, pose in enumerate(imu_poses):
+    write_calibration(root / "raw_data" / OTHER_DRIVE[:10], OTHER_CAMERA, OTHER_MOUNT)
+    frames = [(DRIVE, k, CAMERA, MOUNT) for k in range(len(imu_poses))] + [(OTHER_DRIVE, 0, OTHER_CAMERA, OTHER_MOUNT)]
+    names = [f"{drive}/{k:010d}.png" for drive, k, _, _ in frames]
+    for name, (drive, k, camera, mount) in zip(names, frames, strict=True):
+        pose = imu_poses[k]
+        T_base_camera = camera_extrinsics(height=1.65, x=LEVER[0], y=LEVER[1], **mount)
         where = np.array([pose.x, pose.y])
         latitude, longitude = DATUM.to_wgs84(where)
         oxts = [latitude, longitude, 116.4, 0.0, 0.0, pose.yaw, *[0.0] * 19, 4, 11, 6, 6, 6]
-        write_text(root / f"raw_data/{DRIVE}/oxts/data/{k:010d}.txt", " ".join(map(repr, map(float, oxts))) + "\n")
+        write_text(root / f"raw_data/{drive}/oxts/data/{k:010d}.txt", " ".join(map(repr, map(float, oxts))) + "\n")
         write_image(
-            root / "raw_data" / DRIVE / f"image_02/data/{k:010d}.png", world.ground(pose, CAMERA, T_base_camera)
+            root / "raw_data" / drive / f"image_02/data/{k:010d}.png", world.ground(pose, camera, T_base_camera)
         )
-        write_image(root / "satmap" / names[k], world.static_map(DATUM, where, zoom=18, scale=2, size=1280))
-    tests = [f"{name} {' '.join(map(str, shift))}" for name, shift in zip(names, SHIFTS, strict=True)]
-    write_text(root / "dataLoader/test1_files.txt", "\n".join(tests) + "\n")
-    write_text(root / "dataLoader/test2_files.txt", tests[1] + "\n")
+        write_image(root / "satmap" / name, world.static_map(DATUM, where, zoom=18, scale=2, size=1280))
+    tests = [f"{name} {' '.join(map(str, shift))}" for name, shift in zip(names, [*SHIFTS, SHIFTS[0]], strict=True)]
+    write_text(root / "dataLoader/test1_files.txt", "\n".join(tests[:2]) + "\n")
+    write_text(root / "dataLoader/test2_files.txt", "\n".join(tests[1:]) + "\n")
     write_text(root / "dataLoader/train_files.txt", names[0] + "\n")
     return root
 
@@ -94,9 +104,18 @@ def test_the_truth_comes_back(root, imu_poses):
     assert_same_pose(Kitti(root, "cross")[0].truth, expected(imu_poses[1]))
 
 
-@pytest.mark.parametrize("split", ["same", "cross", "train"])
-def test_pictures_agree_at_the_truth(root, split):
-    assert_pictures_agree(Kitti(root, split, grid=FINE)[0])
+def test_every_date_has_its_own_size_intrinsics_and_mount(root, imu_poses):
+    first, second = Kitti(root, "cross")
+    for item, camera, mount in ((first, CAMERA, MOUNT), (second, OTHER_CAMERA, OTHER_MOUNT)):
+        assert item.frame.image.shape[:2] == (camera.height, camera.width)
+        np.testing.assert_allclose(item.frame.camera.K, camera.K)
+        np.testing.assert_allclose(item.frame.T_base_camera, camera_extrinsics(height=1.65, **mount), atol=1e-6)
+    assert_same_pose(second.truth, expected(imu_poses[0]))
+
+
+@pytest.mark.parametrize(("split", "index"), [("same", 0), ("cross", 0), ("cross", 1), ("train", 0)])
+def test_pictures_agree_at_the_truth(root, split, index):
+    assert_pictures_agree(Kitti(root, split, grid=FINE)[index])
 
 
 def test_shifts_are_the_literatures():
