@@ -88,7 +88,7 @@ def show(ros):
     """Return a function (satellite map, **options) that starts the visuals; nothing may fail in their threads."""
     running, errors = [], []
 
-    def start(satellite_map, satellite="both"):
+    def start(satellite_map, satellite="both", *, on_error=errors.append, on_fine=lambda: None):
         publishers = Publishers(ros[0], Health(lambda *_: None, lambda *_: (0, [])))
         visuals = Visuals(
             ros[0],
@@ -98,7 +98,8 @@ def show(ros):
             frame_id="map",
             satellite=satellite,
             state=lambda: "tracking",
-            on_error=errors.append,
+            on_error=on_error,
+            on_fine=on_fine,
         )
         running.append((visuals, publishers))
         return visuals
@@ -173,6 +174,22 @@ def test_viewers_see_everything_over_dds(ros, show, frame, localization, satelli
     visuals.reset()
     until(lambda: over() and visuals.built["satellite_tiles"] == sent + 2)
     assert not scene.problems
+
+
+def test_picture_that_failed_is_forgiven_once_others_are_drawn_or_nobody_looks(ros, show, frame, localization):
+    said = []
+    visuals = show(Untouchable(), on_error=lambda error: said.append("failed"), on_fine=lambda: said.append("fine"))
+    scene, until = Scene(), ros[2]
+    scene.subscribe(ros[1], topics=("debug/overlay",))
+    until(lambda: drive(visuals, frame, localization, 0.0)() and "failed" in said)
+    for subscription in list(ros[1].subscriptions):
+        if "overlay" in subscription.topic:
+            ros[1].destroy_subscription(subscription)
+    said.clear()
+    until(lambda: "fine" in said)
+    scene.subscribe(ros[1], topics=("matches",))
+    until(lambda: drive(visuals, frame, localization, 0.0)() and "matches" in scene.markers)
+    until(lambda: said[-1:] == ["fine"])
 
 
 @pytest.mark.parametrize(("satellite", "topics"), [("none", 0), ("tiles", 1), ("points", 1), ("both", 2)])

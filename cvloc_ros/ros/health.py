@@ -5,7 +5,8 @@ they leave OK. Problems are of two kinds:
 
 - *states* (`state`) are there or not, e.g. an input that is silent;
 - *reports* (`report`) are of single messages, which may come by the hundred, good and bad in turn. Such a problem
-  stays until nothing but good messages has come for `CALM` seconds.
+  stays until nothing but good messages has come for `CALM` seconds, or, where it can be asked for (`lasts`), until it
+  has been gone for so long.
 
 A problem is logged when it appears, and again only after it was gone: complaints that differ in numbers alone are one
 problem, and of one condition at most `MOST_KINDS` different complaints are logged.
@@ -54,6 +55,7 @@ def blame(error: Exception) -> str:
 class _Problem:
     text: str
     fine_since: float | None = None  # since when only good messages have come
+    lasts: Callable[[], bool] | None = None  # says whether it is still there, whatever messages come
 
 
 class Health:
@@ -86,18 +88,23 @@ class Health:
         """Ask a function for a status's values whenever they are published."""
         self._values[status] = values
 
-    def report(self, status: str, condition: str, text: str) -> None:
-        """Say what is wrong with a message, and count it; see `TABLE` for the conditions."""
+    def report(self, status: str, condition: str, text: str, *, lasts: Callable[[], bool] | None = None) -> None:
+        """Say what is wrong with a message, and count it; see `TABLE` for the conditions.
+
+        ``lasts`` says whether the problem is still there; without it, `fine` tells when it is gone.
+        """
         with self._lock:
             if status in self.inputs:
                 self.inputs[status].unused[condition] += 1
             self._set(status, condition, text)
+            self._problems[status][condition].lasts = lasts
 
     def fine(self, status: str, *conditions: str) -> None:
         """Say that a message was good, as far as these conditions go; all of the status if none is named."""
         with self._lock:
             for condition, problem in self._problems[status].items():
-                if problem.fine_since is None and (condition in conditions or not conditions):
+                named = condition in conditions or not conditions
+                if named and problem.fine_since is None and problem.lasts is None:
                     problem.fine_since = time.monotonic()
 
     def state(self, status: str, condition: str, text: str, *, kind: str | None = None, quiet: bool = False) -> None:
@@ -163,6 +170,9 @@ class Health:
                 self.state(status, "silent", watched.silence(quiet_for, publishers) if publishers else "")
             self.state("localization", "none_accepted", self.frames.complaint(), kind="")
             for status, problems in self._problems.items():
+                for problem in problems.values():
+                    if problem.lasts is not None:
+                        problem.fine_since = None if problem.lasts() else problem.fine_since or now
                 for condition in [c for c, p in problems.items() if p.fine_since and now - p.fine_since > CALM]:
                     self._clear(status, condition)
             shown = [status for status in TABLE if status != "imu" or status in self.inputs]

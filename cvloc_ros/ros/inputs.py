@@ -180,7 +180,7 @@ class Inputs:
             text = f"fixes on {topic} are not used: stamped {apart:+.1f} s from odometry; their clocks differ"
             health.report("gnss", "clock", text)
             return
-        health.fine("gnss")
+        health.fine("gnss", "clock")
         antenna = self._mounts.place("gnss", fix.frame_id)
         if antenna is None:
             return
@@ -252,9 +252,11 @@ class Inputs:
             except Exception as error:  # must neither end the node nor stay hidden
                 if self._node.context.ok():
                     self._health.report(status, "refused", f"a message on {resolved} was not taken in: {blame(error)}")
+            else:
+                self._health.fine(status, "refused")
 
-        def incompatible(complaint: str) -> None:
-            self._health.report(status, "qos", complaint)
+        def incompatible(complaint: str, lasts: Callable[[], bool]) -> None:
+            self._health.report(status, "qos", complaint, lasts=lasts)
 
         self._subscriptions.append(
             qos.subscribe(self._node, message_type, topic, received, profile, on_incompatible=incompatible)

@@ -62,6 +62,7 @@ class Outputs:
             satellite=config.visuals.satellite,
             state=lambda: session.status().state.value,
             on_error=self._drawing_failed,
+            on_fine=lambda: health.fine("outputs", "drawing"),
         )
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ class Publishers:
         """Begin without any."""
         self._node, self._health = node, health
         self._publishers: list[Publisher] = []
+        self._suspects: dict[str, Publisher] = {}  # by topic: a subscriber was incompatible, and may still be
 
     def advertise(self, message_type: type, topic: str, profile: QoSProfile = qos.OUTPUT) -> Publisher:
         """Open a topic; a subscriber who asks for more than is offered is reported."""
@@ -31,10 +32,12 @@ class Publishers:
 
         def incompatible(event: Any) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)
+            self._suspects[resolved] = publisher
             self._health.report(
                 "outputs",
                 "qos",
                 f"a subscriber of {resolved} gets nothing: its QoS asks for more {policy} than is offered; relax it",
+                lasts=self._is_one_deaf,
             )
 
         events = PublisherEventCallbacks(incompatible_qos=incompatible)
@@ -47,6 +50,14 @@ class Publishers:
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
         self._publishers.clear()
+        self._suspects.clear()
+
+    def _is_one_deaf(self) -> bool:
+        return any(
+            not qos.fit(publisher.qos_profile, info.qos_profile)
+            for topic, publisher in self._suspects.items()
+            for info in self._node.get_subscriptions_info_by_topic(topic)
+        )
 
 
 def is_wanted(publisher: Publisher) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -143,8 +144,8 @@ class Transforms:
             else:
                 self._health.fine("transforms", "unusable")
 
-    def _incompatible(self, complaint: str) -> None:
-        self._health.report("transforms", "qos", complaint)
+    def _incompatible(self, complaint: str, lasts: Callable[[], bool]) -> None:
+        self._health.report("transforms", "qos", complaint, lasts=lasts)
 
 
 def _edge(transform: TransformStamped) -> tuple[str, str, int]:

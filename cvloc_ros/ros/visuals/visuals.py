@@ -64,6 +64,7 @@ class Visuals:
         satellite: str,
         state: Callable[[], str],
         on_error: Callable[[Exception], None],
+        on_fine: Callable[[], None],
     ) -> None:
         """Advertise and start the threads.
 
@@ -76,9 +77,11 @@ class Visuals:
             satellite: "both", "tiles", "points" or "none": how the satellite image may be had.
             state: returns the tracker's state.
             on_error: is called with what goes wrong in the threads.
+            on_fine: is called when pictures have gone out, and while nobody wants any.
 
         """
         self._node, self._map, self._frame_id, self._state = node, satellite_map, frame_id, state
+        self._on_fine = on_fine
         advertise = publishers.advertise
         self._overlay = advertise(Image, "~/debug/overlay")
         self._bev = advertise(PointCloud2, "~/bev")
@@ -127,7 +130,7 @@ class Visuals:
         """Hand over an image and what was found, if anybody looks and the last one is old enough."""
         now = time.monotonic()
         due = now - self._drawn >= self._node.get_parameter("visuals.period").value
-        if due and any(is_wanted(topic) for topic in (self._overlay, self._bev, self._matches, self._markers)):
+        if due and self._is_frame_wanted():
             self._drawn = now
             self._frames.put((frame, localization))
 
@@ -151,6 +154,11 @@ class Visuals:
         wanted = self._satellite.is_wanted() or is_wanted(self._path) or is_wanted(self._markers)
         if self._place is not None and wanted:
             self._maps.put(self._place)
+        elif not wanted and not self._is_frame_wanted():
+            self._on_fine()
+
+    def _is_frame_wanted(self) -> bool:
+        return any(is_wanted(topic) for topic in (self._overlay, self._bev, self._matches, self._markers))
 
     # The frames' own thread
 
@@ -167,6 +175,7 @@ class Visuals:
             picture = draw_overlay(frame, patch, localization, state=self._state(), credit=self._map.attribution)
             message = conversions.to_image(picture, stamp=localization.stamp, frame_id=self._frame_id)
             self._publish(self._overlay, message)
+        self._on_fine()
 
     # The map's own thread
 
@@ -181,6 +190,7 @@ class Visuals:
             track = markers.gnss_marker(self._fixes.items(), frame_id=self._frame_id)
             self._publish_markers(self._markers, [text, track])
         self._satellite.update(place.x, place.y)
+        self._on_fine()
 
     def _publish_markers(self, topic: Publisher, content: list[Marker]) -> None:
         self._publish(topic, MarkerArray(markers=content))
