@@ -7,6 +7,8 @@ from tracker_inputs import SECOND, START
 from cvloc_ros.evaluation.records import pose_track
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.odometry import OdometryBuffer
+from cvloc_ros.localization.session import LocalizationSession
+from cvloc_ros.localization.stamp_order import Order, StampOrder
 from cvloc_ros.localization.tracker import Tracker
 
 
@@ -37,3 +39,30 @@ def test_nothing_is_interpolated_over_a_gap():
     tracker.add_odometry(START + 3 * SECOND, SE2(20.0, 0.0, 0.0))
     assert tracker.pose(START + 3 * SECOND) is not None and tracker.priors(START + SECOND) == []
     assert "2.0 s before the newest message" in tracker.missing_at(START + SECOND)
+
+
+@pytest.mark.parametrize("astray", [10.0, -10.0, -1.2, -0.3])
+def test_one_stray_stamp_ends_no_drive(astray):
+    session = LocalizationSession(None)
+    for i in range(20):
+        session.on_odometry(START + i * SECOND // 25, SE2(0.4 * i, 0.0, 0.0))
+    session.set_pose(START, SE2(), np.eye(3))
+    session.on_odometry(START + round((0.8 + astray) * SECOND), SE2(8.0, 0.0, 0.0))
+    for i in range(21, 30):
+        session.on_odometry(START + i * SECOND // 25, SE2(0.4 * i, 0.0, 0.0))
+        pose, _ = session.pose(START + i * SECOND // 25)
+        assert pose.x == pytest.approx(0.4 * i)
+
+
+def test_second_stamp_in_a_row_confirms_a_jump():
+    def orders(*seconds, elapsed=0.0):
+        order = StampOrder()
+        return "".join(order.take(round(s * SECOND), elapsed=round(elapsed * SECOND)).value[0] for s in seconds)
+
+    assert orders(0, 0.1, 0.2, 60, 60.1, 60.2) == "nnnlnn", "somebody has skipped a part of the bag"
+    assert orders(60, 60.1, 0, 0.1, 0.2) == "nnljn", "the bag has started again"
+    assert orders(60, 60.1, 0, 60.2, 0.1, 60.3) == "nnlnln", "two publishers, of which one has another clock"
+    assert orders(0, 0.1, 10, 0.2, -10, 0.3) == "nnlnln" and orders(0, 0.1, 10, -10, 0.2) == "nnlln"
+    assert orders(0, 2, 4, 6, 8, 14) == "nlnnnn", "slow odometry; some is lost"
+    assert orders(0, 30, elapsed=30) == "nn", "no odometry for half a minute"
+    assert StampOrder().take(0) is Order.NEXT

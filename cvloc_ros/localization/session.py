@@ -27,6 +27,7 @@ import numpy as np
 
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.gate import REASONS
+from cvloc_ros.localization.stamp_order import Order, StampOrder
 from cvloc_ros.localization.tracker import Tracker, TrackerConfig, TrackerState
 from cvloc_ros.localization.types import Frame, Localization, Prior
 
@@ -83,14 +84,19 @@ class LocalizationSession:
         """Start with nothing known."""
         self._localizer = localizer
         self._tracker = Tracker(tracker_config or TrackerConfig())
+        self._order = StampOrder()  # of odometry
         self._lock = threading.Lock()
         self._epoch = 0  # counts resets: a result that was under way when one came is of the drive before
 
     def on_odometry(self, stamp: int, T_odom_base: SE2) -> None:
-        """Take in odometry; a jump back in time (a bag that starts again) resets the session first."""
+        """Take in odometry; a jump back in time (a bag that starts again: `StampOrder`) resets the session first."""
         with self._lock:
-            if self._tracker.is_time_jump(stamp):
+            order = self._order.take(stamp)
+            if order is Order.LEFT_OUT:
+                return
+            if order is Order.JUMP:
                 self._reset()
+                self._order.take(stamp)
             self._tracker.add_odometry(stamp, T_odom_base)
 
     def on_fix(
@@ -165,6 +171,7 @@ class LocalizationSession:
 
     def _reset(self) -> None:
         self._epoch += 1
+        self._order = StampOrder()
         self._tracker.reset()
 
 

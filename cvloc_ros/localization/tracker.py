@@ -27,7 +27,6 @@ from cvloc_ros.localization.types import Localization, Prior
 
 __all__ = ["Tracker", "TrackerConfig", "TrackerState"]
 
-_JUMP = 1_000_000_000  # ns: a stamp this far back means that time started again
 _MAX_SPEED = 150.0  # m/s: a faster step is no motion
 _DOUBT_EVERY = 4  # images: after so many it is asked whether the track would rather be elsewhere
 
@@ -56,7 +55,7 @@ class Tracker:
         self.last_rejection = ""
 
     def add_odometry(self, stamp: int, T_odom_base: SE2) -> None:
-        """Take in odometry, ``T_odom_base`` in time order; an older stamp is ignored (see `is_time_jump`).
+        """Take in odometry, ``T_odom_base`` in time order; an older stamp is ignored (see `StampOrder`).
 
         The covariance that odometry reports is not asked for: it says how far the pose has strayed since its start,
         mostly by scale and bias that localizations have long made up for, and not what the next metre adds.
@@ -77,10 +76,6 @@ class Tracker:
         known = self.pose(stamp) if self._confidence.confirmed else None
         if known is not None and self._confidence.too_long_alone(self._odometry.travelled, known[1]):
             self._lose()
-
-    def is_time_jump(self, stamp: int) -> bool:
-        """Whether an odometry stamp lies so far before the newest that time has started again (a bag that loops)."""
-        return self._odometry.newest is not None and stamp < self._odometry.newest - _JUMP
 
     def add_gnss(
         self,

@@ -89,7 +89,7 @@ TABLE: dict[str, Row] = {
         contradiction=_error("not of the size that the CameraInfo says"),
         unstamped=_error("its stamp is zero"),
         ahead=_error("stamped more than 1 s ahead of `/clock`"),
-        out_of_order=_warn("its stamp is not newer than the last one's"),
+        out_of_order=_warn("its stamp does not follow the last one's"),
     ),
     "camera_info": _input(
         "`camera_info`",
@@ -102,7 +102,7 @@ TABLE: dict[str, Row] = {
         unusable=_error("a pose that is not finite, or a quaternion that is not of length 1"),
         unstamped=_error("its stamp is zero"),
         ahead=_error("stamped more than 1 s ahead of `/clock`"),
-        out_of_order=_warn("its stamp is not newer than the last one's"),
+        out_of_order=_warn("its stamp does not follow the last one's"),
     ),
     "gnss": _input(
         "`fix`",

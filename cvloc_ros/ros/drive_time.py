@@ -1,8 +1,8 @@
 """Which time the drive is in: what is of now and what of a pass before, whether time stands still or jumped back.
 
-Time jumps back when a bag begins again, or somebody seeks in it. Which message shows it first is chance: /clock or
-odometry. Whoever does, everything is reset once; the other one then finds nothing that is newer than itself. Steps of
-less than `JUMP`, as between a clock's publishers, are no jumps.
+Time jumps back when a bag begins again, or somebody seeks in it. Which messages show it first is chance: /clock, or
+two of odometry in a row (`StampOrder`). Whoever does, everything is reset once; the other one then finds nothing that
+is newer than itself. Steps of less than `JUMP`, as between a clock's publishers, are no jumps.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-JUMP = 1_000_000_000
-"""Nanoseconds backwards from which time has jumped."""
+from cvloc_ros.localization.stamp_order import JUMP, Order, StampOrder
 
 
 class DriveTime:
@@ -24,7 +23,7 @@ class DriveTime:
     def __init__(self, node: Node, *, on_jump: Callable[[float], None]) -> None:
         """Call ``on_jump(seconds)`` once for every jump back."""
         self._node, self._on_jump = node, on_jump
-        self._newest: int | None = None  # stamp of odometry
+        self._order, self._taken_at = StampOrder(), 0  # of odometry, and the node's time at its newest stamp
         self._shown, self._shown_at = 0, time.monotonic()  # what /clock showed last, and since when
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-JUMP), on_clock_change=False)
         self._handle = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
@@ -56,21 +55,25 @@ class DriveTime:
         return not self.simulated or now == 0 or stamp < now + JUMP
 
     def odometry(self, stamp: int) -> bool:
-        """Take note of an odometry stamp; return whether it is newer than all before (of this pass)."""
-        if self._newest is not None and stamp <= self._newest - JUMP:
-            before, self._newest = self._newest, None
+        """Take note of an odometry stamp; return whether it is the next one (of this pass), not one to be left out."""
+        now, before = self.now, self._order.newest
+        order = self._order.take(stamp, elapsed=now - self._taken_at)
+        if order is Order.LEFT_OUT:
+            return False
+        self._taken_at = now
+        if order is Order.JUMP and before is not None:
             self._on_jump((stamp - before) * 1e-9)
-        newer = self._newest is None or stamp > self._newest
-        if newer:
-            self._newest = stamp
-        return newer
+            self.reset()
+            self._order.take(stamp)
+        return True
 
     def reset(self) -> None:
         """Forget the odometry's time."""
-        self._newest = None
+        self._order = StampOrder()
 
     def _clock_jumped(self, jump: TimeJump) -> None:
-        if self._newest is None or self._newest < self.now + JUMP:
-            return  # nothing is known yet, or odometry has told before
-        self._newest = None
+        newest = self._order.newest
+        if newest is not None and newest < self.now + JUMP:
+            return  # odometry has told before
+        self.reset()
         self._on_jump(jump.delta.nanoseconds * 1e-9)

@@ -30,11 +30,12 @@ from cvloc_ros.datasets.message_reading import (
 )
 from cvloc_ros.geometry import SE2, LocalFrame
 from cvloc_ros.localization.session import LocalizationSession
+from cvloc_ros.localization.stamp_order import JUMP
 from cvloc_ros.ros import qos
 from cvloc_ros.ros.camera_input import CameraInput
 from cvloc_ros.ros.config import NodeConfig
 from cvloc_ros.ros.conversions import to_nanoseconds
-from cvloc_ros.ros.drive_time import JUMP, DriveTime
+from cvloc_ros.ros.drive_time import DriveTime
 from cvloc_ros.ros.health import Health, blame
 from cvloc_ros.ros.input_health import InputHealth
 from cvloc_ros.ros.mounts import Mounts
@@ -285,5 +286,5 @@ class Inputs:
         return None
 
     def _out_of_order(self, status: str) -> None:
-        text = f"a message on {self._topic(status)} was left out: its stamp is not newer than that of the one before"
+        text = f"a message on {self._topic(status)} was left out: its stamp does not follow that of the one before"
         self._health.report(status, "out_of_order", text)
