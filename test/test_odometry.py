@@ -66,3 +66,42 @@ def test_second_stamp_in_a_row_confirms_a_jump():
     assert orders(0, 2, 4, 6, 8, 14) == "nlnnnn", "slow odometry; some is lost"
     assert orders(0, 30, elapsed=30) == "nn", "no odometry for half a minute"
     assert StampOrder().take(0) is Order.NEXT
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.5, 3.0])
+def test_fixes_and_headings_wait_for_odometry_of_their_stamps(ahead):
+    tracker, shift = Tracker(), round(ahead * SECOND)
+    for i in range(250):
+        stamp = START + i * SECOND // 25
+        tracker.add_odometry(stamp, SE2(0.4 * i, 0.0, 0.0))
+        if i % 5 == 0:
+            tracker.add_gnss(stamp + shift, np.array([50.0, 0.4 * i + 10.0 * ahead]), np.eye(2))
+        if i % 10 == 0:
+            tracker.add_heading(stamp + shift, np.pi / 2, 0.02)
+        assert not tracker.gnss_complaint and not tracker.imu_complaint
+    np.testing.assert_allclose(tracker.pose(stamp)[0].vector(), [50.0, 0.4 * i, np.pi / 2], atol=0.05)
+
+
+def test_fixes_and_headings_that_odometry_never_reaches_are_complained_of():
+    tracker = Tracker()
+
+    def send(stamp):
+        tracker.add_gnss(stamp, np.zeros(2), np.eye(2))
+        tracker.add_heading(stamp, 0.0, 0.02)
+
+    send(START - SECOND)
+    tracker.add_odometry(START, SE2())
+    assert tracker.gnss_complaint == tracker.imu_complaint == "", "before the start"
+    send(START + 18 * SECOND)
+    assert tracker.gnss_complaint == "", "odometry may have fallen silent"
+    tracker.add_odometry(START + SECOND // 2, SE2())
+    assert "17.5 s ahead of odometry" in tracker.gnss_complaint == tracker.imu_complaint
+    assert "17.5 s ahead of odometry" in tracker.waiting_for, "rather than that there is no fix"
+    send(START + 3 * SECOND // 2)
+    for i in range(1, 15):
+        tracker.add_odometry(START + 2 * i * SECOND, SE2())
+        if i == 1:
+            assert "odometry has a gap" in tracker.gnss_complaint == tracker.imu_complaint
+    assert tracker.gnss_complaint == tracker.imu_complaint == ""
+    send(START)
+    assert "28.0 s before odometry" in tracker.gnss_complaint == tracker.imu_complaint

@@ -122,6 +122,24 @@ def test_every_change_of_the_trackers_state_is_logged_once(health, log):
     assert [level for level, line in log if "->" in line] == [WARN, OK, ERROR, OK]
 
 
+def test_what_the_tracker_says_of_fixes_and_headings_is_a_state(health, log):
+    health.watch({"gnss": watched("GNSS fix", "/fix", ago=0.0), "imu": watched("IMU", "/imu", ago=0.0)})
+
+    def tell(gnss="", imu=""):
+        status = SessionStatus(TrackerState.TRACKING, "", None, gnss_complaint=gnss, imu_complaint=imu)
+        health.tracker(status, silence=5.0)
+        return judge(health)
+
+    for metres in range(3):
+        found = tell(f"moved {metres} m in 1 s", "some are not used")
+        health.fine("gnss", "clock")
+    assert (found["gnss"].level, found["gnss"].message) == (WARN, "moved 2 m in 1 s")
+    assert (found["imu"].level, found["imu"].message) == (WARN, "some are not used")
+    assert [line for _, line in log] == ["moved 0 m in 1 s", "some are not used"]
+    found = tell()
+    assert found["gnss"].level == found["imu"].level == OK and len(log) == 4
+
+
 def test_rejections_are_counted_by_reason_and_reported_when_they_are_all_there_is(health):
     for _ in range(RECENT - 1):
         health.frames.note("waiting", {})

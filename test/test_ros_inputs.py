@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.time import Time
 from ros_world import DATUM, free_domain
 from sensor_msgs.msg import CompressedImage, NavSatFix
 
@@ -92,6 +93,10 @@ class World:
         message.position_covariance = (covariance * np.eye(3)).ravel()
         self._send("gnss", self.publisher(NavSatFix, "fix"), message)
 
+    def clock(self, seconds):
+        now = Time(nanoseconds=START + round(seconds * SECOND), clock_type=self.node.get_clock().clock_type)
+        self.node.get_clock().set_ros_time_override(now)
+
     def image(self, seconds):
         message = CompressedImage()
         message.header.stamp = to_stamp(START + round(seconds * SECOND))
@@ -132,6 +137,18 @@ def start(monkeypatch, tmp_path):
     yield begin
     for world in running:
         world.close()
+
+
+def test_odometry_that_stops_is_no_difference_of_clocks(start):
+    world = start(Parameter("use_sim_time", Parameter.Type.BOOL, True))
+    world.clock(0.0)
+    world.odometry(0.0)
+    world.clock(6.0)
+    world.fix(6.0)
+    assert world.statuses()["gnss"].level == OK
+    world.odometry(6.0)
+    world.fix(-1.0)
+    assert "stamped -7.0 s from odometry; their clocks differ" in world.statuses()["gnss"].message
 
 
 def test_callback_that_raised_once_is_forgiven(start, monkeypatch):

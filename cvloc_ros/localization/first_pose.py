@@ -76,10 +76,10 @@ class FirstPose:
         """Return a pose of any heading at the newest fix, and its 3x3 covariance."""
         return self._turned(0.0, np.pi, T_odom_base)
 
-    def missing(self) -> str:
-        """Say what would make the pose known, for people."""
+    def missing(self, complaint: str) -> str:
+        """Say what would make the pose known, for people; ``complaint`` says why fixes are not used, if so."""
         if self._newest is None:
-            return f"a position: {self.complaint or 'no GNSS fix and no initial pose yet'}"
+            return f"a position: {complaint or 'no GNSS fix and no initial pose yet'}"
         return (
             f"motion: heading is unknown until the vehicle has moved {self._config.heading_distance:g} m or more on "
             f"GNSS ({self._fixes.extent:.0f} m so far), or until an initial pose or an IMU's heading is given"

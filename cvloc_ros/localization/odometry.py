@@ -56,6 +56,11 @@ class OdometryBuffer:
         return self._stamps[-1] if self._stamps else None
 
     @property
+    def oldest(self) -> int | None:
+        """Stamp of the oldest message that is kept, nanoseconds."""
+        return self._stamps[0] if self._stamps else None
+
+    @property
     def travelled(self) -> float:
         """Metres travelled since the first message."""
         return self._distance[-1] if self._distance else 0.0

@@ -66,7 +66,8 @@ class SessionStatus:
         waiting_for: what is missing and why; empty while tracking.
         T_map_odom: None until the pose is known.
         hypotheses: places under consideration; while there is a track, those that contradict it.
-        gnss_complaint: why the newest fix was not believed, for people; empty if it was.
+        gnss_complaint: why the newest fix was not believed, or fixes are lost, for people; empty if all is well.
+        imu_complaint: why headings are lost, for people; empty if none are.
 
     """
 
@@ -75,6 +76,7 @@ class SessionStatus:
     T_map_odom: SE2 | None
     hypotheses: int = 0
     gnss_complaint: str = ""
+    imu_complaint: str = ""
 
 
 class LocalizationSession:
@@ -161,7 +163,12 @@ class LocalizationSession:
         with self._lock:
             tracker = self._tracker
             return SessionStatus(
-                tracker.state, tracker.waiting_for, tracker.T_map_odom, tracker.hypotheses, tracker.gnss_complaint
+                tracker.state,
+                tracker.waiting_for,
+                tracker.T_map_odom,
+                tracker.hypotheses,
+                tracker.gnss_complaint,
+                tracker.imu_complaint,
             )
 
     def reset(self) -> None:

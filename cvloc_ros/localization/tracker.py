@@ -15,6 +15,7 @@ import numpy as np
 
 from cvloc_ros.geometry import SE2, wrap_angle
 from cvloc_ros.localization.confidence import Confidence
+from cvloc_ros.localization.early import Early
 from cvloc_ros.localization.first_pose import FirstPose
 from cvloc_ros.localization.gnss import Fix
 from cvloc_ros.localization.odometry import OdometryBuffer
@@ -45,6 +46,7 @@ class Tracker:
         self._odometry = OdometryBuffer(
             seconds=config.odometry_buffer, extrapolation=config.odometry_extrapolation, gap=config.odometry_gap
         )
+        self._early = Early(self._odometry)
         self._track = Track(config, self._odometry)
         self._given: tuple[SE2, np.ndarray] | None = None  # by set_pose before there was odometry
         self._first_pose = FirstPose(config, self._track.noise)
@@ -73,6 +75,7 @@ class Tracker:
             self.set_pose(stamp, *pose)
         elif newest is not None:
             self._track.move(newest, stamp, T_odom_base)
+        self._early.release()
         known = self.pose(stamp) if self._confidence.confirmed else None
         if known is not None and self._confidence.too_long_alone(self._odometry.travelled, known[1]):
             self._lose()
@@ -84,7 +87,7 @@ class Tracker:
         covariance: np.ndarray | None = None,
         lever_arm: tuple[float, float] | np.ndarray = (0.0, 0.0),
     ) -> None:
-        """Take in a fix; ignored while there is no odometry at its stamp, or if it is not finite.
+        """Take in a fix, once there is odometry at its stamp; ignored if it is not finite.
 
         Args:
             stamp: nanoseconds.
@@ -93,9 +96,12 @@ class Tracker:
             lever_arm: the antenna in base_link, (2,) metres forward and left.
 
         """
-        T_odom_base = self._odometry.at(stamp)
         position, arm = np.asarray(position, dtype=float), np.asarray(lever_arm, dtype=float)
-        if T_odom_base is None or not np.isfinite(position).all():
+        if not np.isfinite(position).all():
+            return
+        T_odom_base = self._odometry.at(stamp)
+        if T_odom_base is None:
+            self._early.put("gnss", stamp, lambda: self.add_gnss(stamp, position, covariance, arm))
             return
         fix = Fix(stamp, T_odom_base.apply(arm), position, self.config.fix_noise(covariance))
         if not self._first_pose.add_fix(fix):
@@ -116,14 +122,19 @@ class Tracker:
     def add_heading(self, stamp: int, yaw: float, sigma: float) -> None:
         """Take in the absolute heading of an IMU: it may start a track next to a fix, and afterwards weighs little.
 
+        As with fixes, odometry at its stamp is waited for.
+
         Args:
             stamp: nanoseconds.
             yaw: of base_link, radians counter-clockwise from east.
             sigma: its standard deviation, radians; never taken for less than ``imu_sigma_floor``.
 
         """
+        if not np.isfinite([yaw, sigma]).all():
+            return
         T_odom_base = self._odometry.at(stamp)
-        if T_odom_base is None or not np.isfinite([yaw, sigma]).all():
+        if T_odom_base is None:
+            self._early.put("imu", stamp, lambda: self.add_heading(stamp, yaw, sigma))
             return
         sigma = max(float(sigma), np.radians(self.config.imu_sigma_floor))
         self._first_pose.add_heading(stamp, float(wrap_angle(yaw - T_odom_base.yaw)), sigma)
@@ -255,15 +266,20 @@ class Tracker:
 
     @property
     def gnss_complaint(self) -> str:
-        """Why the newest fix was not believed, for people; empty if it was."""
-        return self._first_pose.complaint
+        """Why the newest fix was not believed, or fixes are lost, for people; empty if all is well."""
+        return self._first_pose.complaint or self._early.complaint("gnss")
+
+    @property
+    def imu_complaint(self) -> str:
+        """Why headings are lost, for people; empty if none are."""
+        return self._early.complaint("imu")
 
     def missing_at(self, stamp: int | None) -> str:
         """Say which input is missing for a pose at a stamp; empty if there is a pose."""
         missing = self._odometry.missing_at(stamp)
         if missing:
             return missing
-        return "" if self._track.filter is not None else self._first_pose.missing()
+        return "" if self._track.filter is not None else self._first_pose.missing(self.gnss_complaint)
 
     def _start(self, stamp: int, T_map_base: SE2, covariance: np.ndarray) -> None:
         """Begin a track at a stamp; nothing has confirmed it yet."""

@@ -112,12 +112,16 @@ TABLE: dict[str, Row] = {
         unstamped=_warn("its stamp is zero"),
         ahead=_warn("stamped more than 1 s ahead of `/clock`"),
         clock=_warn("its stamps are not within 5 s of the odometry's"),
-        disbelieved=_warn("the newest fix contradicts odometry or the track: it counts for little or nothing"),
+        disbelieved=_warn(
+            "the newest fix contradicts odometry or the track, or some have no odometry at their stamps: they count for "
+            "little or nothing"
+        ),
     ),
     "imu": _input(
         "`imu`, only where `imu.absolute` is set",
         _warn("nothing for `health.silence`"),
         unusable=_warn("no orientation (covariance -1), or a quaternion that is not of length 1"),
+        lost=_warn("some headings have no odometry at their stamps: they are not used"),
         unstamped=_warn("its stamp is zero"),
         ahead=_warn("stamped more than 1 s ahead of `/clock`"),
     ),

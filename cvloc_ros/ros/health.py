@@ -147,6 +147,8 @@ class Health:
             stuck = status.state in (TrackerState.WAITING, TrackerState.INITIALIZING) and lasts
             if "gnss" in self.inputs:
                 self.state("gnss", "disbelieved", status.gnss_complaint, kind="")
+            if "imu" in self.inputs:
+                self.state("imu", "lost", status.imu_complaint, kind="")
             what = status.waiting_for.partition(":")[0]
             self.only("tracker", "" if tracking else state, f"{state}{waiting}", kind=what, quiet=not stuck)
 

@@ -107,6 +107,7 @@ class Inputs:
     def reset(self) -> None:
         """Forget all stamps."""
         self._newest_image = self._newest_heading = -JUMP
+        self._odometry_delay: int | None = None  # from its stamp until it came, by the node's time
         with self._odometry_came:
             self.newest_odometry: int | None = None
             self._odometry_came.notify_all()
@@ -154,6 +155,8 @@ class Inputs:
         self._health.fine("odometry")
         if not np.isfinite(odometry_twist(message)).all():
             message.twist = TwistWithCovariance()  # it is only passed on, and NaN would poison who listens
+        now = self._time.now
+        self._odometry_delay = now - stamp if now else None  # 0: /clock is not there yet
         self._session.on_odometry(stamp, SE2.from_matrix(T_odom_child @ np.linalg.inv(T_base_child)))
         with self._odometry_came:
             self.newest_odometry = stamp
@@ -175,10 +178,11 @@ class Inputs:
             health.report("gnss", "covariance", text)
         else:
             health.fine("gnss", "covariance")
-        odometry = self.newest_odometry
-        if odometry is not None and abs(fix.stamp - odometry) > _CLOCK_SLACK:
-            apart = (fix.stamp - odometry) / _SECOND
-            text = f"fixes on {topic} are not used: stamped {apart:+.1f} s from odometry; their clocks differ"
+        # Each against the node's time when it came, not one against the other: odometry may have fallen silent.
+        delay = self._odometry_delay
+        apart = 0 if delay is None else delay - (self._time.now - fix.stamp)
+        if abs(apart) > _CLOCK_SLACK:
+            text = f"fixes on {topic} are not used: stamped {apart / _SECOND:+.1f} s from odometry; their clocks differ"
             health.report("gnss", "clock", text)
             return
         health.fine("gnss", "clock")
