@@ -105,3 +105,17 @@ def test_fixes_and_headings_that_odometry_never_reaches_are_complained_of():
     assert tracker.gnss_complaint == tracker.imu_complaint == ""
     send(START)
     assert "28.0 s before odometry" in tracker.gnss_complaint == tracker.imu_complaint
+
+
+def test_velocity_is_not_taken_from_a_burst():
+    buffer = OdometryBuffer(seconds=10, extrapolation=0.3, gap=1.0)
+    buffer.add(START, SE2())
+    buffer.add(START + 1_000, SE2(0.001, 0.0, 0.0))
+    assert buffer.at(START + SECOND // 10).x == pytest.approx(0.001), "of no velocity there is nothing to go by"
+    for i in range(1, 11):  # 10 m/s at 25 Hz, then two messages in a microsecond
+        buffer.add(START + i * SECOND // 25, SE2(0.4 * i, 0.0, 0.0))
+    buffer.add(buffer.newest + 1_000, SE2(4.001, 0.0, 0.0))
+    ahead = buffer.newest + SECOND // 10
+    assert buffer.at(ahead).x == pytest.approx(5.0, abs=0.05)
+    assert buffer.motion(buffer.newest, ahead).distance == pytest.approx(1.0, abs=0.05)
+    assert buffer.at(buffer.newest).x == 4.001

@@ -17,11 +17,14 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from ros_world import DATUM, free_domain
 from sensor_msgs.msg import CompressedImage, NavSatFix
+from tf2_msgs.msg import TFMessage
 
+from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.session import LocalizationSession
 from cvloc_ros.ros import health as health_module
+from cvloc_ros.ros import qos
 from cvloc_ros.ros.config import CameraInput, NodeConfig
-from cvloc_ros.ros.conversions import to_stamp
+from cvloc_ros.ros.conversions import to_stamp, to_transform
 from cvloc_ros.ros.drive_time import DriveTime
 from cvloc_ros.ros.environment import local_environment
 from cvloc_ros.ros.health import ERROR, OK, WARN, Health
@@ -191,6 +194,29 @@ def test_reliability_of_one_topic_can_be_overridden(start):
             publisher.get_subscription_count() if hears else world.statuses()["odometry"].level == ERROR
         ))  # fmt: skip
         assert publisher.get_subscription_count() == hears
+
+
+def test_twist_of_another_frame_becomes_that_of_base_link(start):
+    """An IMU 2 m ahead, turned left by 90 degrees: forward is its right, and in a left turn it swings to the left."""
+    world = start()
+    mount = to_transform(SE2(2.0, 0.0, np.pi / 2), stamp=0, parent="base_link", child="imu_link")
+    static = world.peer.create_publisher(TFMessage, "/tf_static", qos.STATIC_TF)
+    static.publish(TFMessage(transforms=[mount]))
+    world.until(lambda: world.transforms.parent("imu_link"))
+
+    def moving(message):
+        twist = message.twist.twist
+        twist.linear.x, twist.linear.y, twist.angular.z = 1.0, -8.0, 0.5  # 2 m * 0.5 rad/s to the left
+        covariance = np.diag([0.04, 0.25, 1.0, 1.0, 1.0, 0.01])
+        message.twist.covariance = covariance.ravel()
+
+    world.odometry(0.0, child="imu_link", yaw=np.pi / 2, x=2.0, spoil=moving)
+    twist = world.heard[0].twist.twist
+    assert (twist.linear.x, twist.angular.z) == pytest.approx((8.0, 0.5)) and abs(twist.linear.y) < 1e-9
+    covariance = np.reshape(world.heard[0].twist.covariance, (6, 6))
+    assert np.diag(covariance)[[0, 1, 5]] == pytest.approx([0.25, 0.04 + 2.0**2 * 0.01, 0.01])
+    world.odometry(0.1, spoil=moving)
+    assert world.heard[1].twist.twist.linear.y == -8.0, "it is base_link's already"
 
 
 def test_missing_covariance_of_a_slow_receiver_is_said_once(start):

@@ -9,6 +9,8 @@ import numpy as np
 
 from cvloc_ros.geometry import SE2, wrap_angle
 
+_BASELINE = 20_000_000  # ns over which a velocity is taken: of two messages in a burst, their step tells nothing
+
 
 class Motion(NamedTuple):
     """How much a vehicle moved between two stamps; all parts are at least 0."""
@@ -74,16 +76,14 @@ class OdometryBuffer:
         place = self._place(stamp)
         if place is None:
             return None
-        index, part = place
-        if len(self._poses) == 1:
-            return self._poses[0]
-        if 0 < part < 1 and self._stamps[index + 1] - self._stamps[index] > self._gap:
+        first, second, part = place
+        if 0 < part < 1 and self._stamps[second] - self._stamps[first] > self._gap:
             return None
         # Moving along the step in its own frame keeps an extrapolation pointing where the vehicle was heading.
-        step = self._poses[index].inverse() @ self._poses[index + 1]
+        step = self._poses[first].inverse() @ self._poses[second]
         if part <= 1:
-            return self._poses[index] @ SE2(part * step.x, part * step.y, part * step.yaw)
-        return self._poses[index + 1] @ SE2((part - 1) * step.x, (part - 1) * step.y, (part - 1) * step.yaw)
+            return self._poses[first] @ SE2(part * step.x, part * step.y, part * step.yaw)
+        return self._poses[second] @ SE2((part - 1) * step.x, (part - 1) * step.y, (part - 1) * step.yaw)
 
     def missing_at(self, stamp: int | None) -> str:
         """Say, for people, why there is no pose at a stamp; empty if there is one."""
@@ -112,15 +112,24 @@ class OdometryBuffer:
         low, high = self._stamps[0], self._stamps[-1] + self._reach
         place = self._place(min(max(stamp, low), high))
         assert place is not None
-        index, part = place
-        return column[index] + part * (column[index + 1] - column[index])
+        first, second, part = place
+        return column[first] + part * (column[second] - column[first])
 
-    def _place(self, stamp: int) -> tuple[int, float] | None:
-        """Return (index, part): the stamp lies ``part`` of the way from message index to index + 1."""
+    def _place(self, stamp: int) -> tuple[int, int, float] | None:
+        """Return (first, second, part): the stamp lies ``part`` of the way from one message to another.
+
+        Beyond the newest one (part > 1) that is the way since a message at least `_BASELINE` before it; without one,
+        no velocity is known, and the vehicle stays.
+        """
         stamps = self._stamps
         if not stamps or stamp < stamps[0] or stamp > stamps[-1] + self._reach:
             return None
-        if len(stamps) == 1:
-            return 0, 0.0
-        index = min(bisect_right(stamps, stamp) - 1, len(stamps) - 2)
-        return index, (stamp - stamps[index]) / (stamps[index + 1] - stamps[index])
+        last = len(stamps) - 1
+        if stamp < stamps[last]:
+            first = bisect_right(stamps, stamp) - 1
+            second = first + 1
+        else:
+            first, second = bisect_right(stamps, stamps[last] - _BASELINE) - 1, last
+            if first < 0:
+                return last, last, 0.0
+        return first, second, (stamp - stamps[first]) / (stamps[second] - stamps[first])

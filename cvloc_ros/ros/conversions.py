@@ -13,6 +13,7 @@ from geometry_msgs.msg import (
     PoseWithCovarianceStamped,
     Quaternion,
     TransformStamped,
+    TwistWithCovariance,
 )
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image, NavSatFix, NavSatStatus
@@ -93,6 +94,29 @@ def to_odometry(
     message = Odometry(header=header(stamp, frame_id), child_frame_id=child_frame_id, twist=twist)
     message.pose = PoseWithCovariance(pose=to_pose(T), covariance=to_covariance(covariance))
     return message
+
+
+def twist_of_base(twist: TwistWithCovariance, T_base_child: np.ndarray) -> TwistWithCovariance:
+    """Return a twist of a frame that is fixed to the vehicle as the twist of base_link, in base_link's axes.
+
+    Args:
+        twist: velocity of the child frame's origin, m/s and rad/s in the child's axes, with its 6x6 covariance.
+        T_base_child: 4x4.
+
+    """
+    R, x = T_base_child[:3, :3], T_base_child[:3, 3]
+    adjoint = np.zeros((6, 6))  # v_base = R v + x x (R w), w_base = R w
+    adjoint[:3, :3] = adjoint[3:, 3:] = R
+    adjoint[:3, 3:] = np.array([[0, -x[2], x[1]], [x[2], 0, -x[0]], [-x[1], x[0], 0]]) @ R
+    linear, angular = twist.twist.linear, twist.twist.angular
+    moved = adjoint @ [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]
+    result = TwistWithCovariance()
+    for vector, values in ((result.twist.linear, moved[:3]), (result.twist.angular, moved[3:])):
+        vector.x, vector.y, vector.z = (float(value) for value in values)
+    covariance = np.reshape(twist.covariance, (6, 6))
+    if np.isfinite(covariance).all() and covariance[0, 0] >= 0:  # -1 is a sender's word for "not known"
+        result.covariance = (adjoint @ covariance @ adjoint.T).ravel().tolist()
+    return result
 
 
 def _quaternion(yaw: float) -> Quaternion:

@@ -113,8 +113,8 @@ TABLE: dict[str, Row] = {
         ahead=_warn("stamped more than 1 s ahead of `/clock`"),
         clock=_warn("its stamps are not within 5 s of the odometry's"),
         disbelieved=_warn(
-            "the newest fix contradicts odometry or the track, or some have no odometry at their stamps: they count for "
-            "little or nothing"
+            "the newest fix contradicts odometry or the track and counts for little or nothing, or some have no "
+            "odometry at their stamps"
         ),
     ),
     "imu": _input(

@@ -34,7 +34,7 @@ from cvloc_ros.localization.stamp_order import JUMP
 from cvloc_ros.ros import qos
 from cvloc_ros.ros.camera_input import CameraInput
 from cvloc_ros.ros.config import NodeConfig
-from cvloc_ros.ros.conversions import to_nanoseconds
+from cvloc_ros.ros.conversions import to_nanoseconds, twist_of_base
 from cvloc_ros.ros.drive_time import DriveTime
 from cvloc_ros.ros.health import Health, blame
 from cvloc_ros.ros.input_health import InputHealth
@@ -50,7 +50,8 @@ _AHEAD = 20  # messages in a row from the future: they are no remains of a bag's
 class Inputs:
     """All subscriptions of the active node.
 
-    Callbacks: ``on_image(message)`` for every image; ``on_odometry(message, stamp)`` after the session has it;
+    Callbacks: ``on_image(message)`` for every image; ``on_odometry(message, stamp)`` after the session has it, with
+    the twist of base_link;
     ``on_fix(position, stamp)`` likewise, metres in the map.
     """
 
@@ -155,6 +156,8 @@ class Inputs:
         self._health.fine("odometry")
         if not np.isfinite(odometry_twist(message)).all():
             message.twist = TwistWithCovariance()  # it is only passed on, and NaN would poison who listens
+        elif not np.array_equal(T_base_child, np.eye(4)):
+            message.twist = twist_of_base(message.twist, T_base_child)
         now = self._time.now
         self._odometry_delay = now - stamp if now else None  # 0: /clock is not there yet
         self._session.on_odometry(stamp, SE2.from_matrix(T_odom_child @ np.linalg.inv(T_base_child)))
