@@ -151,6 +151,14 @@ def test_covariance_keeps_its_cross_terms_and_leaves_the_rest_zero():
 def test_useless_covariances():
     with pytest.raises(ConversionError, match="finite"):
         conversions.to_covariance(np.full((3, 3), np.nan))
+    indefinite = np.array([[1.0, 5.0, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    with pytest.raises(ConversionError, match="in all directions"):
+        conversions.to_covariance(indefinite)
+    full = np.zeros((6, 6))
+    full[np.ix_([0, 1, 5], [0, 1, 5])] = indefinite
+    assert planar_covariance(full.ravel()) is None
+    line = np.outer([1.0, 2.0, 0.3], [1.0, 2.0, 0.3])  # no variance across it, but for rounding
+    assert conversions.to_covariance(line)[0] == 1.0 and conversions.to_covariance(np.zeros((3, 3))) == [0.0] * 36
     assert planar_covariance(np.zeros(36)) is None
     assert planar_covariance(np.full(36, -1.0)) is None
 

@@ -1,17 +1,25 @@
 """What goes wrong while the node works: a localizer that raises, odometry that lags. Each image has its record."""
 
+import gc
 import threading
+import time
+import weakref
 
 import pytest
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2: make setup, or a sourced ROS installation")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from ros_world import DATUM, Vehicle, free_domain, write_confident_weights, write_imagery
 
+from cvloc_ros.datasets.image_decoding import ConversionError
 from cvloc_ros.imagery import ImageryError
+from cvloc_ros.ros import images
+from cvloc_ros.ros.mounts import Mounts
 from cvloc_ros.ros.node import CvlocNode
 
 OK, ERROR = b"\x00", b"\x02"
@@ -61,7 +69,7 @@ class Broken:
         self._error = error
 
     def patch(self, pose, grid):
-        raise self._error
+        raise type(self._error)(*self._error.args)  # one whose traceback ends with it
 
 
 @pytest.mark.parametrize(
@@ -115,3 +123,44 @@ def test_odometry_that_lags_is_waited_for_no_longer_than_allowed(world):
     vehicle.odometry = True
     vehicle.frames.clear()
     vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
+
+
+def change(vehicle, *transitions):
+    for transition in transitions:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert vehicle.call(ChangeState, "/cvloc/change_state", request).success
+
+
+def test_image_that_fails_while_the_node_is_deactivated_is_an_image_that_fails(world, monkeypatch):
+    vehicle, node = world
+    entered, said, place = threading.Event(), [], Mounts.place
+
+    def slow(mounts, sensor, frame_id):
+        if sensor == "camera":
+            entered.set()
+            time.sleep(1.0)  # the node is told to stop meanwhile
+        return place(mounts, sensor, frame_id)
+
+    def torn(message):
+        raise ConversionError("torn")
+
+    report = node._health.report
+    monkeypatch.setattr(node._health, "report", lambda *args, **kw: (said.append(args), report(*args, **kw)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Mounts, "place", slow)
+        patch.setattr(images, "from_compressed_image", torn)
+        vehicle.until(entered.is_set)
+        change(vehicle, Transition.TRANSITION_DEACTIVATE)
+    assert [args[:2] for args in said if args[0] in ("image", "localization")] == [("image", "unusable")]
+    change(vehicle, Transition.TRANSITION_ACTIVATE)
+
+
+def test_cleanup_lets_go_of_the_network(world):
+    vehicle, node = world
+    network = weakref.ref(node._localizer)
+    assert network() is not None
+    change(vehicle, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    gc.collect()
+    assert network() is None
+    change(vehicle, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    vehicle.status("node", level=OK)

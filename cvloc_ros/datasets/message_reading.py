@@ -222,13 +222,13 @@ def rotation_matrix(quaternion: Any) -> np.ndarray:
 
 
 def planar_covariance(covariance: Any) -> np.ndarray | None:
-    """Return the (3, 3) part over (x, y, yaw) of ROS's 36 numbers; None if it is unknown (zeros, or -1)."""
+    """Return the (3, 3) part over (x, y, yaw) of ROS's 36 numbers; None if it is unknown (zeros, or -1) or none."""
     planar = np.asarray(covariance, dtype=float).reshape(6, 6)[_PLANAR]
-    return planar if _is_covariance(planar) else None
+    return (planar + planar.T) / 2 if _is_covariance(planar) else None
 
 
 def _is_covariance(matrix: np.ndarray) -> bool:
-    return bool(np.isfinite(matrix).all() and (np.diag(matrix) > 0).all())
+    return bool(np.isfinite(matrix).all() and (np.linalg.eigvalsh((matrix + matrix.T) / 2) > 0).all())
 
 
 def _twist(twist: Any) -> np.ndarray:

@@ -26,6 +26,13 @@ _SECOND = 1_000_000_000
 _PLANAR = np.ix_([0, 1, 5], [0, 1, 5])  # x, y, yaw of ROS's (x, y, z, roll, pitch, yaw)
 
 
+_ROUNDING = 1e-9  # share of a covariance by which it may miss to be positive
+
+
+def _least_variance(covariance: np.ndarray) -> float:
+    return float(np.linalg.eigvalsh((covariance + covariance.T) / 2)[0])
+
+
 # Time
 
 
@@ -58,11 +65,13 @@ def to_covariance(covariance: np.ndarray) -> list[float]:
     """Return ROS's 36 numbers of a 3x3 covariance over (x, y, yaw); z, roll and pitch stay 0 (2-D for RViz).
 
     Raises:
-        ConversionError: it is not finite, or a variance is negative: an EKF would take the NaN in and never lose it.
+        ConversionError: it is not finite, or no covariance: an EKF would take the NaN in and never lose it.
 
     """
-    if not np.isfinite(covariance).all() or (np.diag(covariance) < 0).any():
-        raise ConversionError(f"expected a finite covariance with variances >= 0, got {covariance.tolist()}")
+    if not np.isfinite(covariance).all() or _least_variance(covariance) < -_ROUNDING * abs(np.trace(covariance)):
+        raise ConversionError(
+            f"expected a finite covariance with variances >= 0 in all directions, got {covariance.tolist()}"
+        )
     full = np.zeros((6, 6))
     full[_PLANAR] = covariance
     return full.ravel().tolist()

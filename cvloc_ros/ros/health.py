@@ -88,6 +88,10 @@ class Health:
         """Ask a function for a status's values whenever they are published."""
         self._values[status] = values
 
+    def withdraw(self, status: str) -> None:
+        """Ask no more for a status's values, and let go of the function."""
+        del self._values[status]
+
     def report(self, status: str, condition: str, text: str, *, lasts: Callable[[], bool] | None = None) -> None:
         """Say what is wrong with a message, and count it; see `TABLE` for the conditions.
 

@@ -177,7 +177,7 @@ class Inputs:
             return
         health.fine("gnss", "unusable")
         if message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN and fix.covariance is None:
-            text = f"fixes on {topic} state a covariance that is zero or not finite: tracker.gnss_default_sigma is used"
+            text = f"fixes on {topic} state a covariance that is zero or none: tracker.gnss_default_sigma is used"
             health.report("gnss", "covariance", text)
         else:
             health.fine("gnss", "covariance")

@@ -36,7 +36,7 @@ from cvloc_ros.ros.input_health import Publishers
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.parameters import ParameterError
 from cvloc_ros.ros.pipeline import Pipeline
-from cvloc_ros.ros.resources import gpu_memory, limit_threads, resident_memory
+from cvloc_ros.ros.resources import free_gpu_memory, gpu_memory, limit_threads, resident_memory
 from cvloc_ros.ros.tf import Transforms
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -150,6 +150,7 @@ class CvlocNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.close()
         self._outputs = self._session = self._localizer = None
+        free_gpu_memory()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -83,8 +83,9 @@ class Pipeline:
     def close(self) -> None:
         """Unsubscribe, and wait for the image under way."""
         self.time.close()
+        self._worker.stop()  # before health forgets the inputs, of which the image under way may have to tell
         self._inputs.close()
-        self._worker.stop()
+        self._health.withdraw("tracker")
 
     def reset(self) -> None:
         """Forget everything that the drive has brought so far."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -22,10 +24,22 @@ def resident_memory() -> float | None:
 
 def gpu_memory() -> float | None:
     """Return the memory in MB that PyTorch holds on the GPU; None without one."""
+    cuda = _cuda_in_use()
+    return None if cuda is None else cuda.memory_reserved() / _MEGABYTE
+
+
+def free_gpu_memory() -> None:
+    """Give what no network uses any more back to the GPU; PyTorch would keep it for the next one."""
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        gc.collect()  # a network may hang in a cycle
+        cuda.empty_cache()
+
+
+def _cuda_in_use() -> Any:
     torch = sys.modules.get("torch")  # a node that has loaded no network must not load it for this
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return None
-    return torch.cuda.memory_reserved() / _MEGABYTE
+    in_use = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return torch.cuda if torch is not None and in_use else None
 
 
 def limit_threads(count: int) -> None:
