@@ -112,6 +112,7 @@ def start(context):
     if bag:
         topics = launching.complete_from_bag(bag, topics)
     topics["image"], transport = launching.split_transport(topics.get("image", "image"))
+    transport = given("image_transport") or transport
 
     parameters = {}
     if given("use_sim_time") or bag:
@@ -120,7 +121,7 @@ def start(context):
     for parameter, value in (
         ("imagery", imagery),
         ("device", given("device")),
-        ("camera.transport", given("image_transport") or transport),
+        ("camera.transport", transport),
     ):
         if value:
             parameters[parameter] = value
@@ -152,7 +153,7 @@ def start(context):
             line = launching.missing(viewer, argument=f"{argument}:=true")
             actions += [LogInfo(msg=line)] if line else action(share, namespace, clock)
     if bag:
-        actions.append(player(bag, given, topics, context))
+        actions.append(player(bag, given, topics, transport, context))
     return actions
 
 
@@ -201,12 +202,12 @@ def foxglove(share, namespace, clock):
     ]
 
 
-def player(bag, given, topics, context):
+def player(bag, given, topics, transport, context):
     """Return the bag player, which begins when the localizer listens."""
     namespace = f"/{given('namespace').strip('/')}".rstrip("/")
     executable = Path(FindPackagePrefix("cvloc_ros").perform(context)) / "lib" / "cvloc_ros" / "cvloc"
     command = [str(executable), "play", bag, "--rate", given("rate"), "--timeout", "300"]
-    command += launching.player_options(bag, topics, namespace=namespace)
+    command += launching.player_options(bag, topics, namespace=namespace, transport=transport)
     if given("loop") == "true":
         command.append("--loop")
     return ExecuteProcess(cmd=command, name="bag_player", output="screen", additional_env={"PYTHONUNBUFFERED": "1"})

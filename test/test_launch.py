@@ -16,6 +16,7 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from cvloc_ros.datasets import message_building as build
+from cvloc_ros.datasets.message_building import STORE
 from cvloc_ros.geometry import SE2, PinholeCamera
 from cvloc_ros.ros import launching
 
@@ -234,6 +235,22 @@ def test_topic_that_another_node_gives_need_not_be_in_the_bag(start, bag):
     actions = start(bag=str(bag), odom="/vo/odometry")
     assert dict(node(actions, "localizer")["remappings"])["odom"] == "/vo/odometry"
     assert "--wait-for /camera/image/compressed" in " ".join(actions[-1].options["cmd"])
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_player_waits_for_images_of_the_transport(start, tmp_path, transport):
+    image = {"raw": "/cam/image", "compressed": "/cam/image/compressed"}
+    with Writer(tmp_path / "both", version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
+        raw = STORE.types["sensor_msgs/msg/Image"](
+            build.header(1, "camera"), 1, 1, "mono8", 0, 1, np.zeros(1, np.uint8)
+        )
+        for kind, message in (("raw", raw), ("compressed", build.jpeg(1, np.zeros(10, np.uint8), frame_id="camera"))):
+            connection = writer.add_connection(image[kind], message.__msgtype__, typestore=STORE)
+            writer.write(connection, 1_000_000_000, STORE.serialize_cdr(message, message.__msgtype__))
+    topics = {"odom": "/vo", "image": "/cam/image", "camera_info": "/cam/camera_info", "fix": "/fix"}
+    actions = start(bag=str(tmp_path / "both"), image_transport=transport, **topics)
+    command = actions[-1].options["cmd"]
+    assert command[command.index("--wait-for") + 1] == image[transport]
 
 
 @pytest.mark.parametrize(

@@ -89,22 +89,25 @@ def test_fixes_and_headings_that_odometry_never_reaches_are_complained_of():
         tracker.add_gnss(stamp, np.zeros(2), np.eye(2))
         tracker.add_heading(stamp, 0.0, 0.02)
 
+    def complains(why):
+        return f"some fixes are not used: {why}" in tracker.gnss_complaint and why in tracker.imu_complaint
+
     send(START - SECOND)
     tracker.add_odometry(START, SE2())
     assert tracker.gnss_complaint == tracker.imu_complaint == "", "before the start"
     send(START + 18 * SECOND)
     assert tracker.gnss_complaint == "", "odometry may have fallen silent"
     tracker.add_odometry(START + SECOND // 2, SE2())
-    assert "17.5 s ahead of odometry" in tracker.gnss_complaint == tracker.imu_complaint
+    assert complains("stamped 17.5 s ahead of odometry")
     assert "17.5 s ahead of odometry" in tracker.waiting_for, "rather than that there is no fix"
     send(START + 3 * SECOND // 2)
     for i in range(1, 15):
         tracker.add_odometry(START + 2 * i * SECOND, SE2())
         if i == 1:
-            assert "odometry has a gap" in tracker.gnss_complaint == tracker.imu_complaint
+            assert complains("odometry has a gap")
     assert tracker.gnss_complaint == tracker.imu_complaint == ""
     send(START)
-    assert "28.0 s before odometry" in tracker.gnss_complaint == tracker.imu_complaint
+    assert complains("stamped 28.0 s before odometry")
 
 
 def test_velocity_is_not_taken_from_a_burst():

@@ -1,5 +1,7 @@
 """The node over real DDS: what it says when something is missing, and what comes out when nothing is."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -12,12 +14,13 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from ros_world import DATUM, NodeProcess, Vehicle, free_domain, write_confident_weights, write_imagery
+from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
 from cvloc_ros.geometry import SE2
 from cvloc_ros.ros import qos
-from cvloc_ros.ros.conversions import to_nanoseconds, to_pose_with_covariance
+from cvloc_ros.ros.conversions import to_nanoseconds, to_pose_with_covariance, to_stamp
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 
@@ -267,6 +270,32 @@ def test_missing_transform_is_named(started, tmp_path):
     vehicle.publish_transforms("gnss", "camera_optical")
     vehicle.status("transforms", level=OK)
     assert "Traceback" not in process.text()
+
+
+def test_clock_that_is_missing_or_stands_still_is_the_only_thing_said(started, tmp_path):
+    write_imagery(tmp_path / "imagery.tif")
+    write_confident_weights(tmp_path / "weights.safetensors")
+    files = ("-p", f"imagery:={tmp_path}/imagery.tif", "-p", f"weights:={tmp_path}/weights.safetensors")
+    process, vehicle = started(*files, "-p", "use_sim_time:=true", "-p", "health.silence:=1.0")
+    assert "nobody publishes /clock" in vehicle.status("node", level=ERROR, timeout=90)
+    clock = vehicle.node.create_publisher(Clock, "/clock", qos.CLOCK)
+    vehicle.compressed = False
+    vehicle.publish_transforms("camera_optical", "gnss")
+    vehicle.restart()
+
+    def ticks_and_is_fine():
+        clock.publish(Clock(clock=to_stamp(vehicle.start + round((time.monotonic() - vehicle.began) * 1e9))))
+        levels = {name: status.level for name, status in vehicle.statuses.items()}
+        return all(levels.get(name) == OK for name in ("node", "image", "camera_info", "odometry", "gnss"))
+
+    vehicle.until(ticks_and_is_fine)
+    said = len(process.text())
+    vehicle.until(lambda: vehicle.statuses["node"].level == WARN, drive=False)
+    assert "paused: /clock stands still" in vehicle.statuses["node"].message
+    ends = time.monotonic() + 3.0
+    vehicle.until(lambda: time.monotonic() > ends, drive=False)
+    assert "paused" in process.text()[said:] and "for 1 s: " not in process.text()[said:]
+    assert {vehicle.statuses[name].level for name in ("image", "odometry", "gnss")} == {OK}
 
 
 def test_missing_imagery_file_is_named(started, tmp_path):

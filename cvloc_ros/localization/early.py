@@ -60,4 +60,4 @@ class Early:
         return why if newest is not None and newest - stamp <= _REACH else ""
 
     def _lose(self, kind: str, why: str) -> None:
-        self._lost[kind] = self._odometry.newest or 0, f"some are not used: {why}"
+        self._lost[kind] = self._odometry.newest or 0, f"some {kind} are not used: {why}"

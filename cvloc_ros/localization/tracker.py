@@ -101,7 +101,7 @@ class Tracker:
             return
         T_odom_base = self._odometry.at(stamp)
         if T_odom_base is None:
-            self._early.put("gnss", stamp, lambda: self.add_gnss(stamp, position, covariance, arm))
+            self._early.put("fixes", stamp, lambda: self.add_gnss(stamp, position, covariance, arm))
             return
         fix = Fix(stamp, T_odom_base.apply(arm), position, self.config.fix_noise(covariance))
         if not self._first_pose.add_fix(fix):
@@ -134,7 +134,7 @@ class Tracker:
             return
         T_odom_base = self._odometry.at(stamp)
         if T_odom_base is None:
-            self._early.put("imu", stamp, lambda: self.add_heading(stamp, yaw, sigma))
+            self._early.put("headings", stamp, lambda: self.add_heading(stamp, yaw, sigma))
             return
         sigma = max(float(sigma), np.radians(self.config.imu_sigma_floor))
         self._first_pose.add_heading(stamp, float(wrap_angle(yaw - T_odom_base.yaw)), sigma)
@@ -267,12 +267,12 @@ class Tracker:
     @property
     def gnss_complaint(self) -> str:
         """Why the newest fix was not believed, or fixes are lost, for people; empty if all is well."""
-        return self._first_pose.complaint or self._early.complaint("gnss")
+        return self._first_pose.complaint or self._early.complaint("fixes")
 
     @property
     def imu_complaint(self) -> str:
         """Why headings are lost, for people; empty if none are."""
-        return self._early.complaint("imu")
+        return self._early.complaint("headings")
 
     def missing_at(self, stamp: int | None) -> str:
         """Say which input is missing for a pose at a stamp; empty if there is a pose."""

@@ -24,9 +24,10 @@ class DriveTime:
         """Call ``on_jump(seconds)`` once for every jump back."""
         self._node, self._on_jump = node, on_jump
         self._order, self._taken_at = StampOrder(), 0  # of odometry, and the node's time at its newest stamp
-        self._shown, self._shown_at = 0, time.monotonic()  # what /clock showed last, and since when
-        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-JUMP), on_clock_change=False)
-        self._handle = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
+        self._ticked_at = time.monotonic()  # when /clock moved on
+        tick, back = Duration(nanoseconds=1), Duration(nanoseconds=-JUMP)
+        threshold = JumpThreshold(min_forward=tick, min_backward=back, on_clock_change=False)
+        self._handle = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_moved)
 
     def close(self) -> None:
         """Stop watching."""
@@ -43,11 +44,8 @@ class DriveTime:
         return self._node.get_clock().now().nanoseconds
 
     def stands_still_for(self) -> float:
-        """Return for how many seconds of real time /clock has shown the same; to be asked every second or so."""
-        now = self.now
-        if not self.simulated or now != self._shown:
-            self._shown, self._shown_at = now, time.monotonic()
-        return time.monotonic() - self._shown_at
+        """Return for how many seconds of real time /clock has not moved on; 0 on real time."""
+        return time.monotonic() - self._ticked_at if self.simulated else 0.0
 
     def is_of_this_pass(self, stamp: int) -> bool:
         """Whether a message belongs to the time that /clock shows, not to the end of a bag that has just looped."""
@@ -71,9 +69,12 @@ class DriveTime:
         """Forget the odometry's time."""
         self._order = StampOrder()
 
-    def _clock_jumped(self, jump: TimeJump) -> None:
+    def _clock_moved(self, step: TimeJump) -> None:
+        self._ticked_at = time.monotonic()
+        if step.delta.nanoseconds > 0:
+            return
         newest = self._order.newest
         if newest is not None and newest < self.now + JUMP:
             return  # odometry has told before
         self.reset()
-        self._on_jump(jump.delta.nanoseconds * 1e-9)
+        self._on_jump(step.delta.nanoseconds * 1e-9)

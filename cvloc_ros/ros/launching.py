@@ -118,7 +118,7 @@ def split_transport(topic: str) -> tuple[str, str]:
     return base, "compressed" if base != topic else ""
 
 
-def player_options(bag: str, topics: Mapping[str, str], *, namespace: str) -> list[str]:
+def player_options(bag: str, topics: Mapping[str, str], *, namespace: str, transport: str) -> list[str]:
     """Return the options with which `cvloc play` begins when the localizer listens, and leaves out what it publishes.
 
     A bag that was recorded while the localizer ran has its topics, which would mix with those of today's run.
@@ -127,6 +127,7 @@ def player_options(bag: str, topics: Mapping[str, str], *, namespace: str) -> li
         bag: a rosbag2.
         topics: topic by input.
         namespace: of the localizer, "" or "/car".
+        transport: of the images, "raw" or "compressed"; "" leaves it to the parameter file.
 
     """
     from rosbags.rosbag2 import Reader, ReaderError
@@ -136,7 +137,9 @@ def player_options(bag: str, topics: Mapping[str, str], *, namespace: str) -> li
             played = {each.topic for each in reader.connections if each.msgcount}
     except (ReaderError, OSError) as error:
         raise LaunchError(_no_bag(bag, error)) from None
-    names = [topics.get("odom", "odom"), topics.get("image", "image"), f"{topics.get('image', 'image')}/compressed"]
+    image = topics.get("image", "image")
+    images = {"raw": [image], "compressed": [f"{image}/compressed"]}.get(transport, [image, f"{image}/compressed"])
+    names = [topics.get("odom", "odom"), *images]
     heard = [name if name.startswith("/") else f"{namespace}/{name}" for name in names]
     options = [part for topic in heard if topic in played for part in ("--wait-for", topic)][:2]
     return options + [part for t in sorted(played) if t.startswith(f"{namespace}/cvloc/") for part in ("--exclude", t)]
