@@ -78,6 +78,14 @@ def test_clock_alone_tells_of_a_jump(drive):
     assert drive.jumps == pytest.approx([-60.0])
 
 
+def test_clock_tells_of_a_jump_after_odometry_has_ended(drive):
+    drive.clock(50)
+    drive.odometry(50)
+    drive.clock(160)
+    drive.clock(100)
+    assert drive.jumps == pytest.approx([-60.0])
+
+
 def test_one_stray_stamp_is_no_jump(drive):
     drive.clock(0)
     for seconds in (160, 160.04, 170, 160.08, 160.12, 158, 160.16):

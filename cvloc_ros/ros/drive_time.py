@@ -24,6 +24,7 @@ class DriveTime:
         """Call ``on_jump(seconds)`` once for every jump back."""
         self._node, self._on_jump = node, on_jump
         self._order, self._taken_at = StampOrder(), 0  # of odometry, and the node's time at its newest stamp
+        self._told = False  # whether odometry has shown a jump that /clock is still to show
         self._ticked_at = time.monotonic()  # when /clock moved on
         tick, back = Duration(nanoseconds=1), Duration(nanoseconds=-JUMP)
         threshold = JumpThreshold(min_forward=tick, min_backward=back, on_clock_change=False)
@@ -63,6 +64,7 @@ class DriveTime:
             self._on_jump((stamp - before) * 1e-9)
             self.reset()
             self._order.take(stamp)
+            self._told = True
         return True
 
     def reset(self) -> None:
@@ -74,7 +76,8 @@ class DriveTime:
         if step.delta.nanoseconds > 0:
             return
         newest = self._order.newest
-        if newest is not None and newest < self.now + JUMP:
-            return  # odometry has told before
+        told, self._told = self._told, False
+        if told and newest is not None and newest < self.now + JUMP:
+            return
         self.reset()
         self._on_jump(step.delta.nanoseconds * 1e-9)
