@@ -1,10 +1,11 @@
 """vote_flow for driving: the same function as `VoteFlow`, one image at a time, without gradients.
 
-What makes it fast, on any device: batch norms are folded into the convolutions, these run in half precision where the
-processor has it, channels last throughout, and samples are gathered by index in that layout, the camera's at places
-that are found once; the first vote is held over the search box only; the second vote is a matrix product; the flow's
-context is convolved once. Votes' scores, geometry and least squares stay in single precision. Shapes depend on nothing
-but the search box, and nothing waits for a result before the last.
+What makes it fast, on any device: batch norms are folded into the convolutions, those of the image and the flow run in
+half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
+the camera's at places that are found once; the first vote is held over the search box only; the second is a matrix
+product, in half precision too; the flow's context is convolved once. The patch, which is described once for many
+frames, the first vote, whose peaks may be nearly as high as each other, geometry and least squares stay in single
+precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ class FastVoteFlow(VoteFlow):
         self.eval().requires_grad_(False)
         _fold_batch_norms(self)
         self.precision = precision
-        for part in (self.ground, self.satellite, self.satellite_coarse, self.satellite_fine, self.update):
-            part.to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for part in (self.ground, self.update):
+            part.to(dtype=precision)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ground, self.satellite = _FastEncoder(self.ground), _FastEncoder(self.satellite)  # type: ignore[assignment]
         self.bev = _FastBevEncoder(self.bev, precision)  # type: ignore[assignment]
         self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
@@ -90,7 +92,7 @@ class FastVoteFlow(VoteFlow):
         cols = slice(left + ys.start, left + ys.stop - 1 + n)
         maps, covered = (F.pad(plane, pad)[:, :, rows, cols] for plane in (satellite.coarse, satellite.coarse_covered))
         weights = kernels[:, -1:]
-        similarity = F.conv2d(maps.to(precision), kernels[:, :-1].to(precision)).float()
+        similarity = F.conv2d(maps, kernels[:, :-1])
         counted = F.conv2d(covered, weights)
         score = trusted_mean(similarity, counted, weights.sum((1, 2, 3))[None, :, None, None])
         logits = score * self.coarse_sharpness.exp()
