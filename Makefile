@@ -51,7 +51,7 @@ demo: setup
 
 # Files of tests run two at a time, for many wait for messages; in their order, for the long ones are not the last.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=40 --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
