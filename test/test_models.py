@@ -7,7 +7,7 @@ import torch
 from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.losses import relative_pose, total_loss, vote_loss
-from cvloc_ros.models.peaks import find_peaks, heard, highest_cell
+from cvloc_ros.models.peaks import find_peaks
 from cvloc_ros.models.preprocess import fit_image
 from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weighted_vote
@@ -281,51 +281,6 @@ class TestNetwork:
         inputs["image"] = inputs["image"][..., :100, :]
         with pytest.raises(ValueError, match="divide by 16"):
             network(**inputs)
-
-
-class TestPeaks:
-    """The first vote's peaks, around which the second is held."""
-
-    PEAKS = ((5, 10, 20), (2, 18, 4), (8, 3, 3))  # heading, shift forward, shift left, in the order of their height
-
-    def vote(self):
-        logits = 0.1 * torch.rand(1, 11, 27, 27, generator=torch.Generator().manual_seed(0))
-        for height, (h, x, y) in zip((9.0, 7.0, 5.0), self.PEAKS, strict=True):
-            logits[0, h - 1 : h + 2, x - 1 : x + 2, y - 1 : y + 2] = height - 1  # its flanks are higher than the next
-            logits[0, h, x, y] = height
-        return logits
-
-    def find(self, network, given=None):
-        return find_peaks(self.vote(), network.headings, network.shifts, count=3, given=given)
-
-    def pose(self, network, peak):
-        h, x, y = peak
-        return torch.stack([network.shifts[x], network.shifts[y], network.headings[h]])
-
-    def test_they_are_not_beside_one_another(self, network):
-        poses, heights, cells = self.find(network)
-        torch.testing.assert_close(poses[0], torch.stack([self.pose(network, peak) for peak in self.PEAKS]))
-        torch.testing.assert_close(heights, torch.tensor([[9.0, 7.0, 5.0]]))
-        assert not (cells[0] & cells[1]).any() and cells[1][0, 2, 18, 4]
-
-    def test_in_training_the_first_is_given_and_its_neighbours_are_no_rivals(self, network):
-        # four headings from the second peak, out of sight
-        centre = self.pose(network, (6, 19, 6))[None] + torch.tensor([[0.3, -0.4, 0.004]])
-        poses, heights, _ = self.find(network, centre)
-        torch.testing.assert_close(poses[0, 0], centre[0])
-        torch.testing.assert_close(poses[0, 1:], torch.stack([self.pose(network, self.PEAKS[i]) for i in (0, 1)]))
-        torch.testing.assert_close(heights, torch.tensor([[0.1, 9.0, 7.0]]), atol=0.1, rtol=0)
-        centre = self.pose(network, (3, 19, 6))[None]  # within the second vote's sight of the second peak
-        poses, heights, _ = self.find(network, centre)
-        torch.testing.assert_close(heights, torch.tensor([[7.0, 9.0, 5.0]]))
-
-    def test_the_second_vote_may_overrule_the_first(self, network):
-        logits = self.vote()
-        after = heard(logits, torch.tensor([[1.0, 6.0, 0.0]]), self.find(network))
-        assert highest_cell(after).tolist() == [list(self.PEAKS[1])]
-        change = after - logits
-        np.testing.assert_allclose([change[(0, *peak)] for peak in self.PEAKS], [-5, 0, -6], atol=1e-5)
-        assert change[0, 0, 0, 0] == pytest.approx(-6)  # nobody has looked there again
 
     @torch.inference_mode()
     def test_the_winner_of_both_votes_is_refined(self, network):

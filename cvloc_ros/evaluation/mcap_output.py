@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
 
 from cvloc_ros.datasets import message_building as build
+from cvloc_ros.datasets.bag_writing import Message, write_bag
 from cvloc_ros.evaluation.records import FrameRecord, RunResult, pose_track
 from cvloc_ros.geometry import SE2, LocalFrame
 
@@ -20,29 +20,17 @@ _LATCHED_TOPICS = ("/datum",)
 _PATH_PERIOD = 1_000_000_000  # ns between two messages that repeat the whole path
 _PATH_STEP = 0.5  # metres between its poses
 
-_Message = tuple[int, str, Any]  # stamp, topic, message
-
 
 def write_mcap(result: RunResult, path: Path) -> None:
     """Write poses, fused odometry, path, TF, GNSS, truth and sample pictures to one MCAP file."""
     messages = sorted(_messages(result), key=lambda message: message[0])
     with tempfile.TemporaryDirectory() as scratch:
         bag = Path(scratch) / "run"
-        with Writer(bag, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
-            connections: dict[str, Any] = {}
-            for stamp, topic, message in messages:
-                if topic not in connections:
-                    connections[topic] = writer.add_connection(
-                        topic,
-                        message.__msgtype__,
-                        typestore=build.STORE,
-                        offered_qos_profiles=[build.qos(latched=topic in _LATCHED_TOPICS)],
-                    )
-                writer.write(connections[topic], stamp, build.STORE.serialize_cdr(message, message.__msgtype__))
+        write_bag(bag, messages, latched=_LATCHED_TOPICS)
         shutil.move(str(next(bag.glob("*.mcap"))), path)
 
 
-def _messages(result: RunResult) -> Iterator[_Message]:
+def _messages(result: RunResult) -> Iterator[Message]:
     stamps = [stamp for stamp, _ in result.odometry] + [frame.stamp for frame in result.frames]
     if stamps:
         yield min(stamps), "/datum", _fix(min(stamps), np.zeros(2), None, result.datum, frame_id=_MAP)
@@ -58,7 +46,7 @@ def _messages(result: RunResult) -> Iterator[_Message]:
     yield from _estimates(result)
 
 
-def _estimates(result: RunResult) -> Iterator[_Message]:
+def _estimates(result: RunResult) -> Iterator[Message]:
     track = pose_track(result.odometry, extrapolation=0.5)
     path: list[tuple[int, SE2]] = []
     next_path = 0
@@ -85,7 +73,7 @@ def _estimates(result: RunResult) -> Iterator[_Message]:
                 )
 
 
-def _fused(frame: FrameRecord, pose: SE2, covariance: np.ndarray, datum: LocalFrame) -> Iterator[_Message]:
+def _fused(frame: FrameRecord, pose: SE2, covariance: np.ndarray, datum: LocalFrame) -> Iterator[Message]:
     odometry = build.odometry(frame.stamp, pose, frame_id=_MAP, covariance=covariance)
     yield frame.stamp, "/cvloc/odometry", odometry  # a run keeps poses, no speeds
     position = np.array([pose.x, pose.y])

@@ -344,7 +344,7 @@ class VoteFlow(nn.Module):
             .reshape(b * count, 4 * k, -1, n, n)
             for plane in (satellite.fine, satellite.fine_covered)
         )
-        kernels, weights = ((each[:, None]).repeat_interleave(count, 0) for each in (descriptors * weight, weight))
+        kernels, weights = (each[:, None].repeat_interleave(count, 0) for each in (descriptors * weight, weight))
         score = weighted_vote(around, covered, kernels, weights, precision=precision)
         return self._fine_logits(score.unflatten(0, (b, count)))
 
