@@ -13,11 +13,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import MIN_SCALE, FlowUpdate
+from cvloc_ros.models.fused import fuse
 from cvloc_ros.models.sampling import bilinear, correlate_rows, sample
 from cvloc_ros.models.vote import trusted_mean
 from cvloc_ros.models.vote_flow import VoteFlow
@@ -43,14 +43,15 @@ class FastVoteFlow(VoteFlow):
         super().__init__(network.config)
         self.load_state_dict(network.state_dict())
         self.eval().requires_grad_(False)
-        _fold_batch_norms(self)
         self.precision = precision
+        self.ground = _FastEncoder(self.ground, precision)  # type: ignore[assignment]
+        self.satellite = _FastEncoder(self.satellite, torch.float32)  # type: ignore[assignment]
+        self.bev = _FastBevEncoder(self.bev, precision)  # type: ignore[assignment]
+        self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
+        fuse(self)
         for part in (self.ground, self.update):
             part.to(dtype=precision)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ground, self.satellite = _FastEncoder(self.ground), _FastEncoder(self.satellite)  # type: ignore[assignment]
-        self.bev = _FastBevEncoder(self.bev, precision)  # type: ignore[assignment]
-        self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
         self._register_turned()
         self.to(next(network.parameters()).device)
 
@@ -138,12 +139,12 @@ class FastVoteFlow(VoteFlow):
 class _FastEncoder(nn.Module):
     """`Encoder` of one image."""
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: Encoder, precision: torch.dtype):
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.precision = encoder, precision
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder.features(standardize(image).to(self.encoder.up8.weight.dtype))
+        return self.encoder.features(standardize(image).to(self.precision))
 
 
 class _FastBevEncoder(nn.Module):
@@ -151,7 +152,7 @@ class _FastBevEncoder(nn.Module):
 
     def __init__(self, bev: BevEncoder, precision: torch.dtype):
         super().__init__()
-        self.bev, self.precision = bev.to(memory_format=torch.channels_last), precision  # type: ignore[call-overload]
+        self.bev, self.precision = bev, precision
         self._view: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
 
     def forward(self, half: Tensor, quarter: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
@@ -176,21 +177,21 @@ class _FastFlowUpdate(nn.Module):
         changing = candidate.in_channels - candidate.out_channels  # channels, which come first
         self.gates = _convolution(gates.weight[:, :changing])
         self.candidate = _convolution(candidate.weight[:, :changing])
-        both = torch.cat([gates.weight, candidate.weight])
-        self.context = _convolution(both[:, changing:], torch.cat([gates.bias, candidate.bias]))  # type: ignore[list-item]
+        self.context_gates = _convolution(gates.weight[:, changing:], gates.bias)
+        self.context_candidate = _convolution(candidate.weight[:, changing:], candidate.bias)
 
-    def initial(self, bev_features: Tensor) -> tuple[Tensor, Tensor]:
+    def initial(self, bev_features: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         hidden, context = self.update.initial(bev_features)
-        return hidden, self.context(context)
+        context = context.contiguous(memory_format=torch.channels_last)
+        return hidden, (self.context_gates(context), self.context_candidate(context))
 
     def forward(
-        self, hidden: Tensor, context: Tensor, correlation: Tensor, coverage: Tensor
+        self, hidden: Tensor, context: tuple[Tensor, Tensor], correlation: Tensor, coverage: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         encoded = self.update.encode(torch.cat([correlation, coverage.to(correlation.dtype)], dim=1))
-        n = hidden.shape[1]
-        gates = self.gates(torch.cat([hidden, encoded], dim=1)) + context[:, : 2 * n]
+        gates = self.gates(torch.cat([hidden, encoded], dim=1), plus=context[0])
         update, reset = torch.sigmoid(gates).chunk(2, dim=1)
-        candidate = self.candidate(torch.cat([reset * hidden, encoded], dim=1)) + context[:, 2 * n :]
+        candidate = self.candidate(torch.cat([reset * hidden, encoded], dim=1), plus=context[1])
         hidden = torch.lerp(hidden, torch.tanh(candidate), update)
         out = self.update.head(hidden).float()
         return hidden, out[:, :2], MIN_SCALE + F.softplus(out[:, 2])
@@ -207,11 +208,16 @@ def _convolution(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
 
 def standardize(image: Tensor) -> Tensor:
     """Do what `encoder.standardize` does to one image, channels last, in two passes over it."""
-    rows = image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
-    each = rows.new_ones(1, len(rows))
-    centred = rows - each @ rows / len(rows)
-    deviation = (each @ centred.square() / (len(rows) - 1)).sqrt()
-    return (centred / (deviation + 1e-3)).view(1, *image.shape[2:], -1).permute(0, 3, 1, 2)
+    _, channels, height, width = image.shape
+    rows = image.permute(0, 2, 3, 1).reshape(height, width * channels)  # long ones: loops over three numbers are slow
+    each, count = rows.new_ones(1, height), height * width
+
+    def total(values: Tensor) -> Tensor:
+        return (each @ values).view(width, channels).sum(0)
+
+    centred = rows - (total(rows) / count).repeat(width)
+    deviation = (total(centred.square()) / (count - 1)).sqrt()
+    return (centred / (deviation + 1e-3).repeat(width)).view(1, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _sight(half: Tensor, quarter: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
@@ -235,14 +241,3 @@ def _in_image(where: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     rows, cols = features.shape[-2:]
     col, row = (where[..., 0] + 1) * (cols / 2) - 0.5, (where[..., 1] + 1) * (rows / 2) - 0.5
     return bilinear(row, col, (rows, cols))
-
-
-def _fold_batch_norms(module: nn.Module) -> None:
-    """Put every batch norm that follows a convolution into its weights."""
-    for child in module.modules():
-        if not isinstance(child, nn.Sequential):
-            continue
-        for k in range(len(child) - 1):
-            convolution, norm = child[k], child[k + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                child[k], child[k + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()

@@ -88,8 +88,8 @@ def solve_tilt(
     measured = flow + tilt_shift(points, camera, start)
     equations = torch.cat([motion, turn, bend, measured[..., None]], dim=-1)
     weighted = (equations[..., :5] * information[..., None, None]).flatten(1, 2)
-    # a sum, not a matrix product: autocast would round that to half precision
-    normal = (weighted[..., :, None] * equations.flatten(1, 2)[..., None, :]).sum(1)
+    with torch.autocast(points.device.type, enabled=False):  # which would round the product to half precision
+        normal = weighted.mT @ equations.flatten(1, 2)
     prior = torch.cat([points.new_full((2,), 1e-4), points.new_full((1,), 1e-2), points.new_ones(2)])
     normal = normal + F.pad(prior.diag(), (0, 1))
     for _ in range(3):  # eliminate the motion: all pivots are positive, and nothing has to be asked of a device
