@@ -115,13 +115,12 @@ class FastVoteFlow(VoteFlow):
         return self._fine_logits(trusted_mean(similarity, counted, weight.sum())[None])
 
     def _look_around(
-        self, fine: Tensor, satellite: PatchFeatures, lattice: Tensor, points: Tensor, pose: Tensor
+        self, fine: Tensor, satellite: PatchFeatures, ground: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it: see `VoteFlow._look_around`."""
-        where = self._on_patch(lattice[0], pose, satellite.fine.shape[-1])
+        where = self._on_patch(ground[0], pose, satellite.fine.shape[-1])
         around = sample(satellite.fine, *where)[0]
-        margin = self.config.window // 2  # of the lattice around the cells, every other of whose points is a cell
-        covered = sample(satellite.fine_covered, *(each[:, margin:-margin:2, margin:-margin:2] for each in where))
+        covered = sample(satellite.fine_covered, *map(self._cells_of, where))
         window, n = self.config.window, self.config.bev_size
         near = around.unfold(0, window, 2).unfold(1, window, 2).permute(0, 1, 3, 4, 2).reshape(n * n, window**2, -1)
         correlation = fine[0].permute(1, 2, 0).reshape(n * n, 1, -1) @ near.mT  # faster than the other way round
@@ -129,11 +128,12 @@ class FastVoteFlow(VoteFlow):
 
     def _on_patch(self, points: Tensor, poses: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Return what `sample` needs for vehicle-frame points (rows, cols, 2), m, as placed by poses (K, 3)."""
-        cos, sin = torch.cos(poses[:, 2])[:, None, None], torch.sin(poses[:, 2])[:, None, None]
-        x = cos * points[..., 0] - sin * points[..., 1] + poses[:, 0, None, None]
-        y = sin * points[..., 0] + cos * points[..., 1] + poses[:, 1, None, None]
-        scale = cells / (2 * self.half_extent)
-        return bilinear((self.half_extent - x) * scale - 0.5, (self.half_extent - y) * scale - 0.5, (cells, cells))
+        scale = cells / (2 * self.half_extent)  # cells a metre; they count backward and to the right
+        cos, sin = torch.cos(poses[:, 2]), torch.sin(poses[:, 2])
+        turn = -scale * torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2)
+        shift = (self.half_extent - poses[:, :2]) * scale - 0.5
+        where = torch.addmm(shift.reshape(-1, 1), turn, points.reshape(-1, 2).T).view(-1, 2, *points.shape[:-1])
+        return bilinear(*where.unbind(1), (cells, cells))
 
 
 class _FastEncoder(nn.Module):

@@ -171,10 +171,10 @@ class VoteFlow(nn.Module):
             [], [], [], [], [], [], [], torch.ones_like(seen[:, 0, 0]),
         )  # fmt: skip
         lattice = self.flow_lattice.expand(len(image), -1, -1, -1)
-        tilt = torch.zeros_like(camera[:, :2])
+        tilt, ground = torch.zeros_like(camera[:, :2]), lattice
         for _ in range(self.config.iterations):
-            tilted, points = lattice + tilt_shift(lattice, camera, tilt), self.ground_points(camera, tilt)
-            correlation, covered = self._look_around(fine, satellite, tilted, points, pose)
+            points = self._cells_of(ground)
+            correlation, covered = self._look_around(fine, satellite, ground, pose)
             state, flow, scale = self.update(state, context, correlation, covered)
             weight = (0.1 / scale).square() * seen * covered[:, 0]
             out.starts.append(pose)
@@ -192,12 +192,13 @@ class VoteFlow(nn.Module):
                 sigma=self.config.tilt_sigma,
             )
             tilt = tilt + self.tilt_gain.exp() * (solved - tilt)
-            source, moved = self.ground_points(camera, tilt), self.place(points + flow, pose)
+            ground = lattice + tilt_shift(lattice, camera, tilt)
+            source, moved = self._cells_of(ground), self.place(points + flow, pose)
             solution, out.solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
             solution = torch.where(out.solved[:, None], solution, pose)
             out.tilts.append(tilt)
             out.poses.append(solution)
-            pose, tilt = solution.detach(), tilt.detach()
+            pose, tilt, ground = solution.detach(), tilt.detach(), ground.detach()
         return out
 
     def ground_points(self, camera: Tensor, tilt: Tensor) -> Tensor:
@@ -247,24 +248,28 @@ class VoteFlow(nn.Module):
             slices.append(slice(max(0, middle - reach), min(count, middle + reach + 1)))
         return slices[0], slices[1], slices[2]
 
+    def _cells_of(self, lattice: Tensor) -> Tensor:
+        """Return the cells (B, rows, cols, C) among the points of ``flow_lattice`` (B, n, n, C)."""
+        margin = self.config.window // 2
+        return lattice[:, margin:-margin:2, margin:-margin:2]
+
     def _look_around(
-        self, fine: Tensor, satellite: PatchFeatures, lattice: Tensor, points: Tensor, pose: Tensor
+        self, fine: Tensor, satellite: PatchFeatures, ground: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it, as placed by a pose.
 
         Args:
             fine: (B, Df, rows, cols) descriptors of the cells.
             satellite: the patch.
-            lattice: (B, n, n, 2) points of ``flow_lattice`` on the tilted ground, vehicle frame, metres.
-            points: (B, rows, cols, 2) likewise, the cells.
+            ground: (B, n, n, 2) points of ``flow_lattice`` on the tilted ground, vehicle frame, metres.
             pose: (B, 3).
 
         Returns:
             (B, window^2, rows, cols) similarities, and (B, 1, rows, cols) the coverage of the cells.
 
         """
-        around = self._warp(satellite.fine, lattice[:, None], pose[:, None])[:, 0]
-        covered = self._warp(satellite.fine_covered, points[:, None], pose[:, None])[:, 0]
+        around = self._warp(satellite.fine, ground[:, None], pose[:, None])[:, 0]
+        covered = self._warp(satellite.fine_covered, self._cells_of(ground)[:, None], pose[:, None])[:, 0]
         return LocalCorrelation.apply(around, fine, self.config.window), covered
 
     def _coarse_vote(
