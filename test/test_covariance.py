@@ -111,3 +111,14 @@ def test_tracked_priors_are_as_wrong_as_they_say():
     priors = [draw_tracked_prior(rng, None) for _ in range(2000)]
     errors = np.array([prior.T_map_base.inverse().vector() for prior in priors])
     assert nees(errors, np.array([prior.covariance for prior in priors])).mean() == pytest.approx(3.0, abs=0.2)
+
+
+def test_the_scale_is_right_for_natural_colours():
+    """Towns that err three times as much as their evidence says shape the fit; the others stay honest."""
+    evidence, errors = frames(2000, seed=5)
+    towns = np.arange(2000) // 8
+    natural = towns % 2 == 0
+    errors[~natural] *= 3
+    found = fit(evidence, errors, towns=towns, natural=natural)
+    assert MEAN_NEES[0] - 0.1 < found.nees[found.accepted & natural].mean() < MEAN_NEES[1] + 0.1
+    assert found.nees[found.accepted & ~natural].mean() > 2 * MEAN_NEES[1]

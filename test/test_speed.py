@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cvloc_ros.datasets.town import crop_patch, town_pairs
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
@@ -14,8 +15,9 @@ from cvloc_ros.localization.covariance import Calibration
 from cvloc_ros.localization.localizer import Localizer, load_localizer
 from cvloc_ros.localization.ready import load_ready_localizer
 from cvloc_ros.localization.types import Frame, Prior
+from cvloc_ros.models import fused
 from cvloc_ros.models.bev import ground_pixels
-from cvloc_ros.models.encoder import standardize
+from cvloc_ros.models.encoder import Residual, conv_bn, standardize
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow
 from cvloc_ros.models.fast_vote_flow import standardize as fast_standardize
 from cvloc_ros.models.sampling import bilinear, sample
@@ -85,6 +87,26 @@ def test_samples_between_and_beyond_cells():
     where = torch.stack([(col + 0.5) * 2 / 7 - 1, (row + 0.5) * 2 / 5 - 1], dim=-1)[None]
     wanted = torch.nn.functional.grid_sample(features, where, align_corners=False)[0].permute(1, 2, 0)
     torch.testing.assert_close(sample(features, *bilinear(row, col, (5, 7))), wanted, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("packs", [False, True])
+def test_fused_convolutions(monkeypatch, packs):
+    """Batch norm, ReLU and the residual's sum in one pass give what the modules give one after the other."""
+    if packs and not fused.PACKS:
+        pytest.skip("no oneDNN")
+    monkeypatch.setattr(fused, "PACKS", packs)
+    torch.manual_seed(0)
+    steps = nn.Sequential(conv_bn(5, 8, stride=2), Residual(8), nn.Conv2d(8, 3, 1)).eval()
+    for norm in (module for module in steps.modules() if isinstance(module, nn.BatchNorm2d)):
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.5, 2.0)
+    images = [torch.rand(1, 5, *size).contiguous(memory_format=torch.channels_last) for size in ((16, 24), (16, 24))]
+    wanted = [steps(image) for image in images]
+    fast = fused.fuse(steps)
+    assert not any(isinstance(module, (nn.BatchNorm2d, nn.ReLU)) for module in fast.modules())
+    for image, result in zip(images, wanted, strict=True):
+        torch.testing.assert_close(fast(image), result, atol=1e-5, rtol=1e-5)
 
 
 def test_standardizing_in_two_passes():

@@ -133,7 +133,8 @@ class FastVoteFlow(VoteFlow):
         turn = -scale * torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2)
         shift = (self.half_extent - poses[:, :2]) * scale - 0.5
         where = torch.addmm(shift.reshape(-1, 1), turn, points.reshape(-1, 2).T).view(-1, 2, *points.shape[:-1])
-        return bilinear(*where.unbind(1), (cells, cells))
+        row, col = where.unbind(1)
+        return bilinear(row, col, (cells, cells))
 
 
 class _FastEncoder(nn.Module):

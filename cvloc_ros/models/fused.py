@@ -6,7 +6,6 @@ On the CPU, where oneDNN is, weights lie as its kernels read them: plain convolu
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -24,7 +23,7 @@ class FusedConvolution(nn.Module):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W); ``plus`` is of the result's shape."""
         c = self.convolution
-        if x.device.type != "cpu" or not _PACKS:
+        if x.device.type != "cpu" or not PACKS:
             y = c(x) if plus is None else c(x) + plus
             return y.relu_() if self.relu else y
         how = [list(c.padding), list(c.stride), list(c.dilation), c.groups]  # type: ignore[arg-type]
@@ -70,4 +69,4 @@ def fuse(module: nn.Module) -> nn.Module:
     return nn.Sequential(*steps) if len(steps) > 1 else steps[0]
 
 
-_PACKS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+PACKS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
