@@ -7,12 +7,13 @@ from rosbags.typesys import Stores, get_typestore
 STORE = get_typestore(Stores.ROS2_JAZZY)
 
 
-def rewrite(source, target, *, drop=(), rename=None, edit=None, storage=StoragePlugin.MCAP):
+def rewrite(source, target, *, drop=(), rename=None, edit=None, retime=None, storage=StoragePlugin.MCAP):
     """Copy a bag with some topics left out or renamed; ``edit`` maps a topic to a change of its messages.
 
-    Arrays of messages are read-only: a change replaces them.
+    Arrays of messages are read-only: a change replaces them. ``retime`` maps a topic to when its messages, by when they
+    were recorded, are recorded instead.
     """
-    rename, edit = rename or {}, edit or {}
+    rename, edit, retime = rename or {}, edit or {}, retime or {}
     with AnyReader([source]) as reader, Writer(target, version=9, storage_plugin=storage) as writer:
         connections = {
             c.topic: writer.add_connection(rename.get(c.topic, c.topic), c.msgtype, typestore=STORE)
@@ -24,6 +25,8 @@ def rewrite(source, target, *, drop=(), rename=None, edit=None, storage=StorageP
                 message = STORE.deserialize_cdr(data, connection.msgtype)
                 edit[connection.topic](message)
                 data = STORE.serialize_cdr(message, connection.msgtype)
+            if connection.topic in retime:
+                stamp = retime[connection.topic](stamp)
             if connection.topic in connections:
                 writer.write(connections[connection.topic], stamp, data)
     return target

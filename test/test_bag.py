@@ -131,6 +131,18 @@ class TestTopics:
         with pytest.raises(BagError, match=message):
             Bag.open(recorded, topics=requested)
 
+    def test_what_is_required_is_the_callers(self, recorded, tmp_path):
+        cut = rewrite(recorded, tmp_path / "bag", drop=["/odom"])
+        bag = Bag.open(cut, required=("image", "ground_truth"))
+        assert bag.base_frame == "base_link" and "odom" not in bag.topics
+        with pytest.raises(BagError, match="no odom topic"):
+            Bag.open(cut)
+
+    def test_some_roles_with_when_they_were_recorded(self, drive, recorded):
+        read = list(Bag.open(recorded).recorded("image"))
+        assert [(received, event.stamp) for received, event in read] == [(s, s) for s in drive.image_stamps.tolist()]
+        assert all(isinstance(event, ImageEvent) for _, event in read)
+
     def test_a_role_can_be_left_out(self, recorded):
         bag = Bag.open(recorded, topics={"ground_truth": ""})
         assert not of_type(bag, TruthEvent) and of_type(bag, OdometryEvent)
@@ -208,7 +220,10 @@ class TestWhatIsMissing:
         cut = rewrite(recorded, tmp_path / "bag", drop=["/datum"], edit={"/gnss/fix": no_fix_at_first})
         with pytest.raises(BagError, match="no datum that says where its map is"):
             Bag.open(cut)
-        bag = Bag.open(cut, topics={"ground_truth": ""})
+        stated = LocalFrame(48.3, 16.4)
+        assert Bag.open(cut, datum=stated).datum == stated
+        assert Bag.open(recorded, datum=stated).datum == LocalFrame(48.2, 16.3, 181.5)
+        bag = Bag.open(cut, topics={"ground_truth": ""}, datum=stated)
         fixes = of_type(bag, FixEvent)
         assert len(fixes) == len(of_type(Bag.open(recorded), FixEvent)) - 1
         assert (bag.datum.latitude, bag.datum.longitude) == (fixes[0].latitude, fixes[0].longitude)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from cvloc_ros.cli.eval_datasets import choose_protocols, evaluate_bag, evaluate_protocols
+from cvloc_ros.cli.run import MOUNT_HELP, parse_datum, parse_mount, parse_topics
 
-    from cvloc_ros.datasets.item import Dataset
-    from cvloc_ros.localization.localizer import Localizer
-
-_TOWNS = ("town", "town-drives")
 _DATASETS = ("kitti", "ford", "vigor", "oxford", "pairs")
-_OF_DATASETS, _OF_TOWNS, _OF_DRIVES = "Data sets", "town", "town-drives"
+_OF_DATASETS, _OF_BAGS, _OF_TOWNS, _OF_DRIVES = "Data sets", "bag", "town", "town-drives"
 _TAKES = {  # besides those that all take
     "town": ("pairs",),
     "town-drives": ("count", "scenario", "image_rate", "workers"),
+    "bag": ("root", "imagery", "frames", "datum", "topics", "mount"),
     **dict.fromkeys(_DATASETS, ("root", "protocol", "frames")),
 }
 
@@ -30,11 +27,12 @@ def evaluate(
         typer.Argument(
             help="Synthetic, nothing to download: town (single frames) or town-drives (whole drives with biased and "
             "cut GNSS, wrong initial poses and black images). Published, at ROOT: kitti, ford, vigor, oxford. Your "
-            "own: pairs (see cvloc_ros/datasets/pairs.py)."
+            "own: bag (a recorded drive with the truth in it), pairs (see cvloc_ros/datasets/pairs.py)."
         ),
     ] = "town",
     root: Annotated[
-        Path | None, typer.Argument(help="The data set's folder in its published layout; for pairs the CSV file.")
+        Path | None,
+        typer.Argument(help="The data set's folder in its published layout; the bag; for pairs the CSV file."),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for tables and reports; of a data set, one in it a protocol.")
@@ -55,6 +53,34 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Only so many, spread evenly over the protocol.", rich_help_panel=_OF_DATASETS),
     ] = None,
+    imagery: Annotated[
+        str | None,
+        typer.Option(
+            help="Satellite imagery: a raster, a folder of tiles, a tile server's template; see doc/imagery.md.",
+            rich_help_panel=_OF_BAGS,
+        ),
+    ] = None,
+    datum: Annotated[
+        str | None,
+        typer.Option(
+            help="Origin of the map as 'latitude,longitude' in degrees. Default: the bag's datum topic; without one it "
+            "must be given, and is that of the truth.",
+            metavar="LAT,LON",
+            rich_help_panel=_OF_BAGS,
+        ),
+    ] = None,
+    topics: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Which topic is which where that cannot be guessed, once for each: ground_truth=/rtk/odometry. Roles: "
+            "image, camera_info, ground_truth, datum.",
+            metavar="ROLE=TOPIC",
+            rich_help_panel=_OF_BAGS,
+        ),
+    ] = None,
+    mount: Annotated[
+        str | None, typer.Option(help=MOUNT_HELP, metavar="X,Y,Z,ROLL,PITCH,YAW", rich_help_panel=_OF_BAGS)
+    ] = None,
     pairs: Annotated[int, typer.Option(min=4, help="Pairs of each set.", rich_help_panel=_OF_TOWNS)] = 300,
     count: Annotated[
         int, typer.Option(min=1, help="How many drives, each in a town of its own.", rich_help_panel=_OF_DRIVES)
@@ -73,6 +99,7 @@ def evaluate(
     """Measure accuracy where the truth is known. Chance and a blind model (the image blanked) stand beside it.
 
     kitti, ford, vigor, oxford, pairs: single frames by the literature's protocols, from the priors that these state.
+    bag: the images of a recorded drive, from priors uniform in ±20 m and ±10° around its own truth, on --imagery.
     Tables with 95 % intervals, also as the literature's scripts measure, beside the published rows with their sources
     and caveats. Writes for each protocol frames.csv (a row a frame), summary.json, table.md and report.html with the
     worst cases as pictures. Stopped, it is resumed by the same command; results do not depend on that.
@@ -83,21 +110,36 @@ def evaluate(
     town-drives: whole drives through towns that training never saw. The table says for each drive and scenario how
     accurate the fused pose was, for how long it was far off and yet TRACKING, and how soon it was recovered.
     """
-    if dataset not in (*_TOWNS, *_DATASETS):
-        raise typer.BadParameter(
-            f"expected one of: {', '.join((*_TOWNS, *_DATASETS))}; got {dataset!r}", param_hint="DATASET"
-        )
+    if dataset not in _TAKES:
+        raise typer.BadParameter(f"expected one of: {', '.join(_TAKES)}; got {dataset!r}", param_hint="DATASET")
     _refuse_what_it_does_not_take(dataset, context)
     chosen = str(weights) if weights else None
     if dataset == "town":
         _frames(out, pairs=pairs, method=method, weights=chosen, device=device)
     elif dataset == "town-drives":
         _drives(out, count=count, names=scenario, rate=image_rate, workers=workers, method=method, weights=chosen)
+    elif root is None:
+        raise typer.BadParameter(f"expected where {dataset} is: cvloc eval {dataset} ROOT", param_hint="ROOT")
+    elif dataset == "bag":
+        if imagery is None:
+            raise typer.BadParameter(
+                "expected what shows the place from above: --imagery city.tif", param_hint="--imagery"
+            )
+        evaluate_bag(
+            root,
+            imagery,
+            out / "bag",
+            datum=parse_datum(datum),
+            topics=parse_topics(topics or []),
+            T_base_camera=parse_mount(mount),
+            count=frames,
+            method=method,
+            weights=chosen,
+            device=device,
+        )
     else:
-        if root is None:
-            raise typer.BadParameter(f"expected where {dataset} is: cvloc eval {dataset} ROOT", param_hint="ROOT")
-        _protocols(
-            _choose(dataset, protocol or []),
+        evaluate_protocols(
+            choose_protocols(dataset, protocol or []),
             root,
             out,
             count=frames,
@@ -122,113 +164,6 @@ def _refuse_what_it_does_not_take(dataset: str, context: typer.Context) -> None:
             f"{dataset} takes {', '.join(map(shown, takes))} and the options of all data sets, got "
             f"{', '.join(map(shown, given))}"
         )
-
-
-def _choose(dataset: str, wanted: list[str]) -> list[str]:
-    """Return the protocols of a data set that were asked for, all if none; raises typer.BadParameter."""
-    from cvloc_ros.datasets.protocols import PROTOCOLS
-
-    known = [name for name in PROTOCOLS if name.split("-")[0] == dataset]
-    names = [name if name in known else f"{dataset}-{name}" for name in wanted]
-    unknown = [name for name, full in zip(wanted, names, strict=True) if full not in known]
-    if unknown:
-        raise typer.BadParameter(f"expected of: {', '.join(known)}; got {', '.join(unknown)}", param_hint="--protocol")
-    return names or known
-
-
-def _protocols(
-    names: list[str],
-    root: Path,
-    out: Path,
-    *,
-    count: int | None,
-    required: bool,
-    method: str,
-    weights: str | None,
-    device: str,
-) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    from cvloc_ros.datasets.files import DatasetError
-    from cvloc_ros.datasets.protocols import open_protocol
-    from cvloc_ros.localization.localizer import load_localizer
-    from cvloc_ros.models.weights import choose_device
-
-    console, device = Console(), choose_device(device)
-    localizer = load_localizer(None, method=method, weights=weights, device=device)
-    absent: list[DatasetError] = []
-    for name in names:
-        try:
-            items = open_protocol(name, root, grid=localizer.matcher.patch_grid)
-        except DatasetError as error:
-            if required:
-                raise
-            absent.append(error)
-            console.print(f"[yellow]{name} is left out:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-            continue
-        _protocol(
-            name,
-            root,
-            out / name,
-            items=items,
-            localizer=localizer,
-            count=count,
-            weights=weights,
-            device=device,
-            console=console,
-        )
-    if len(absent) == len(names):
-        raise absent[0]
-
-
-def _protocol(
-    name: str,
-    root: Path,
-    out: Path,
-    *,
-    items: Dataset,
-    localizer: Localizer,
-    count: int | None,
-    weights: str | None,
-    device: str,
-    console: Console,
-) -> None:
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from cvloc_ros.evaluation.item_console import print_tables
-    from cvloc_ros.evaluation.item_frames import evaluate_items, spread_over
-    from cvloc_ros.evaluation.item_report import write_item_report
-    from cvloc_ros.evaluation.item_summary import summarize_items
-    from cvloc_ros.evaluation.protocol_notes import identify, protocol_notes
-
-    method = localizer.matcher.name
-    indices = spread_over(len(items), count)
-    identity = identify(name, root, items, method=method, weights=weights, device=device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(name, total=len(indices))
-            found = evaluate_items(
-                localizer,
-                items,
-                out,
-                indices=indices,
-                identity=identity,
-                progress=lambda done: bar.update(task, completed=done),
-                say=lambda line: bar.console.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True, highlight=False),
-            )
-    except KeyboardInterrupt:
-        console.print(f"stopped: what was done is in {out / 'frames.csv'}; the same command goes on from there")
-        raise typer.Exit(130) from None
-    summary = summarize_items(found)
-    notes = protocol_notes(name, found, localizer, share=len(indices) / len(items))
-    write_item_report(found, summary, out, identity=identity, notes=notes, localizer=localizer, items=items)
-    print_tables(name, method, summary, console=console)
-    for note in notes:
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
 
 
 def _frames(out: Path, *, pairs: int, method: str, weights: str | None, device: str) -> None:

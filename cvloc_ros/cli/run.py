@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
     from cvloc_ros.geometry import LocalFrame
 
+MOUNT_HELP = (
+    "Where the camera sits on base_link, instead of what the bag's TF says: metres forward, left and above the ground, "
+    "then degrees of roll, pitch (down is positive) and yaw (left is positive) of its view."
+)
+
 
 def run(
     source: Annotated[
@@ -38,7 +43,7 @@ def run(
         str | None,
         typer.Option(
             help="Origin of the map as 'latitude,longitude' in degrees. Default: the bag's datum topic, else its "
-            "first fix, else the imagery's centre.",
+            "first fix, else the imagery's centre. A truth without a datum topic is taken to be in this map.",
             metavar="LAT,LON",
         ),
     ] = None,
@@ -50,14 +55,7 @@ def run(
             metavar="ROLE=TOPIC",
         ),
     ] = None,
-    mount: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the camera sits on base_link, instead of what the bag's TF says: metres forward, left and "
-            "above the ground, then degrees of roll, pitch (down is positive) and yaw (left is positive) of its view.",
-            metavar="X,Y,Z,ROLL,PITCH,YAW",
-        ),
-    ] = None,
+    mount: Annotated[str | None, typer.Option(help=MOUNT_HELP, metavar="X,Y,Z,ROLL,PITCH,YAW")] = None,
 ) -> None:
     """Localize a recorded drive, as the ROS node would, and write trajectory, report and bag.
 

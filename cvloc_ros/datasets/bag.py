@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
 
-from cvloc_ros.datasets.bag_topics import BagError, choose_topics
+from cvloc_ros.datasets.bag_reading import messages, reading
+from cvloc_ros.datasets.bag_topics import REQUIRED, BagError, choose_topics
 from cvloc_ros.datasets.events import Event, FixEvent, ImageEvent
 from cvloc_ros.datasets.image_decoding import ConversionError
 from cvloc_ros.datasets.message_reading import (
@@ -49,12 +48,12 @@ class Bag:
 
     Attributes:
         source: path of the bag.
-        topics: topic by role: image, camera_info, odom, and where there are fix, ground_truth, datum.
+        topics: topic by role: image, camera_info, and where there are odom, fix, ground_truth, datum.
         camera: intrinsics of the images; distorted cameras keep their distortion.
-        base_frame: the vehicle's frame (the odometry's child frame).
+        base_frame: the vehicle's frame (the odometry's child frame, without odometry the truth's).
         T_base_camera: 4x4, optical frame to base_frame.
         gnss_lever_arm: (2,) metres forward and left of base_frame at which the antenna sits.
-        datum: the map frame: from the datum topic, else at the first fix; None if there is neither.
+        datum: the map frame: from the datum topic, else, of the truth, as stated, else at the first fix; may be None.
         start: when the first message was recorded, nanoseconds.
         end: when the last message was recorded, nanoseconds.
         assumptions: what was assumed because the bag does not say it, one sentence each.
@@ -76,7 +75,13 @@ class Bag:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, topics: Mapping[str, str] | None = None, T_base_camera: np.ndarray | None = None
+        cls,
+        path: str | Path,
+        *,
+        topics: Mapping[str, str] | None = None,
+        T_base_camera: np.ndarray | None = None,
+        datum: LocalFrame | None = None,
+        required: Sequence[str] = REQUIRED,
     ) -> Bag:
         """Open a rosbag2 folder, or a single .mcap, .db3 or ROS 1 .bag file.
 
@@ -85,6 +90,8 @@ class Bag:
             topics: topic by role (image, camera_info, fix, odom, ground_truth, datum) where it cannot be guessed; an
                 empty name leaves a role out.
             T_base_camera: 4x4, where the camera sits, instead of what the bag's transforms say.
+            datum: of the truth's map, where no topic says it.
+            required: roles without which the bag is of no use; image, camera_info, and odom or ground_truth are.
 
         Raises:
             BagError: the bag cannot be read, or it lacks the topics or transforms that localization needs.
@@ -96,20 +103,22 @@ class Bag:
                 raise BagError(f"the bag '{path}' is empty: nothing was recorded")
 
             def first(topic: str) -> Any:
-                return next(_messages(reader, topic))[0]
+                return next(messages(reader, topic))[0]
 
             try:
-                chosen = choose_topics(types, topics or {}, frame_of=lambda t: frame_name(first(t).header.frame_id))
+                chosen = choose_topics(
+                    types, topics or {}, frame_of=lambda t: frame_name(first(t).header.frame_id), required=required
+                )
             except BagError as error:
                 raise BagError(f"'{path}': {error}") from None
             rectified = "rect" in chosen["image"].removesuffix("/compressed").rsplit("/", 1)[-1]
-            info, odometry = first(chosen["camera_info"]), first(chosen["odom"])
+            info, moving = first(chosen["camera_info"]), first(chosen.get("odom") or chosen["ground_truth"])
             try:
                 camera = camera_of(info, rectified=rectified)
             except ValueError as error:
                 raise BagError(f"'{path}', {chosen['camera_info']}: {error}") from error
 
-            base_frame = frame_name(odometry.child_frame_id) or "base_link"
+            base_frame = frame_name(moving.child_frame_id) or "base_link"
             fix = _first_fix(reader, chosen["fix"]) if "fix" in chosen else None
             mounts = _Mounts(reader, types, base_frame)
             if T_base_camera is None:
@@ -123,7 +132,7 @@ class Bag:
                 base_frame=base_frame,
                 T_base_camera=T_base_camera,
                 gnss_lever_arm=lever_arm,
-                datum=_datum(reader, chosen, fix, source=str(path)),
+                datum=_datum(reader, chosen, fix, stated=datum, source=str(path)),
                 start=reader.start_time,
                 end=reader.end_time - 1,
                 assumptions=tuple(mounts.notes),
@@ -144,8 +153,17 @@ class Bag:
             BagError: the bag is damaged further on.
 
         """
+        return (event for _, event in self.recorded(*_EVENT_OF))
+
+    def recorded(self, *roles: str) -> Iterator[tuple[int, Event]]:
+        """Yield what iterating does, of some roles only, each event with when it was recorded, nanoseconds.
+
+        Raises:
+            BagError: the bag is damaged further on.
+
+        """
         self.unusable.clear()
-        readers = {self.topics[role]: read for role, read in _EVENT_OF.items() if role in self.topics}
+        readers = {self.topics[role]: _EVENT_OF[role] for role in roles if role in self.topics}
         with reading(self.source) as reader:
             connections = [c for c in reader.connections if c.topic in readers]
             for connection, received, data in reader.messages(connections=connections):
@@ -159,7 +177,7 @@ class Bag:
                 except ConversionError as error:
                     self.unusable[connection.topic, without_numbers(str(error))] += 1
                     continue
-                yield event
+                yield received, event
 
     def frame(self, event: ImageEvent) -> Frame:
         """Decode an image and attach the camera that took it.
@@ -171,38 +189,9 @@ class Bag:
         return Frame(event.stamp, event.image(), self.camera, self.T_base_camera)
 
 
-@contextmanager
-def reading(path: str | Path) -> Iterator[AnyReader]:
-    """Open a bag for reading; whatever the reader trips over becomes a `BagError`."""
-    path = Path(path)
-    if not path.exists():
-        raise BagError(f"expected a bag, but there is no '{path}'")
-    if path.is_dir() and not (path / "metadata.yaml").exists():
-        raise BagError(
-            f"expected a rosbag2, but the folder '{path}' has no metadata.yaml: name the bag's own folder, or restore "
-            "it with `ros2 bag reindex`"
-        )
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            yield reader
-    except BagError:
-        raise
-    except Exception as error:  # damaged bytes trip a parser in any way
-        raise BagError(
-            f"'{path}' is damaged or no bag ({error or type(error).__name__}): if the recording was cut off, repair it "
-            "with `mcap recover` or `ros2 bag reindex`"
-        ) from error
-
-
-def _messages(reader: AnyReader, topic: str) -> Iterator[tuple[Any, int]]:
-    connections: list[Connection] = [c for c in reader.connections if c.topic == topic]
-    for connection, received, data in reader.messages(connections=connections):
-        yield reader.deserialize(data, connection.msgtype), received
-
-
 def _first_fix(reader: AnyReader, topic: str) -> FixEvent | None:
     """Return the first valid fix of a topic, None if there is none."""
-    for message, received in _messages(reader, topic):
+    for message, received in messages(reader, topic):
         with suppress(ConversionError):
             return fix_event(message, received)
     return None
@@ -218,7 +207,7 @@ class _Mounts:
         self._tree = TransformTree()
         self.notes: list[str] = []
         for topic in static_topics:
-            for message, _ in _messages(reader, topic):
+            for message, _ in messages(reader, topic):
                 for transform in message.transforms:
                     with suppress(ConversionError):  # then its frame is missing, and that is said
                         self._tree.update(transform, static=True)
@@ -263,7 +252,7 @@ class _Mounts:
         What moves the vehicle itself is left out: nothing that hangs above it says where a sensor sits on it.
         """
         for topic in self._moving_topics:
-            for message, _ in islice(_messages(self._reader, topic), _MOVING):
+            for message, _ in islice(messages(self._reader, topic), _MOVING):
                 for transform in message.transforms:
                     child = frame_name(transform.child_frame_id)
                     if child != self._base_frame and child not in self._tree:
@@ -281,13 +270,22 @@ class _Mounts:
         return None
 
 
-def _datum(reader: AnyReader, topics: Mapping[str, str], fix: FixEvent | None, *, source: str) -> LocalFrame | None:
+def _datum(
+    reader: AnyReader,
+    topics: Mapping[str, str],
+    fix: FixEvent | None,
+    *,
+    stated: LocalFrame | None,
+    source: str,
+) -> LocalFrame | None:
     """Return the map frame; the truth is in the map of a stated datum and means nothing in another."""
     origin = _first_fix(reader, topics["datum"]) if "datum" in topics else None
     if origin is None and "ground_truth" in topics:
-        raise BagError(
-            f"'{source}' has the truth on {topics['ground_truth']}, but no datum that says where its map is: record a "
-            "NavSatFix on 'datum', or leave the truth out (ground_truth:='')"
-        )
+        if stated is None:
+            raise BagError(
+                f"'{source}' has the truth on {topics['ground_truth']}, but no datum that says where its map is: "
+                "record a NavSatFix on 'datum', state it (--datum), or leave the truth out (ground_truth:='')"
+            )
+        return stated
     origin = origin or fix
     return None if origin is None else LocalFrame(origin.latitude, origin.longitude, origin.altitude)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 ODOMETRY, FIX = "nav_msgs/msg/Odometry", "sensor_msgs/msg/NavSatFix"
@@ -22,7 +22,11 @@ class BagError(RuntimeError):
 
 
 def choose_topics(
-    types: Mapping[str, str], requested: Mapping[str, str], *, frame_of: Callable[[str], str]
+    types: Mapping[str, str],
+    requested: Mapping[str, str],
+    *,
+    frame_of: Callable[[str], str],
+    required: Sequence[str] = REQUIRED,
 ) -> dict[str, str]:
     """Return the topic of every role that the bag has.
 
@@ -30,6 +34,7 @@ def choose_topics(
         types: message type of every topic that has messages.
         requested: topic by role where the user names it; an empty name leaves the role out.
         frame_of: frame of a topic's first message.
+        required: roles that the bag must have.
 
     Raises:
         BagError: a required topic is missing, a requested one is not there, or several fit.
@@ -52,10 +57,12 @@ def choose_topics(
             )
         if topics:
             chosen[role] = topics[0]
-    missing = [role for role in REQUIRED if role not in chosen]
+    missing = [role for role in required if role not in chosen]
     if missing:
         needs = "; ".join(f"no {role} topic ({' or '.join(ROLES[role])})" for role in missing)
-        raise BagError(f"the bag has {needs}. It has:\n{_listing(types)}")
+        raise BagError(
+            f"the bag has {needs}. If one of these is it, name it ({missing[0]}:=/its/topic):\n{_listing(types)}"
+        )
     return chosen
 
 

@@ -11,7 +11,7 @@ from rosbags.convert.converter import STATIC_MSGTYPE_RENAMES, migrate_message
 from rosbags.highlevel import AnyReader
 
 from cvloc_ros.datasets import message_building as build
-from cvloc_ros.datasets.bag import reading
+from cvloc_ros.datasets.bag_reading import reading
 from cvloc_ros.datasets.bag_writing import Message
 from cvloc_ros.datasets.message_reading import frame_name
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvloc_ros.datasets.image_decoding import RawLayout, decode_file, decode_raw
+from cvloc_ros.datasets.image_decoding import RawLayout, decode_file, decode_raw, is_whole_file
 from cvloc_ros.geometry import SE2
 
 
@@ -26,6 +26,11 @@ class ImageEvent:
     frame_id: str
     data: np.ndarray
     raw: RawLayout | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether none of its bytes is missing, as far as can be told without decoding it."""
+        return is_whole_file(self.data) if self.raw is None else self.raw.fits(self.data)
 
     def image(self) -> np.ndarray:
         """Decode to RGB uint8, (H, W, 3).

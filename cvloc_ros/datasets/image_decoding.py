@@ -57,6 +57,10 @@ class RawLayout:
         """Read the fields of a sensor_msgs/Image."""
         return cls(message.height, message.width, message.step, message.encoding, bool(message.is_bigendian))
 
+    def fits(self, data: np.ndarray) -> bool:
+        """Whether the bytes (uint8) have all rows."""
+        return 0 < self.height * self.step <= data.size
+
 
 def decode_raw(data: np.ndarray, layout: RawLayout) -> np.ndarray:
     """Decode the bytes (uint8) of a raw image.
@@ -81,7 +85,7 @@ def decode_raw(data: np.ndarray, layout: RawLayout) -> np.ndarray:
         raise ConversionError(
             f"expected pixels, got an empty image ({width} x {height}, {data.size} bytes): see the driver"
         )
-    if step < row_bytes or data.size < height * step:
+    if step < row_bytes or not layout.fits(data):
         raise ConversionError(
             f"expected {height} rows of {width} pixels of {layout.encoding} (step >= {row_bytes}), got {data.size} "
             f"bytes with step {step}: the image is cut off, see its driver"
@@ -112,7 +116,7 @@ def decode_file(data: np.ndarray) -> np.ndarray:
     # The camera info belongs to the pixels as they are stored: an orientation tag must not turn them.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(data, flags) if _is_whole(data) else None
+        image = cv2.imdecode(data, flags) if is_whole_file(data) else None
     except cv2.error as error:  # a header that claims more pixels than OpenCV takes
         raise ConversionError(
             f"expected an image, got {data.size} bytes that OpenCV refuses ({error.err}): too large, or damaged"
@@ -125,7 +129,7 @@ def decode_file(data: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _is_whole(data: np.ndarray) -> bool:
+def is_whole_file(data: np.ndarray) -> bool:
     """Whether a file has its end: decoders paint what is missing grey or black and say nothing."""
     start = data[:8].tobytes()
     for beginning, end in _FILE_MARKS:

@@ -18,14 +18,22 @@ _ROUNDING = 1e-4  # metres and radians: poses are as frames.csv has them
 
 
 def identify(
-    protocol: str, root: Path, items: Dataset, *, method: str, weights: str | None, device: str
+    protocol: str,
+    root: Path,
+    items: Dataset,
+    *,
+    method: str,
+    weights: str | None,
+    device: str,
+    imagery: str | None = None,
 ) -> dict[str, str]:
-    """Return what the answers of an evaluation depend on: of lists and weights, the content."""
+    """Return what the answers of an evaluation depend on: of lists and weights, the content; of imagery, if named."""
     path = Path(weights) if weights else SHIPPED / f"{method}.safetensors"
     digest = hashlib.sha256(path.read_bytes() + path.with_suffix(".json").read_bytes()).hexdigest()
     return {
         "protocol": protocol,
         "root": str(root.resolve()),
+        **({} if imagery is None else {"imagery": imagery}),
         LIST: items.digest,
         "method": method,
         "weights": f"{path.name}, sha256 with its card {digest[:16]}",

@@ -121,7 +121,7 @@ def run_bag(
         lever_arm=np.asarray(bag.gnss_lever_arm, dtype=float),
         settings={"tracker": asdict(config)},
     )
-    to_map = _datum_change(bag.datum, datum)
+    bag_datum = bag.datum or datum
     truth = pose_track([], extrapolation=0.1)  # for the pictures: a truth may be recorded a little after its image
     next_sample, period = 0, max(_SAMPLE_PERIOD, (bag.end - bag.start) * 1e-9 / _SAMPLES)
     for event in bag:
@@ -133,7 +133,7 @@ def run_bag(
             session.on_fix(event.stamp, position, event.covariance, result.lever_arm)
             result.fixes.append(FixRecord(event.stamp, position, event.covariance))
         elif isinstance(event, TruthEvent):
-            result.truth.append((event.stamp, to_map(event.T_map_base)))
+            result.truth.append((event.stamp, bag_datum.pose_in(datum, event.T_map_base)))
             truth.add(*result.truth[-1])
         else:
             record, frame, localization = _localize(session, bag, event)
@@ -167,7 +167,8 @@ def localize_bag(
     Args:
         source: a rosbag2 folder or a single bag file.
         imagery: a raster, tiles or a server; several layers with | between; see doc/imagery.md.
-        datum: of the map; None for the bag's own (its datum topic, else its first fix), else the imagery's centre.
+        datum: of the map; None for the bag's own (its datum topic, else its first fix), else the imagery's centre. It
+            is taken for that of the truth, too, where no topic says it.
         topics: topic by role where it cannot be guessed; see `Bag.open`.
         method: name of the matcher.
         weights: a .safetensors file; None for those that are shipped.
@@ -182,7 +183,7 @@ def localize_bag(
         WeightsError: the method, weights or device are not to be had.
 
     """
-    bag = Bag.open(source, topics=topics, T_base_camera=T_base_camera)
+    bag = Bag.open(source, topics=topics, T_base_camera=T_base_camera, datum=datum)
     frame = datum or bag.datum or raster_datum(imagery)
     satellite_map = SatelliteMap.open(imagery, frame)
 
@@ -224,17 +225,3 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     """Encode an RGB image."""
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return data.tobytes()
-
-
-def _datum_change(source: LocalFrame | None, target: LocalFrame) -> Callable[[SE2], SE2]:
-    """Return how poses in the map frame of one datum become poses in that of another."""
-    if source is None or source == target:
-        return lambda pose: pose
-
-    def change(pose: SE2) -> SE2:
-        ahead = pose.apply(np.array([[0.0, 0.0], [1.0, 0.0]]))  # north differs between the two: carry the heading too
-        degrees = source.to_wgs84(ahead)
-        (x, y), tip = target.to_enu(degrees[:, 0], degrees[:, 1])
-        return SE2(float(x), float(y), float(np.arctan2(tip[1] - y, tip[0] - x)))
-
-    return change

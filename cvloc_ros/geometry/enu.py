@@ -13,6 +13,8 @@ from functools import cached_property
 import numpy as np
 from pyproj import CRS, Transformer
 
+from cvloc_ros.geometry.se2 import SE2
+
 EQUATOR_METERS_PER_PIXEL = 156543.03392804097  # 2 pi 6378137 / 256: Web Mercator at zoom 0
 
 
@@ -60,3 +62,12 @@ class LocalFrame:
         points = np.asarray(points, dtype=float)
         longitude, latitude = self._from_wgs84.transform(points[..., 0], points[..., 1], direction="INVERSE")
         return np.stack([np.asarray(latitude), np.asarray(longitude)], axis=-1)
+
+    def pose_in(self, other: LocalFrame, pose: SE2) -> SE2:
+        """Return a pose of this map in the map of another datum."""
+        if self == other:
+            return pose
+        ahead = pose.apply(np.array([[0.0, 0.0], [1.0, 0.0]]))  # north differs between the two: carry the heading too
+        degrees = self.to_wgs84(ahead)
+        (x, y), tip = other.to_enu(degrees[:, 0], degrees[:, 1])
+        return SE2(float(x), float(y), float(np.arctan2(tip[1] - y, tip[0] - x)))
