@@ -12,6 +12,8 @@ from pathlib import Path
 
 import cv2
 
+from cvloc_ros.evaluation.bench import COLUMNS, table_rows
+
 ROOT = Path(__file__).parent.parent
 DEMO, BENCH = ROOT / "out/demo", ROOT / "out/bench.json"
 CARD = ROOT / "cvloc_ros/models/weights/vote_flow.md"
@@ -59,21 +61,8 @@ def accuracy_table() -> str:
 def bench_table() -> str:
     """Return the time of every stage."""
     rows = [row for row in json.loads(BENCH.read_text()) if row["method"] != "town"]
-    device = rows[0]["device"]
-    lines = [
-        f"| stage ({device}) | eager median ms | p95 ms | fast median ms | p95 ms | ratio |",
-        "|---|---|---|---|---|---|",
-    ]
-    fast = {row["stage"]: row for row in rows if row["variant"] == "fast"}
-    for row in rows:
-        if row["variant"] == "eager":
-            other = fast[row["stage"]]
-            ratio = "" if other["ratio"] is None else f"{other['ratio']:.1f}"
-            lines.append(
-                f"| {row['stage']} | {row['median_ms']:.1f} | {row['p95_ms']:.1f} | {other['median_ms']:.1f} "
-                f"| {other['p95_ms']:.1f} | {ratio} |"
-            )
-    return "\n".join(lines)
+    lines = [(f"stage ({rows[0]['device']})", *COLUMNS[1:]), ("---",) * len(COLUMNS), *table_rows(rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main() -> None:

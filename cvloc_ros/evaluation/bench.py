@@ -31,6 +31,7 @@ _RATE = 10.0  # images a second of the drive
 _DOUBT_EVERY = 4  # images: so often the tracker asks for the whole box
 _SIGMA = np.array([0.5, 0.5, np.radians(1.0)])  # of the tracker's prior
 _SPARED = 0.05  # milliseconds
+COLUMNS = ("stage", "eager ms", "p95", "fast ms", "p95", "ratio")  # medians and 95th percentiles
 _SUBMODULES = {"satellite": "encode satellite", "ground": "encode ground", "bev": "project to BEV", "update": "flow"}
 
 
@@ -107,6 +108,17 @@ def _rows(variant: str, localizer: Localizer, spent: dict[str, list[dict[str, fl
             }
         )
     return rows
+
+
+def table_rows(rows: list[dict]) -> list[tuple[str, ...]]:
+    """Return what `bench_localizers` found as a table, by `COLUMNS`: a row a stage, the variants side by side."""
+    found = {(row["variant"], row["stage"]): row for row in rows}
+    table = []
+    for stage in [row["stage"] for row in rows if row["variant"] == "eager"]:
+        pair = [found[variant, stage] for variant in ("eager", "fast")]
+        times = [f"{row[name]:.1f}" for row in pair for name in ("median_ms", "p95_ms")]
+        table.append((stage, *times, "" if pair[1]["ratio"] is None else f"{pair[1]['ratio']:.2f}"))
+    return table
 
 
 def bench_rendering(*, pairs: int, workers: int = 2) -> dict:
