@@ -6,6 +6,7 @@ A command imports what it needs when it runs, so that `cvloc --help` is quick an
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -30,6 +31,9 @@ COMMANDS = {
     "doctor": "doctor",
 }
 """Module and function of every command, in the order in which a newcomer meets them."""
+
+# Idle threads of a network sleep, before torch is there to read this: on a busy machine, spinning ones double the work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="Localize a vehicle by matching its camera with a satellite image.",
