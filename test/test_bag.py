@@ -53,6 +53,17 @@ def of_type(events, kind):
 
 
 class TestRoundTrip:
+    @pytest.mark.parametrize("custom", ['{notes: "wheels slip\\n\\nno imu"}', "{vehicle: car}", "[notes]", "null"])
+    def test_what_the_bags_writer_says_of_it(self, recorded, custom, tmp_path):
+        """Custom data of the metadata may be anything."""
+        shutil.copytree(recorded, tmp_path / "bag")
+        file = tmp_path / "bag/metadata.yaml"
+        text = file.read_text()
+        assert text.count("custom_data: null") == 1
+        file.write_text(text.replace("custom_data: null", f"custom_data: {custom}"))
+        expected = ("wheels slip", "no imu") if "slip" in custom else ()
+        assert Bag.open(tmp_path / "bag").notes == expected
+
     def test_cameras_frames_and_datum(self, drive, recorded):
         bag = Bag.open(recorded)
         np.testing.assert_allclose(bag.camera.K, CAMERA.K)

@@ -123,6 +123,13 @@ def test_odometry_is_the_vehicles_motion(bag):
     np.testing.assert_allclose(events[4].twist, [8.0, 0.0, 0.02 / 0.0625], atol=0.1)
 
 
+def test_odometry_is_stated_and_not_to_be_chosen(bag, traversal, tmp_path):
+    assert bag.notes[0] == "odometry: the released visual odometry (vo.csv), chained"
+    (tmp_path / "vo.txt").write_text("")
+    with pytest.raises(DatasetError, match="KITTI raw drive at .*got a recording of another kind .*Oxford.*leave"):
+        open_recording(traversal, odometry=tmp_path / "vo.txt")
+
+
 def test_camera_and_image(bag):
     np.testing.assert_allclose(bag.camera.K, [[964.828979, 0, 643.788025], [0, 964.828979, 484.40799], [0, 0, 1]])
     assert (bag.camera.width, bag.camera.height, bag.camera.distortion) == (W, H, ())

@@ -30,7 +30,7 @@ from cvloc_ros.localization.types import Localization, Matches, Prior
 
 ERROR_KEYS = {"position_error_m", "lateral_error_m", "longitudinal_error_m", "yaw_error_deg", "recall"}
 RECALL_KEYS = {"lateral_1m", "lateral_5m", "longitudinal_1m", "longitudinal_5m", "yaw_1deg", "yaw_5deg"}
-FACT_KEYS = {"source", "method", "weights", "device", "datum", "frames", "localized", "rejected", "dropped"}
+FACT_KEYS = {"source", "notes", "method", "weights", "device", "datum", "frames", "localized", "rejected", "dropped"}
 FACT_KEYS |= {"duration_s", "distance_m", "latency_ms", "rate_hz"}
 
 

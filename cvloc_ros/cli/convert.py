@@ -17,6 +17,15 @@ def convert(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of the new bag; it must not be there.")],
+    odometry: Annotated[
+        Path | None,
+        typer.Option(
+            help="KITTI: the trajectory that a visual odometry has found of the left colour camera, instead of the "
+            "GPS/IMU's velocities; in KITTI's format (12 numbers a line, a line for each image) or TUM's (time x y z "
+            "qx qy qz qw; seconds since 1970 or since the first image).",
+            metavar="FILE",
+        ),
+    ] = None,
     gnss_error: Annotated[
         float,
         typer.Option(
@@ -37,15 +46,18 @@ def convert(
     """Convert a recording to a rosbag2 (MCAP), which `cvloc run`, `cvloc play` and the node replay.
 
     KITTI raw: images as they are (PNG), the date's own calibration. Truth is the GPS/IMU's pose. Odometry is the
-    GPS/IMU's velocities and yaw rate, integrated: never its poses, but better than wheels; say so with your results.
-    Fixes: see --gnss-error. Not in the bag: the recorded orientation, which is the truth's.
+    GPS/IMU's velocities and yaw rate, integrated: never its poses, but better than wheels; say so with your results. Or
+    it is your visual odometry's (--odometry), carried over to base_link by the calibration: poses of the camera (x
+    right, y down, z forward) in metres. Those of the grey cameras differ by centimetres, in curves. Fixes: see
+    --gnss-error. Not in the bag: the recorded orientation, which is the truth's.
 
-    Oxford RobotCar: stereo/centre, colours restored and undistorted (JPEG). Odometry is the visual odometry that was
-    released with it (vo/vo.csv), fixes are the receiver's (gps/gps.csv), Imu the inertial sensor's attitude
+    Oxford RobotCar: stereo/centre, colours restored and undistorted (JPEG). Odometry is always the visual odometry that
+    was released with it (vo/vo.csv), fixes are the receiver's (gps/gps.csv), Imu the inertial sensor's attitude
     (gps/ins.csv). Truth is the RTK solution (rtk.csv in the traversal's folder); without that file the bag has none.
 
     ROS 1 bags: every topic whose type ROS 2 has, with its name and times.
 
+    What odometry, fixes and truth are stands in the bag's metadata, and `cvloc run` repeats it beside its results.
     The bag appears when it is complete; interrupted work leaves nothing behind.
     """
     from rich.console import Console
@@ -58,13 +70,14 @@ def convert(
     console = Console(highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     try:
-        recording = open_recording(source, gnss_error=gnss_error, seed=seed, sdk=sdk)
+        recording = open_recording(source, odometry=odometry, gnss_error=gnss_error, seed=seed, sdk=sdk)
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(f"converting a {recording.kind}", total=max(1, recording.end - recording.start))
             counts = write_bag(
                 out,
                 recording.messages(),
                 latched=recording.latched,
+                notes=recording.notes,
                 progress=lambda stamp: bar.update(task, completed=stamp - recording.start),
             )
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ def run(
         Path,
         typer.Argument(
             help="A rosbag2 folder, a single .mcap, .db3 or ROS 1 .bag file, or a drive of KITTI raw or Oxford "
-            "RobotCar, which is read as `cvloc convert` converts it unless told otherwise."
+            "RobotCar, which is read as `cvloc convert` converts it without options."
         ),
     ],
     imagery: Annotated[
@@ -82,7 +82,7 @@ def run(
         tempfile.TemporaryDirectory(prefix=".recording-", dir=out) as folder,
         Progress(*columns, console=console) as bar,
     ):
-        bag, notes = _as_bag(source, Path(folder), bar)
+        bag = _as_bag(source, Path(folder), bar)
         task = bar.add_task("localizing", total=1.0)
         result = localize_bag(
             bag,
@@ -95,7 +95,7 @@ def run(
             T_base_camera=T_base_camera,
             progress=lambda share: bar.update(task, completed=share),
         )
-        result = replace(result, source=str(source), notes=[*notes, *result.notes])
+        result = replace(result, source=str(source))
         bar.add_task("writing the report", total=None)
         summary = write_outputs(result, out)
     print_summary(summary, console=console)
@@ -108,22 +108,23 @@ def run(
         raise typer.Exit(1)
 
 
-def _as_bag(source: Path, folder: Path, bar: Progress) -> tuple[Path, list[str]]:
-    """Return what `Bag` reads: the source itself, or a drive of a data set as a bag in a folder, and notes on it."""
+def _as_bag(source: Path, folder: Path, bar: Progress) -> Path:
+    """Return what `Bag` reads: the source itself, or a drive of a data set as a bag in a folder."""
     from cvloc_ros.datasets.bag_writing import write_bag
     from cvloc_ros.datasets.convert import is_drive, open_recording
 
     if not is_drive(source):
-        return source, []
+        return source
     recording = open_recording(source)
     task = bar.add_task(f"reading a {recording.kind}", total=max(1, recording.end - recording.start))
     write_bag(
         folder / source.resolve().name,
         recording.messages(),
         latched=recording.latched,
+        notes=recording.notes,
         progress=lambda stamp: bar.update(task, completed=stamp - recording.start),
     )
-    return folder / source.resolve().name, recording.notes
+    return folder / source.resolve().name
 
 
 def parse_datum(text: str | None) -> LocalFrame | None:

@@ -15,6 +15,7 @@ from rosbags.highlevel import AnyReader
 
 from cvloc_ros.datasets.bag_reading import messages, reading
 from cvloc_ros.datasets.bag_topics import REQUIRED, BagError, choose_topics
+from cvloc_ros.datasets.bag_writing import NOTES
 from cvloc_ros.datasets.events import Event, FixEvent, ImageEvent
 from cvloc_ros.datasets.image_decoding import ConversionError
 from cvloc_ros.datasets.message_reading import (
@@ -56,6 +57,7 @@ class Bag:
         datum: the map frame: from the datum topic, else, of the truth, as stated, else at the first fix; may be None.
         start: when the first message was recorded, nanoseconds.
         end: when the last message was recorded, nanoseconds.
+        recorded_notes: what its writer says of it, one sentence each.
         assumptions: what was assumed because the bag does not say it, one sentence each.
         unusable: messages that the last iteration has left out: how many by (topic, why).
 
@@ -70,6 +72,7 @@ class Bag:
     datum: LocalFrame | None
     start: int
     end: int
+    recorded_notes: tuple[str, ...]
     assumptions: tuple[str, ...]
     unusable: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -135,14 +138,15 @@ class Bag:
                 datum=_datum(reader, chosen, fix, stated=datum, source=str(path)),
                 start=reader.start_time,
                 end=reader.end_time - 1,
+                recorded_notes=_recorded_notes(reader),
                 assumptions=tuple(mounts.notes),
             )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the bag: assumptions, and what of it could not be used."""
+        """What a user should know of the bag: its writer's notes, assumptions, and what of it could not be used."""
         left_out = (f"{topic}: {n} unusable messages left out: {why}" for (topic, why), n in self.unusable.items())
-        return self.assumptions + tuple(left_out)
+        return self.recorded_notes + self.assumptions + tuple(left_out)
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the images, fixes, odometry and truth in the order in which they were recorded.
@@ -187,6 +191,13 @@ class Bag:
 
         """
         return Frame(event.stamp, event.image(), self.camera, self.T_base_camera)
+
+
+def _recorded_notes(reader: AnyReader) -> tuple[str, ...]:
+    storage = getattr(reader.readers[0], "storage", None)  # ROS 1 bags have none
+    custom = storage.metadata.custom if storage else None
+    lines = str(custom.get(NOTES, "")).splitlines() if isinstance(custom, dict) else []
+    return tuple(line for line in lines if line)
 
 
 def _first_fix(reader: AnyReader, topic: str) -> FixEvent | None:

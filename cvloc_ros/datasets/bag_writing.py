@@ -22,6 +22,8 @@ from cvloc_ros.datasets import message_building as build
 
 Message = tuple[int, str, Any]
 """Stamp in nanoseconds, topic, and a message of `message_building`'s store."""
+NOTES = "notes"
+"""Key of the bag's custom data (`ros2 bag record --custom-data` has the like) with what a user must know of it."""
 
 
 def write_bag(
@@ -29,6 +31,7 @@ def write_bag(
     messages: Iterable[Message],
     *,
     latched: Collection[str] = (),
+    notes: Collection[str] = (),
     progress: Callable[[int], None] = lambda stamp: None,
 ) -> Counter[str]:
     """Write messages to a new rosbag2 folder.
@@ -39,6 +42,8 @@ def write_bag(
         path: the bag's folder, which must not exist.
         messages: in the order in which they are to be replayed.
         latched: topics whose last message is kept for those who subscribe late.
+        notes: what a user must know of the bag, a line each; they are looked up when all messages are written. They go
+            into its metadata, and `Bag.notes` has them.
         progress: told the stamp of every message that is written.
 
     Returns:
@@ -62,6 +67,8 @@ def write_bag(
             writer.write(connections[topic], stamp, build.STORE.serialize_cdr(message, message.__msgtype__))
             counts[topic] += 1
             progress(stamp)
+        if notes:
+            writer.set_custom_data(NOTES, "\n".join(notes))
     return counts
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag_writing import Message
 from cvloc_ros.datasets.files import DatasetError
-from cvloc_ros.geometry import LocalFrame
+from cvloc_ros.geometry import SE2, LocalFrame
 
 IMAGE, CAMERA_INFO = "/camera/image/compressed", "/camera/camera_info"
 FIX, ODOM, IMU = "/gnss/fix", "/odom", "/imu"
@@ -50,13 +52,34 @@ def datum_message(stamp: int, place: LocalFrame) -> Any:
     )
 
 
+def odometry_messages(stamp: int, pose: SE2, *, twist: np.ndarray, sigma: np.ndarray) -> Iterator[Message]:
+    """Yield Odometry and TF of a pose ``T_odom_base``.
+
+    Args:
+        stamp: nanoseconds.
+        pose: of base_link in odom.
+        twist: (3,) forward and leftward m/s and yaw rate rad/s.
+        sigma: (3,) standard deviations of these.
+
+    """
+    covariance = np.diag(sigma**2)
+    yield stamp, ODOM, build.odometry(stamp, pose, frame_id="odom", twist=twist, twist_covariance=covariance)
+    yield stamp, TF, build.transforms(stamp, ("odom", BASE, pose.matrix()))
+
+
 def open_recording(
-    path: str | Path, *, gnss_error: float = 5.0, seed: int = 0, sdk: str | Path | None = None
+    path: str | Path,
+    *,
+    odometry: str | Path | None = None,
+    gnss_error: float = 5.0,
+    seed: int = 0,
+    sdk: str | Path | None = None,
 ) -> Recording:
     """Open what can be converted: a KITTI raw drive, an Oxford RobotCar traversal or a ROS 1 bag.
 
     Args:
         path: a drive's or traversal's folder, or a .bag file.
+        odometry: KITTI: a visual odometry's trajectory; see `convert_kitti.KittiDrive`.
         gnss_error: KITTI: metres of error added to the fixes; see `convert_kitti.KittiDrive`.
         seed: of that error.
         sdk: Oxford: the RobotCar SDK's folder, with ``models`` and ``extrinsics``.
@@ -66,8 +89,10 @@ def open_recording(
         BagError: the ROS 1 bag cannot be read.
 
     """
+    from cvloc_ros.datasets.convert_kitti import KittiDrive
+
     path = Path(path)
-    opener = _opener(path, gnss_error=gnss_error, seed=seed, sdk=sdk)
+    opener = _opener(path, odometry=odometry, gnss_error=gnss_error, seed=seed, sdk=sdk)
     if opener is None:
         held = "nothing is there" if not path.exists() else "it is none of them"
         if (path / "metadata.yaml").is_file() or path.suffix in (".mcap", ".db3"):
@@ -78,15 +103,28 @@ def open_recording(
             f"expected a KITTI raw drive (a folder with oxts/ and image_02/), an Oxford RobotCar traversal (a folder "
             f"with stereo/centre/, vo/ and gps/) or a ROS 1 bag (a .bag file) at {path}, but {held}"
         )
-    return opener()
+    recording = opener()
+    if odometry is not None and not isinstance(recording, KittiDrive):
+        raise DatasetError(
+            f"expected a KITTI raw drive at {path}, for which odometry can be chosen, got a recording of another kind "
+            f"({recording.kind}): leave --odometry out"
+        )
+    return recording
 
 
 def is_drive(path: str | Path) -> bool:
     """Whether a folder is a KITTI raw drive or an Oxford RobotCar traversal, complete or not."""
-    return Path(path).is_dir() and _opener(Path(path), gnss_error=0.0, seed=0, sdk=None) is not None
+    return Path(path).is_dir() and _opener(Path(path)) is not None
 
 
-def _opener(path: Path, *, gnss_error: float, seed: int, sdk: str | Path | None) -> Callable[[], Recording] | None:
+def _opener(
+    path: Path,
+    *,
+    odometry: str | Path | None = None,
+    gnss_error: float = 0.0,
+    seed: int = 0,
+    sdk: str | Path | None = None,
+) -> Callable[[], Recording] | None:
     from cvloc_ros.datasets.convert_kitti import KittiDrive
     from cvloc_ros.datasets.convert_oxford import OxfordTraversal
     from cvloc_ros.datasets.convert_ros1 import Ros1Bag
@@ -94,7 +132,7 @@ def _opener(path: Path, *, gnss_error: float, seed: int, sdk: str | Path | None)
     if path.is_file() and path.suffix == ".bag":
         return lambda: Ros1Bag(path)
     if any((path / name).is_dir() for name in ("oxts", "image_02")):
-        return lambda: KittiDrive(path, gnss_error=gnss_error, seed=seed)
+        return lambda: KittiDrive(path, odometry=odometry, gnss_error=gnss_error, seed=seed)
     if any((path / name).is_dir() for name in ("stereo", "vo", "gps")):
         return lambda: OxfordTraversal(path, sdk=sdk)
     return None

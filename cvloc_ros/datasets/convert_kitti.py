@@ -11,7 +11,8 @@ Conventions:
 - base_link is the ground under the GPS/IMU, with its axes; the camera is 1.65 m over the ground.
 - Truth is the GPS/IMU's position and heading; the datum is the first record's.
 - Odometry is what the GPS/IMU says of velocity and yaw rate, integrated; never its poses. It has drift of its own, but
-  less than wheels have: results must say that odometry is "oxts velocities".
+  less than wheels have: results must say that odometry is "oxts velocities". Or it is a visual odometry's trajectory of
+  the camera, carried over to base_link by the calibration: see `visual_odometry` for the formats.
 - The fixes would be the truth again: an error is added to them, that of a receiver between houses.
 - The Imu has no orientation, because its yaw is the truth's.
 - Time stamps are taken as UTC. KITTI does not say of which time zone they are.
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvloc_ros.datasets import convert
+from cvloc_ros.datasets import convert, visual_odometry
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag_writing import Message
 from cvloc_ros.datasets.files import DatasetError, numbered, require
@@ -37,6 +38,7 @@ _LATITUDE, _LONGITUDE, _ALTITUDE, _YAW = 0, 1, 2, 5
 _VELOCITY, _YAW_RATE = slice(8, 10), 22  # forward and leftward, over the ground; about the vertical
 _ACCELERATIONS, _RATES = slice(11, 14), slice(17, 20)  # along and about the sensor's axes
 _TWIST_SIGMA = np.array([0.05, 0.05, 0.003])  # m/s, m/s, rad/s: the data sheet's 0.05 km/h with room for the mounting
+_DRIVEN, _AGREE = 10.0, 0.5  # metres from which on a visual odometry must agree with the velocities, to this share
 _FIX_PERIOD = 1_000_000_000  # ns between fixes
 _WANDER_TIME, _FIX_NOISE = 60.0, 0.5  # seconds in which the added error forgets itself; metres that are new each time
 
@@ -53,11 +55,15 @@ class KittiDrive:
     kind = "KITTI raw drive"
     latched = convert.LATCHED
 
-    def __init__(self, path: str | Path, *, gnss_error: float = 5.0, seed: int = 0) -> None:
+    def __init__(
+        self, path: str | Path, *, odometry: str | Path | None = None, gnss_error: float = 5.0, seed: int = 0
+    ) -> None:
         """Read calibration, times and what the GPS/IMU has recorded.
 
         Args:
             path: the drive's folder, in that of its date.
+            odometry: file with the trajectory of the left colour camera that a visual odometry has found; None for the
+                GPS/IMU's velocities.
             gnss_error: standard deviation in metres, per axis, of the error that is added to the fixes; it wanders
                 within a minute. 0 leaves them as recorded.
             seed: of that error.
@@ -71,7 +77,9 @@ class KittiDrive:
         self.sensor_height = CAMERA_HEIGHT - float(self.T_base_camera[2, 3])
         self.T_base_camera[2, 3] = CAMERA_HEIGHT
         self.notes = [
-            "odometry: the GPS/IMU's velocities and yaw rate, integrated; better than wheels, but not its poses",
+            f"odometry: visual odometry ({odometry}), the camera's motion carried over to base_link"
+            if odometry is not None
+            else "odometry: the GPS/IMU's velocities and yaw rate, integrated; better than wheels, but not its poses",
             f"fixes: recorded positions with an added error of {gnss_error:g} m (1 sigma per axis, wandering) once a "
             "second; as recorded they are the truth"
             if gnss_error
@@ -89,6 +97,7 @@ class KittiDrive:
         self.end = max(self._stamps[-1], self._images[-1][0])
         first = self._records[0]
         self.datum = LocalFrame(first[_LATITUDE], first[_LONGITUDE], first[_ALTITUDE])
+        self._visual = None if odometry is None else self._read_visual(odometry)
 
     def messages(self) -> Iterator[Message]:
         """Yield all messages in time order: what is latched first, and at one stamp the image last."""
@@ -129,6 +138,10 @@ class KittiDrive:
             yield stamp, convert.TRUTH, build.odometry(stamp, pose, frame_id="map", twist=twist)
 
     def _odometry(self) -> Iterator[Message]:
+        return self._integrated() if self._visual is None else visual_odometry.odometry_messages(self._visual)
+
+    def _integrated(self) -> Iterator[Message]:
+        """Yield the odometry of the GPS/IMU's velocities."""
         pose, twists = SE2(), self._twists
         for k, (stamp, twist) in enumerate(zip(self._stamps, twists, strict=True)):
             if k:
@@ -136,11 +149,29 @@ class KittiDrive:
                 forward, left, turn = (twists[k - 1] + twist) / 2 * seconds
                 half = SE2(0.0, 0.0, turn / 2)
                 pose = pose @ half @ SE2(forward, left) @ half
-            message = build.odometry(
-                stamp, pose, frame_id="odom", twist=twist, twist_covariance=np.diag(_TWIST_SIGMA**2)
+            yield from convert.odometry_messages(stamp, pose, twist=twist, sigma=_TWIST_SIGMA)
+
+    def _read_visual(self, path: str | Path) -> list[tuple[int, SE2]]:
+        """Return the stamp and ``T_odom_base`` of every image that a visual odometry has a pose of.
+
+        Raises:
+            DatasetError: the file is missing or wrong, or what it says is not this drive.
+
+        """
+        stamps, T_first_camera = visual_odometry.read_trajectory(path, [stamp for stamp, _ in self._images])
+        T_odom_base = self.T_base_camera @ T_first_camera @ np.linalg.inv(self.T_base_camera)
+        poses = [SE2.from_matrix(T) for T in T_odom_base]
+        said = np.array([(last.inverse() @ pose).x for last, pose in zip(poses, poses[1:], strict=False)])
+        speeds = np.interp(stamps, self._stamps, self._twists[:, 0])
+        driven = (speeds[1:] + speeds[:-1]) / 2 * np.diff(stamps) * 1e-9
+        whole = np.abs(driven).sum()
+        if whole > _DRIVEN and np.abs(said - driven).sum() > _AGREE * whole:
+            raise DatasetError(
+                f"expected this drive's camera in metres, x right, y down, z forward, in {path}: from step to step it "
+                f"goes {said.sum():.0f} m forward in all, where the GPS/IMU's velocities say {driven.sum():.0f} m, or "
+                "not at the same times. Is it of this drive, without scale, of other axes, or inverted?"
             )
-            yield stamp, convert.ODOM, message
-            yield stamp, convert.TF, build.transforms(stamp, ("odom", convert.BASE, pose.matrix()))
+        return list(zip(stamps, poses, strict=True))
 
     def _imu(self) -> Iterator[Message]:
         for stamp, record in zip(self._stamps, self._records, strict=True):

@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cvloc_ros.datasets import convert
+from cvloc_ros.datasets import convert, visual_odometry
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag_writing import Message
 from cvloc_ros.datasets.files import DatasetError, numbered, numbers, require
@@ -39,7 +39,6 @@ _SITE = "https://robotcar-dataset.robots.ox.ac.uk"
 _FLIP = np.diag([1.0, -1.0, -1.0])  # y right, z down <-> y left, z up
 _ENU_NED = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 _JPEG_QUALITY = 95
-_TWIST_SIGMA = np.array([0.15, 0.1, 0.01])  # m/s, m/s, rad/s of the visual odometry
 _ATTITUDE_SIGMA = np.radians(1.0)
 
 
@@ -129,21 +128,11 @@ class OxfordTraversal:
             yield stamp, convert.TRUTH, build.odometry(stamp, pose, frame_id="map")
 
     def _odometry(self) -> Iterator[Message]:
-        T_odom_base, last = np.eye(4), None
+        track, T_odom_base = [], np.eye(4)
         for row in self._steps:
-            stamp = _nanoseconds(row[0])
-            T_step = self.T_base_vehicle @ transform(row[1:]) @ np.linalg.inv(self.T_base_vehicle)
-            T_odom_base = T_odom_base @ T_step
-            twist = np.zeros(3)
-            if last is not None:
-                twist = SE2.from_matrix(T_step).vector() / ((stamp - last) * 1e-9)
-            pose = SE2.from_matrix(T_odom_base)
-            message = build.odometry(
-                stamp, pose, frame_id="odom", twist=twist, twist_covariance=np.diag(_TWIST_SIGMA**2)
-            )
-            yield stamp, convert.ODOM, message
-            yield stamp, convert.TF, build.transforms(stamp, ("odom", convert.BASE, pose.matrix()))
-            last = stamp
+            T_odom_base = T_odom_base @ self.T_base_vehicle @ transform(row[1:]) @ np.linalg.inv(self.T_base_vehicle)
+            track.append((_nanoseconds(row[0]), SE2.from_matrix(T_odom_base)))
+        return visual_odometry.odometry_messages(track)
 
     def _imu(self) -> Iterator[Message]:
         for time, *angles in self._attitudes:

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from cvloc_ros import __version__
 from cvloc_ros.evaluation.honesty import run_honesty_figure
 from cvloc_ros.evaluation.map_plot import map_figure
-from cvloc_ros.evaluation.metrics import chance
 from cvloc_ros.evaluation.plots import errors_figure
 from cvloc_ros.evaluation.records import FrameRecord, RunResult, Sample
 from cvloc_ros.evaluation.report_style import PAGE
+from cvloc_ros.evaluation.summary import compared
 from cvloc_ros.evaluation.trajectory import AIM, AIM_NAME, EVO_NAME, in_words
 from cvloc_ros.imagery import redacted
 from cvloc_ros.localization.gate import REASONS
@@ -40,10 +40,10 @@ def write_report(result: RunResult, summary: dict[str, Any], folder: Path) -> No
     ]
     caption = _ERRORS_CAPTION if "tracker" in summary else _SIGMA_CAPTION
     sections.append(_figure("Over time", _save(errors_figure(result), pictures / "errors.png"), caption))
-    if "position_error_m" in summary:
+    if rows := compared(summary):
         words = in_words(summary.get("trajectory", {}))
         scored = f"<p>{EVO_NAME}: {words}</p>" if words else ""
-        sections.append(f"<section><h2>Errors</h2>{_error_table(summary)}{scored}<p>{_TABLE_CAPTION}</p></section>")
+        sections.append(f"<section><h2>Errors</h2>{_error_table(rows)}{scored}<p>{_TABLE_CAPTION}</p></section>")
     honesty = run_honesty_figure(result)
     if honesty is not None:
         picture = _save(honesty, pictures / "calibration.png")
@@ -155,19 +155,11 @@ def _notes(result: RunResult) -> str:
     return "".join(f'<p class="note">{html.escape(note)}</p>' for note in result.notes)
 
 
-def _error_table(summary: dict[str, Any]) -> str:
+def _error_table(errors_by_name: list[tuple[str, dict[str, Any]]]) -> str:
     head = ["", "median m", "mean m", "RMSE m", "95 % m", "max m", "lat. m", "long. m", "yaw °",
             "lat. ≤ 1 m", "long. ≤ 1 m", "yaw ≤ 1°", "NEES", "in 95 %"]  # fmt: skip
     rows = []
-    for name, errors in (
-        ("per-frame localization", summary),
-        ("fused track", summary.get("tracker")),
-        ("GNSS", summary.get("gnss")),
-        ("odometry alone", summary.get("odometry")),
-        ("chance (box centre)", chance()),
-    ):
-        if not errors:
-            continue
+    for name, errors in errors_by_name:
         cells = [f"{errors['position_error_m'][key]:.2f}" for key in ("median", "mean", "rmse", "p95", "max")]
         if "recall" in errors:
             names = ("lateral_error_m", "longitudinal_error_m", "yaw_error_deg")

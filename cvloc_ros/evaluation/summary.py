@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvloc_ros.evaluation.metrics import PoseErrors, honesty, nees, statistics
+from cvloc_ros.evaluation.metrics import PoseErrors, chance, honesty, nees, statistics
 from cvloc_ros.evaluation.records import FrameRecord, RunResult, pose_track
 from cvloc_ros.evaluation.trajectory import trajectory_metrics
 from cvloc_ros.geometry import SE2
@@ -33,6 +33,7 @@ def summarize(result: RunResult) -> dict[str, Any]:
         "method": result.method,
         "weights": result.weights,
         "device": result.device,
+        "notes": result.notes,
         "datum": {
             "latitude": result.datum.latitude,
             "longitude": result.datum.longitude,
@@ -55,6 +56,18 @@ def summarize(result: RunResult) -> dict[str, Any]:
         summary["latency_ms"] = {"median": float(np.median(total)), "p95": float(np.percentile(total, 95))}
     summary["rate_hz"] = len(accepted) / duration if duration > 0 else 0.0
     return _rounded(summary)
+
+
+def compared(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the errors in a summary by the name of what has them, chance last; empty if nothing met a truth."""
+    rows = [
+        ("per frame", summary if "position_error_m" in summary else {}),
+        ("fused track", summary.get("tracker", {})),
+        ("GNSS", summary.get("gnss", {})),
+        ("odometry alone", summary.get("odometry", {})),
+    ]
+    known = [(name, errors) for name, errors in rows if errors]
+    return [*known, ("chance (box centre)", chance())] if known else []
 
 
 def frame_errors(frames: list[FrameRecord]) -> PoseErrors:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from cvloc_ros.evaluation.metrics import chance
+from cvloc_ros.evaluation.summary import compared
 from cvloc_ros.evaluation.trajectory import AIM, AIM_NAME, EVO_NAME, in_words
 from cvloc_ros.localization.gate import REASONS
 
@@ -20,28 +20,20 @@ _COLUMNS = ("median\nm", "RMSE\nm", "max\nm", "lat.\nm", "long.\nm", "yaw\n°", 
 def print_summary(summary: dict[str, Any], *, console: Console | None = None) -> None:
     """Print what `cvloc_ros.evaluation.summary.summarize` found, for people."""
     console = console or Console()
-    if "position_error_m" in summary:
-        console.print(_errors(summary))
+    if rows := compared(summary):
+        console.print(_errors(rows))
     else:
-        console.print("No ground truth in this drive: nothing to compare with.")
+        console.print("No ground truth in this drive, or nothing to compare with it.")
     console.print(_facts(summary))
 
 
-def _errors(summary: dict[str, Any]) -> Table:
+def _errors(rows: list[tuple[str, dict[str, Any]]]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("errors against the\nground truth", min_width=_LEFT, no_wrap=True)
     for name in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
-    rows = [
-        ("[bold]per frame[/]", summary),
-        ("[bold]fused track[/]", summary.get("tracker")),
-        ("GNSS", summary.get("gnss")),
-        ("odometry alone", summary.get("odometry")),
-        ("chance (box centre)", chance()),
-    ]
     for name, errors in rows:
-        if errors:
-            table.add_row(name, *_cells(errors))
+        table.add_row(f"[bold]{name}[/]" if name in ("per frame", "fused track") else name, *_cells(errors))
     table.add_row(*_AIM, style="dim")
     return table
 
