@@ -72,7 +72,7 @@ def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[st
     write_yaml(config, out / f"{method}.yaml")
     write_accuracy(accuracy, out)
     sets = [source.name for source in config.validation]
-    draw_curve(out / "log.csv", out / f"{method}.png", terms=task.drawn, sets=sets)
+    draw_curve(out / "log.csv", out / f"{method}.png", terms=task.drawn, sets=sets, poses=task.poses)
     draw_honesty(accuracy, out / f"{method}.honesty.png")
     parameters = sum(p.numel() for p in network.parameters())
     history = "\n" + (out / "history.md").read_text() if (out / "history.md").exists() else ""

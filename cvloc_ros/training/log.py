@@ -40,8 +40,8 @@ def read_log(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
-def draw_curve(log: Path, path: Path, *, terms: Sequence[str], sets: Sequence[str]) -> None:
-    """Draw losses (``terms``) and validation (on ``sets``) of a run's log.csv."""
+def draw_curve(log: Path, path: Path, *, terms: Sequence[str], sets: Sequence[str], poses: Sequence[str]) -> None:
+    """Draw losses (``terms``) and validation (on ``sets``) of a run's log.csv; ``poses`` as of `Task`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -49,7 +49,7 @@ def draw_curve(log: Path, path: Path, *, terms: Sequence[str], sets: Sequence[st
 
     rows = read_log(log)
     seen = np.array([float(r["seen"]) for r in rows])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
     for name in terms:
         values = np.array([float(r[name]) for r in rows])
         width = max(1, len(values) // 100)
@@ -60,14 +60,17 @@ def draw_curve(log: Path, path: Path, *, terms: Sequence[str], sets: Sequence[st
     labels = {"train": "unseen towns", "heldout": "held-out style"}
     for i, name in enumerate(sets):
         checked = [r for r in rows if r[f"{name}_median_m"]]
-        for statistic, line in (("median_m", "-"), ("mean_m", ":")):
+        steps = [(f"{pose}_median_m", "--", f"median of the {pose}") for pose in poses[:-1]]
+        for statistic, line, what in (("median_m", "-", "median"), *steps, ("mean_m", ":", "mean")):
             errors = [float(r[f"{name}_{statistic}"]) for r in checked]
-            label = f"{labels.get(name, name)}, {statistic.removesuffix('_m')}"
+            label = f"{labels.get(name, name)}, {what}"
             right.plot(
                 [float(r["seen"]) / 1e3 for r in checked], errors, line, marker="o", ms=3, c=f"C{i}", label=label
             )
     right.set(xlabel="thousand samples", ylabel="position error, m", yscale="log", title="validation")
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for which in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+        which("{x:g}")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
