@@ -8,12 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cvloc_ros.geometry import PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
-from cvloc_ros.models.dense_flow import DenseFlow, place
+from cvloc_ros.models.dense_flow import DenseFlow
 from cvloc_ros.models.dense_flow_config import FULL, PRESETS, SMALL, DenseFlowConfig
 from cvloc_ros.models.dense_flow_losses import dense_flow_loss
 from cvloc_ros.models.losses import relative_pose
 from cvloc_ros.models.raft import CorrelationPyramid
-from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.solver import place, solve_pose
 from cvloc_ros.models.vote_flow import VoteFlow
 
 KITTI = PinholeCamera(1242, 375, np.array([[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1.0]]))

@@ -11,12 +11,13 @@ from torch.utils.data import default_collate
 from cvloc_ros.datasets.town import Town, render_pair
 from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.localization.evidence import weigh_evidence
-from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput, place
+from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_config import SMALL
 from cvloc_ros.models.dense_flow_losses import dense_flow_loss
 from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher, regrid
 from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
 from cvloc_ros.models.losses import relative_pose
+from cvloc_ros.models.solver import place
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.weights import (
     SHIPPED,

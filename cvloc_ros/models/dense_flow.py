@@ -18,7 +18,7 @@ from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.encoder import standardize
 from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
 from cvloc_ros.models.resnet_trunk import ResNetTrunk
-from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.solver import place, solve_pose
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of RGB in [0, 1]
 
@@ -238,13 +238,6 @@ class DenseFlow(nn.Module):
         ):
             if tensor.shape[1:] != wanted:
                 raise ValueError(f"expected {name} of shape (B, {str(wanted)[1:]}, got {tuple(tensor.shape)}")
-
-
-def place(points: Tensor, poses: Tensor) -> Tensor:
-    """Map vehicle-frame points (rows, cols, 2) to the patch's frame through poses (B, 3): (B, rows, cols, 2)."""
-    x, y, yaw = poses[:, :, None, None].unbind(1)
-    c, s = torch.cos(yaw), torch.sin(yaw)
-    return torch.stack([c * points[..., 0] - s * points[..., 1] + x, s * points[..., 0] + c * points[..., 1] + y], -1)
 
 
 def _repeat(cells: Tensor, factor: int) -> Tensor:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput, place
+from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.losses import relative_pose
+from cvloc_ros.models.solver import place
 
 # share of the training after which a schedule changes, and its values before and after
 _KAPPA = {"paper": (15 / 25, 200.0, 20.0), "code": (16 / 30, 20.0, 2.0)}

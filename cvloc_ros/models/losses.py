@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cvloc_ros.models.solver import place
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import VoteFlowOutput
 
@@ -53,7 +54,7 @@ def flow_loss(model: VoteFlow, out: VoteFlowOutput, truth: Tensor, seen_at: Tens
     relative to the frame): a cell that cannot be matched says so and weighs little in the least squares.
     """
     # the cell's true place on the patch, seen from the pose at which the flow was measured
-    target = _inverse_place(model.place(seen_at, truth), out.starts[step]) - out.points[step]
+    target = _inverse_place(place(seen_at, truth), out.starts[step]) - out.points[step]
     error = (out.flows[step].permute(0, 2, 3, 1) - target).abs().sum(-1)
     nll = error / out.scales[step] + 2 * out.scales[step].log()
     counted = (out.weights[step] > 0).float()

@@ -42,6 +42,19 @@ def solve_pose(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor,
     return torch.where(solvable[:, None], pose, torch.zeros_like(pose)), solvable
 
 
+def place(points: Tensor, poses: Tensor) -> Tensor:
+    """Map vehicle-frame points (rows, cols, 2) or (B, rows, cols, 2) to the patch's frame through poses (B, 3).
+
+    Returns:
+        (B, rows, cols, 2) metres.
+
+    """
+    x, y, yaw = poses[:, :, None, None].unbind(1)
+    c, s = torch.cos(yaw), torch.sin(yaw)
+    forward, left = points.unbind(-1)
+    return torch.stack([c * forward - s * left + x, s * forward + c * left + y], dim=-1)
+
+
 def tilt_shift(points: Tensor, camera: Tensor, tilt: Tensor) -> Tensor:
     """Return how far a tilted ground moves what the camera sees at ground points, to first order.
 
@@ -85,7 +98,7 @@ def solve_tilt(
     motion = torch.eye(2, device=points.device, dtype=points.dtype).expand(*points.shape, 2)
     turn = torch.stack([-points[..., 1], points[..., 0]], dim=-1)[..., None]
     bend = offset[..., :, None] * offset[..., None, :] * (-sigma / camera[:, 2, None, None, None])  # see `tilt_shift`
-    measured = flow + tilt_shift(points, camera, start)
+    measured = flow + (bend * (start / sigma)[:, None, None]).sum(-1)
     equations = torch.cat([motion, turn, bend, measured[..., None]], dim=-1)
     weighted = (equations[..., :5] * information[..., None, None]).flatten(1, 2)
     with torch.autocast(points.device.type, enabled=False):  # which would round the product to half precision

@@ -18,7 +18,7 @@ from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation
 from cvloc_ros.models.peaks import cells_near, find_peaks, heard, highest_cell
-from cvloc_ros.models.solver import solve_pose, solve_tilt, tilt_shift
+from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, PatchFeatures, VoteFlowOutput
@@ -193,7 +193,7 @@ class VoteFlow(nn.Module):
             )
             tilt = tilt + self.tilt_gain.exp() * (solved - tilt)
             ground = lattice + tilt_shift(lattice, camera, tilt)
-            source, moved = self._cells_of(ground), self.place(points + flow, pose)
+            source, moved = self._cells_of(ground), place(points + flow, pose)
             solution, out.solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
             solution = torch.where(out.solved[:, None], solution, pose)
             out.tilts.append(tilt)
@@ -211,14 +211,6 @@ class VoteFlow(nn.Module):
         """
         cells = self.cells.expand(len(camera), -1, -1, -1)
         return cells + tilt_shift(cells, camera, tilt)
-
-    @staticmethod
-    def place(points: Tensor, pose: Tensor) -> Tensor:
-        """Map vehicle-frame points (B, rows, cols, 2) to the patch through poses (B, 3)."""
-        c, s = torch.cos(pose[:, 2])[:, None, None], torch.sin(pose[:, 2])[:, None, None]
-        x = c * points[..., 0] - s * points[..., 1] + pose[:, 0, None, None]
-        y = s * points[..., 0] + c * points[..., 1] + pose[:, 1, None, None]
-        return torch.stack([x, y], dim=-1)
 
     def _warp(self, features: Tensor, points: Tensor, poses: Tensor) -> Tensor:
         """Sample patch features at vehicle-frame points: see `warp_to_vehicle`."""
