@@ -32,9 +32,9 @@ def ablate(
     data and seed. Writes ablations.md and ablations.csv into OUT. Stopped, it goes on by the same command.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Table
 
+    from cvloc_ros.cli.progress import counting_bar
     from cvloc_ros.training.ablations import COLUMNS, VARIANTS, run_ablations
     from cvloc_ros.training.checkpoint import Stopped
     from cvloc_ros.training.methods import read_config
@@ -42,9 +42,8 @@ def ablate(
     method = None if config else "dense_flow"
     settings = read_config(config, method=method, samples=samples, workers=workers, threads=threads)
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     names = list(VARIANTS)
-    with Progress(*columns, console=console) as progress:
+    with counting_bar(console) as progress:
         bar = progress.add_task("preparing the validation sets", total=len(names) * settings.samples)
 
         def report(name: str, seen: int, row: dict[str, float]) -> None:

@@ -62,16 +62,15 @@ def convert(
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
     from cvloc_ros.datasets.bag_writing import write_bag
     from cvloc_ros.datasets.convert import open_recording
 
     console = Console(highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     try:
         recording = open_recording(source, odometry=odometry, gnss_error=gnss_error, seed=seed, sdk=sdk)
-        with Progress(*columns, console=console, transient=True) as bar:
+        with Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"converting a {recording.kind}", total=max(1, recording.end - recording.start))
             counts = write_bag(
                 out,

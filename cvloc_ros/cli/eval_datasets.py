@@ -142,8 +142,8 @@ def _protocol(
     notes: Callable[[], list[str]] = list,
 ) -> None:
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from cvloc_ros.cli.progress import counting_bar
     from cvloc_ros.evaluation.item_console import print_tables
     from cvloc_ros.evaluation.item_frames import evaluate_items, spread_over
     from cvloc_ros.evaluation.item_report import write_item_report
@@ -153,9 +153,8 @@ def _protocol(
     method = localizer.matcher.name
     indices = spread_over(len(items), count)
     identity = identify(name, root, items, method=method, weights=weights, device=device, imagery=imagery)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=console) as bar:
+        with counting_bar(console) as bar:
             task = bar.add_task(name, total=len(indices))
             found = evaluate_items(
                 localizer,

@@ -79,13 +79,11 @@ def prefetch(
 
 def _download(plan: Plan, *, console, workers: int) -> list[str]:
     """Download a plan with a progress bar; return what failed."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from cvloc_ros.cli.progress import counting_bar
     from cvloc_ros.imagery.prefetch import download
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     sizes: list[int] = []
-    with Progress(*columns, console=console) as bar:
+    with counting_bar(console) as bar:
         task = bar.add_task(plan.layer.name, total=len(plan.missing))
 
         def came(size: int) -> None:

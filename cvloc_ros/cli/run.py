@@ -68,7 +68,7 @@ def run(
 
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
     from cvloc_ros.evaluation.outputs import write_outputs
     from cvloc_ros.evaluation.run import localize_bag
@@ -76,11 +76,10 @@ def run(
 
     map_datum, by_role, T_base_camera = parse_datum(datum), parse_topics(topics or []), parse_mount(mount)
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".recording-", dir=out) as folder,
-        Progress(*columns, console=console) as bar,
+        Progress(console=console) as bar,
     ):
         bag = _as_bag(source, Path(folder), bar)
         task = bar.add_task("localizing", total=1.0)

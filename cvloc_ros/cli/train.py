@@ -126,17 +126,16 @@ def train(
 
 def _run(config: TrainConfig, out: Path, *, resume: bool) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Table
 
+    from cvloc_ros.cli.progress import counting_bar
     from cvloc_ros.evaluation.town import ROW, table_rows
     from cvloc_ros.training.finish import finish
     from cvloc_ros.training.train import train as run
 
     first = int(os.environ.get("RANK", 0)) == 0
     console = Console(quiet=not first)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with counting_bar(console) as progress:
         bar = progress.add_task("preparing the validation sets", total=config.samples)
 
         def report(seen: int, row: dict[str, float]) -> None:
