@@ -43,8 +43,8 @@ class RasterLayer:
 
     problem = unkept = ""  # what cannot be read is an error
 
-    def __init__(self, uri: LayerUri, frame: LocalFrame) -> None:
-        """Open the raster.
+    def __init__(self, uri: LayerUri, frame: LocalFrame, *, cell: float) -> None:
+        """Open the raster for a map of ``cell`` metres.
 
         Raises:
             ImageryError: it cannot be opened, has no coordinate system, or lies nowhere near the datum.
@@ -65,7 +65,7 @@ class RasterLayer:
                     f"longitude {frame.longitude:.6f}), but '{uri.place}' lies around {place}, {distance / 1e3:.0f} km "
                     "away: check the datum and the imagery"
                 )
-            self._reader = RasterReader.of(dataset, frame)
+            self._reader = RasterReader.of(dataset, frame).for_cells(cell)
         self.attribution = uri.attribution or attribution(dataset)
         self.bounds = (float(west), float(south), float(east), float(north))
 
@@ -83,7 +83,8 @@ def open_layers(imagery: str, frame: LocalFrame, *, cell: float) -> list[Layer]:
 
     """
     return [
-        TileLayer(uri, frame, cell=cell) if uri.is_tiled else RasterLayer(uri, frame) for uri in parse_layers(imagery)
+        TileLayer(uri, frame, cell=cell) if uri.is_tiled else RasterLayer(uri, frame, cell=cell)
+        for uri in parse_layers(imagery)
     ]
 
 

@@ -32,6 +32,7 @@ READ_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 _ATTRIBUTION_TAGS = ("attribution", "copyright", "tifftag_copyright")
 _HTTP_TIMEOUT = 10  # seconds for a request
 _SERVICES = ("WMS", "WMTS")  # GDAL's drivers that know their overviews without asking
+_OVERVIEW_PER_CELL = 0.55  # of a file, at most: what has been decimated without averaging is shifted by half a pixel
 _LARGE = 2**26  # pixels: the range of a larger raster without overviews is taken from samples
 
 
@@ -165,25 +166,39 @@ class RasterReader:
         return cls(dataset, crs, _color_bands(dataset), alpha, float(np.sqrt(area)), stretch)
 
     def for_cells(self, cell: float) -> RasterReader:
-        """Return a reader of a service's coarsest overview whose pixels are no larger than ``cell`` metres.
+        """Return a reader of the coarsest overview that loses nothing at ``cell`` metres; this one if there is none.
 
-        GDAL warps from full resolution whatever is asked for, and a service may have 4 cm a pixel to offer everywhere.
-        The overviews of a file would have to be read from the network, for which rasterio halts all threads.
+        GDAL warps from full resolution whatever is asked for: at 5 cm a pixel that is 64 times what a map of 0.4 m
+        needs, and a service may have 4 cm to offer everywhere.
 
         Raises:
-            ImageryError: the overview cannot be opened.
+            ImageryError: the overviews cannot be read.
 
         """
-        factors = self.dataset.overviews(self.bands[0]) if self.dataset.driver in _SERVICES else []
-        levels = {n: level for level, n in enumerate(factors) if n * self.resolution < 1.01 * cell}
-        if not levels:
+        coarsest = cell * (1.01 if self.dataset.driver in _SERVICES else _OVERVIEW_PER_CELL)
+        if 2 * self.resolution > coarsest:
             return self
-        factor = max(levels)
         try:
+            if self.dataset.driver not in _SERVICES:
+                self._find_overviews()
+            factors = self.dataset.overviews(self.bands[0])
+            levels = {n: level for level, n in enumerate(factors) if n * self.resolution < coarsest}
+            if not levels:
+                return self
+            factor = max(levels)
             overview = rasterio.open(self.dataset.name, overview_level=levels[factor])
         except READ_ERRORS as error:
             raise _unreadable(self.dataset, error) from None
+        if overview.mask_flag_enums != self.dataset.mask_flag_enums:  # nobody made overviews of the mask
+            overview.close()
+            return self
         return replace(self, dataset=overview, resolution=factor * self.resolution)
+
+    def _find_overviews(self) -> None:
+        """Have GDAL look for overviews while it reads a pixel: asked for them alone, rasterio halts all threads."""
+        rows, cols = (min(256, extent) for extent in self.dataset.shape)
+        window = Window((self.dataset.width - cols) // 2, (self.dataset.height - rows) // 2, cols, rows)
+        self.dataset.read(self.bands[0], window=window, out_shape=(1, 1))
 
     def read(self, *, west: float, north: float, rows: int, cols: int, cell: float) -> np.ndarray:
         """Read ``rows`` x ``cols`` cells of ``cell`` metres whose upper left corner is (west, north) in the map.
