@@ -47,6 +47,7 @@ class TileServer(ThreadingHTTPServer):
         mood: how it answers; see `_Handler.do_GET`.
         bad: which tiles (z, x, y) it is in that mood for.
         requests: (path, User-Agent) of all that was asked.
+        sent: bytes of files that were sent.
 
     """
 
@@ -56,7 +57,7 @@ class TileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.frame, self.size = frame, size
         self.mood, self.bad = "fine", lambda *tile: True
-        self.requests, self.files = [], {}
+        self.requests, self.files, self.sent = [], {}, 0
         self.closed = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -180,3 +181,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data[start : end + 1])
+            self.server.sent += end - start + 1

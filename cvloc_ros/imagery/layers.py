@@ -65,7 +65,8 @@ class RasterLayer:
                     f"longitude {frame.longitude:.6f}), but '{uri.place}' lies around {place}, {distance / 1e3:.0f} km "
                     "away: check the datum and the imagery"
                 )
-            self._reader = RasterReader.of(dataset, frame).for_cells(cell)
+            # Reading is cheap here: finer than need be, so that overviews made without averaging shift nothing.
+            self._reader = RasterReader.of(dataset, frame).for_cells(cell / 2)
         self.attribution = uri.attribution or attribution(dataset)
         self.bounds = (float(west), float(south), float(east), float(north))
 

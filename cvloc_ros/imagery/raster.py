@@ -6,13 +6,12 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
 from rasterio.transform import xy as pixel_corners
@@ -21,6 +20,7 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from cvloc_ros.geometry import LocalFrame
+from cvloc_ros.imagery.raster_vrt import described, mosaic_with_overviews, palette_as_colors
 from cvloc_ros.imagery.uri import ImageryError, LayerUri, cache_folder, redacted
 
 WGS84 = CRS.from_epsg(4326)
@@ -79,7 +79,7 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
             "(gdal_translate -a_srs EPSG:... -a_ullr ...) or keep its world file and .aux.xml beside it"
         )
     if dataset.colorinterp[0] == ColorInterp.palette:
-        expanded = rasterio.open(_palette_vrt(dataset))
+        expanded = rasterio.open(palette_as_colors(dataset))
         dataset.close()
         return expanded
     return dataset
@@ -110,7 +110,7 @@ def outline(dataset: rasterio.DatasetReader, frame: LocalFrame) -> np.ndarray:
     try:
         east, north = transform_points(dataset.crs, map_crs(frame), x, y)
     except (CRSError, *READ_ERRORS) as error:
-        raise ImageryError(f"'{dataset.name}' cannot be brought into the map frame: {error}") from None
+        raise ImageryError(f"'{described(dataset)}' cannot be brought into the map frame: {error}") from None
     return np.stack([east, north], axis=-1)
 
 
@@ -166,7 +166,7 @@ class RasterReader:
         return cls(dataset, crs, _color_bands(dataset), alpha, float(np.sqrt(area)), stretch)
 
     def for_cells(self, cell: float) -> RasterReader:
-        """Return a reader of the coarsest overview that loses nothing at ``cell`` metres; this one if there is none.
+        """Return a reader of the coarsest overview that is fine enough for ``cell`` metres; this one if there is none.
 
         GDAL warps from full resolution whatever is asked for: at 5 cm a pixel that is 64 times what a map of 0.4 m
         needs, and a service may have 4 cm to offer everywhere.
@@ -175,23 +175,28 @@ class RasterReader:
             ImageryError: the overviews cannot be read.
 
         """
-        coarsest = cell * (1.01 if self.dataset.driver in _SERVICES else _OVERVIEW_PER_CELL)
-        if 2 * self.resolution > coarsest:
+        is_service = self.dataset.driver in _SERVICES
+        largest = cell * (1.01 if is_service else _OVERVIEW_PER_CELL) / self.resolution
+        if largest < 2:
             return self
+        name = self.dataset.name
         try:
-            if self.dataset.driver not in _SERVICES:
+            if not is_service:
                 self._find_overviews()
             factors = self.dataset.overviews(self.bands[0])
-            levels = {n: level for level, n in enumerate(factors) if n * self.resolution < coarsest}
-            if not levels:
+            if not factors and self.dataset.driver == "VRT":
+                factors = [2**n for n in range(1, int(np.log2(largest)) + 1)]
+                name = mosaic_with_overviews(self.dataset, factors)
+            levels = {factor: level for level, factor in enumerate(factors) if factor <= largest}
+            if not levels or not name:
                 return self
             factor = max(levels)
-            overview = rasterio.open(self.dataset.name, overview_level=levels[factor])
+            overview = rasterio.open(name, overview_level=levels[factor])
+            if not self._has_mask_of(overview):
+                overview.close()
+                return self
         except READ_ERRORS as error:
             raise _unreadable(self.dataset, error) from None
-        if overview.mask_flag_enums != self.dataset.mask_flag_enums:  # nobody made overviews of the mask
-            overview.close()
-            return self
         return replace(self, dataset=overview, resolution=factor * self.resolution)
 
     def _find_overviews(self) -> None:
@@ -199,6 +204,17 @@ class RasterReader:
         rows, cols = (min(256, extent) for extent in self.dataset.shape)
         window = Window((self.dataset.width - cols) // 2, (self.dataset.height - rows) // 2, cols, rows)
         self.dataset.read(self.bands[0], window=window, out_shape=(1, 1))
+
+    def _has_mask_of(self, overview: rasterio.DatasetReader) -> bool:
+        """Whether an overview hides what the raster hides; of a mask without overviews GDAL says that all is there."""
+        flags = self.dataset.mask_flag_enums[0]
+        if flags != overview.mask_flag_enums[0]:
+            return False
+        if flags != [MaskFlags.per_dataset]:
+            return True
+        shape = (min(256, overview.height), min(256, overview.width))
+        hidden, known = (bool((d.read_masks(1, out_shape=shape) == 0).any()) for d in (self.dataset, overview))
+        return known or not hidden
 
     def read(self, *, west: float, north: float, rows: int, cols: int, cell: float) -> np.ndarray:
         """Read ``rows`` x ``cols`` cells of ``cell`` metres whose upper left corner is (west, north) in the map.
@@ -239,7 +255,7 @@ class RasterReader:
 def _unreadable(dataset: rasterio.DatasetReader, error: Exception) -> ImageryError:
     reason = " ".join(str(error.__cause__ or error).split())  # rasterio itself only says that there is a reason
     advice = "if it is damaged or cut off (gdalinfo -checksum tells), get it anew"
-    return ImageryError(f"'{dataset.name}' could not be read: {reason.rstrip('.')}; {advice}")
+    return ImageryError(f"'{described(dataset)}' could not be read: {reason.rstrip('.')}; {advice}")
 
 
 def pixels_to_crs(dataset: rasterio.DatasetReader, columns, rows) -> tuple[np.ndarray, np.ndarray]:
@@ -277,25 +293,6 @@ def _percentiles(dataset: rasterio.DatasetReader) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = np.percentile(sample, _STRETCH_PERCENTILES)
     return float(low), float(max(high, low + 1e-6))
-
-
-def _palette_vrt(dataset: rasterio.DatasetReader) -> str:
-    """Return a GDAL VRT that shows a paletted raster as RGB, so that resampling mixes colours and not indices."""
-    source = escape(os.path.abspath(dataset.name) if os.path.exists(dataset.name) else dataset.name)
-    affine = ", ".join(repr(value) for value in dataset.transform.to_gdal())
-    nodata = "" if dataset.nodata is None else f"<NODATA>{dataset.nodata:g}</NODATA>"
-    has_alpha = dataset.nodata is not None or any(entry[3] < 255 for entry in dataset.colormap(1).values())
-    names = ("Red", "Green", "Blue", "Alpha")[: 4 if has_alpha else 3]
-    bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{component}"><ColorInterp>{name}</ColorInterp>'
-        f'<ComplexSource><SourceFilename relativeToVRT="0">{source}</SourceFilename><SourceBand>1</SourceBand>'
-        f"{nodata}<ColorTableComponent>{component}</ColorTableComponent></ComplexSource></VRTRasterBand>"
-        for component, name in enumerate(names, start=1)
-    )
-    return (
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
-        f"<SRS>{escape(dataset.crs.to_wkt())}</SRS><GeoTransform>{affine}</GeoTransform>{bands}</VRTDataset>"
-    )
 
 
 def gdal_options(uri: LayerUri) -> dict[str, Any]:
