@@ -59,6 +59,7 @@ def test_interrupted_it_goes_on(server, template):
 
 
 def test_a_server_that_asks_for_time_gets_it(server, template, monkeypatch):
+    """However often it asks: that is no failure of a tile."""
     (plan,) = plan_download(template, VIENNA, BOX)
     monkeypatch.setattr(http_tiles, "_LONGEST_WAIT", 0.2)
     server.mood = "limiting"
@@ -66,10 +67,21 @@ def test_a_server_that_asks_for_time_gets_it(server, template, monkeypatch):
 
     def relent(why):
         heard.append(why)
-        server.mood = "fine"
+        if len(heard) == 2 * prefetching._ATTEMPTS:
+            server.mood = "fine"
 
-    assert download(plan, waiting=relent) == []
+    assert download(plan, workers=1, waiting=relent) == []
     assert "429" in heard[0] and plan_download(template, VIENNA, BOX)[0].missing == []
+
+
+def test_a_server_that_only_asks_for_time_is_given_up(server, template, monkeypatch):
+    (plan,) = plan_download(template, VIENNA, BOX)
+    monkeypatch.setattr(http_tiles, "_LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(prefetching, "_PATIENCE", 1.0)
+    server.mood, heard = "limiting", []
+    with pytest.raises(ImageryError, match="gives no tiles any more .HTTP 429"):
+        download(plan, workers=1, waiting=heard.append)
+    assert len(heard) < 10 and len(server.requests) < 10
 
 
 def test_a_server_that_gives_nothing_is_given_up(server, template, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from cvloc_ros.imagery.tiles import Tile, TileError
 from cvloc_ros.imagery.uri import ImageryError
 
 _BYTES_PER_PIXEL = 0.35  # of an aerial photograph as JPEG, while no tile of the layer is known
-_ATTEMPTS = 3
+_ATTEMPTS = 3  # failures of a tile; when the server asks for time, it is none
+_PATIENCE = 1800.0  # seconds without a tile, after which a server that asks for more time is given up
 _HOPELESS = 5  # tiles in a row that did not come, after which the server is given up
 
 Box = tuple[float, float, float, float]
@@ -98,18 +100,28 @@ def download(
 
     """
     stop = threading.Event()
+    last = time.monotonic()  # when a tile came
 
     def bring(tile: Tile) -> int:
-        for attempt in range(1, _ATTEMPTS + 1):
+        nonlocal last
+        failures = 0
+        while not stop.is_set():
             try:
-                return 0 if stop.is_set() else plan.layer.download(tile)
+                size = plan.layer.download(tile)
             except TileError as error:
-                if attempt == _ATTEMPTS:
-                    raise
                 if error.wait:
+                    if time.monotonic() + error.wait > last + _PATIENCE:
+                        raise
                     waiting(str(error))
-                stop.wait(error.wait or attempt)
-        raise AssertionError("unreachable")
+                else:
+                    failures += 1
+                    if failures == _ATTEMPTS:
+                        raise
+                stop.wait(error.wait or failures)
+            else:
+                last = time.monotonic()
+                return size
+        return 0
 
     failures: list[str] = []
     in_a_row = 0
