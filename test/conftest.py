@@ -22,13 +22,13 @@ def shared_data() -> Path:
 @pytest.fixture
 def imagery_cache(tmp_path, monkeypatch):
     """Imagery has a cache of its own, mosaics of a few tiles, and all the time that a busy machine takes."""
-    from cvloc_ros.imagery import http_tiles, raster, satellite_map, tile_layer
+    from cvloc_ros.imagery import gdal_settings, http_tiles, satellite_map, tile_layer
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CVLOC_OFFLINE", raising=False)
     for module, name in ((tile_layer, "_PATIENCE"), (http_tiles, "_SILENCE"), (http_tiles, "_DEADLINE")):
         monkeypatch.setattr(module, name, 100.0)
-    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 100)
+    monkeypatch.setattr(gdal_settings, "_HTTP_TIMEOUT", 100)
     monkeypatch.setattr(satellite_map, "_MOSAIC_CELLS", 100)
     monkeypatch.setattr(satellite_map, "_PREFETCH_CELLS", 8)
     return tmp_path / "cache"

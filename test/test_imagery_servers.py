@@ -9,7 +9,7 @@ import pytest
 from imagery_world import GRID, VIENNA, gdal_description
 
 from cvloc_ros.geometry import SE2, GroundGrid
-from cvloc_ros.imagery import ImageryError, SatelliteMap, http_tiles, raster, redacted, satellite_map, tile_layer
+from cvloc_ros.imagery import ImageryError, SatelliteMap, gdal_settings, http_tiles, redacted, satellite_map, tile_layer
 from cvloc_ros.imagery.uri import LayerUri
 
 KEY = "s3cr3t-k3y"
@@ -21,7 +21,7 @@ def surroundings(imagery_cache, monkeypatch):
     """A key to be kept secret, and maps that try again at once."""
     monkeypatch.setenv("MAP_KEY", KEY)
     monkeypatch.setattr(satellite_map, "_RETRY", (0.0, 0.0))
-    monkeypatch.setattr(raster, "_HTTP_TIMEOUT", 1)
+    monkeypatch.setattr(gdal_settings, "_HTTP_TIMEOUT", 1)
 
 
 @pytest.fixture

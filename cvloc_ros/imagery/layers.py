@@ -9,7 +9,8 @@ import rasterio
 from rasterio.warp import transform as transform_points
 
 from cvloc_ros.geometry import LocalFrame
-from cvloc_ros.imagery.raster import WGS84, RasterReader, attribution, gdal_options, open_raster, outline, pixels_to_crs
+from cvloc_ros.imagery.gdal_settings import gdal_options
+from cvloc_ros.imagery.raster import WGS84, RasterReader, attribution, open_raster, outline, pixels_to_crs
 from cvloc_ros.imagery.tile_layer import REACH, TileLayer
 from cvloc_ros.imagery.uri import ImageryError, LayerUri, parse_layers
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from textwrap import shorten
 
 import numpy as np
 import rasterio
@@ -21,7 +20,7 @@ from rasterio.windows import Window
 
 from cvloc_ros.geometry import LocalFrame
 from cvloc_ros.imagery.raster_vrt import described, mosaic_with_overviews, palette_as_colors
-from cvloc_ros.imagery.uri import ImageryError, LayerUri, cache_folder, redacted
+from cvloc_ros.imagery.uri import ImageryError, redacted
 
 WGS84 = CRS.from_epsg(4326)
 _STRETCH_SIZE = 1024  # pixels a side that are looked at to scale more than 8 bits to 8
@@ -30,22 +29,9 @@ _TRANSFORM_TOLERANCE = 0.02  # source pixels; GDAL's own 0.125 is visible at 1 m
 # Before rasterio 1.4 its I/O errors are only OSErrors, and some of GDAL's come as they are.
 READ_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 _ATTRIBUTION_TAGS = ("attribution", "copyright", "tifftag_copyright")
-_HTTP_TIMEOUT = 10  # seconds for a request
 _SERVICES = ("WMS", "WMTS")  # GDAL's drivers that know their overviews without asking
 _OVERVIEW_PER_CELL = 0.55  # of a file, at most: what has been decimated without averaging is shifted by half a pixel
 _LARGE = 2**26  # pixels: the range of a larger raster without overviews is taken from samples
-
-
-class _WithoutKeys(logging.Filter):
-    """Takes keys out of what rasterio logs: GDAL's messages hold addresses."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redacted(record.getMessage()), ()
-        return True
-
-
-for _name in ("rasterio", "rasterio.env", "rasterio._env", "rasterio._err", "rasterio._base", "rasterio._io"):
-    logging.getLogger(_name).addFilter(_WithoutKeys())
 
 
 def open_raster(uri: str) -> rasterio.DatasetReader:
@@ -70,13 +56,18 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
             ) from None
         raise ImageryError(
             f"expected a georeferenced raster (GeoTIFF, COG, VRT, MBTiles, ...), but '{uri}' is not readable "
-            f"as one: {error}"
+            f"as one: {_reason(error)}"
         ) from None  # whose text, included here without keys, may hold them
     if dataset.crs is None or dataset.transform.is_identity:
         dataset.close()
         raise ImageryError(
             f"expected a georeferenced raster, but '{uri}' has no coordinate system or no geotransform: add them "
             "(gdal_translate -a_srs EPSG:... -a_ullr ...) or keep its world file and .aux.xml beside it"
+        )
+    if dataset.dtypes[0].startswith("complex"):
+        dataset.close()
+        raise ImageryError(
+            f"expected imagery, but '{uri}' has complex numbers: convert it (gdal_translate -ot Float32)"
         )
     if dataset.colorinterp[0] == ColorInterp.palette:
         expanded = rasterio.open(palette_as_colors(dataset))
@@ -110,7 +101,10 @@ def outline(dataset: rasterio.DatasetReader, frame: LocalFrame) -> np.ndarray:
     try:
         east, north = transform_points(dataset.crs, map_crs(frame), x, y)
     except (CRSError, *READ_ERRORS) as error:
-        raise ImageryError(f"'{described(dataset)}' cannot be brought into the map frame: {error}") from None
+        raise ImageryError(
+            f"'{described(dataset)}' cannot be brought into the map frame: check its coordinate system, for which PROJ "
+            f"says: {_reason(error)}"
+        ) from None
     return np.stack([east, north], axis=-1)
 
 
@@ -243,6 +237,7 @@ class RasterReader:
         except READ_ERRORS as error:
             raise _unreadable(self.dataset, error) from None
         if self.stretch is not None:
+            covered &= np.isfinite(colors).all(axis=0)
             low, high = self.stretch
             colors = np.clip((colors.astype(np.float32) - low) * (255 / (high - low)) + 0.5, 0, 255)
         rgba = np.empty((rows, cols, 4), np.uint8)
@@ -253,9 +248,13 @@ class RasterReader:
 
 
 def _unreadable(dataset: rasterio.DatasetReader, error: Exception) -> ImageryError:
-    reason = " ".join(str(error.__cause__ or error).split())  # rasterio itself only says that there is a reason
     advice = "if it is damaged or cut off (gdalinfo -checksum tells), get it anew"
-    return ImageryError(f"'{described(dataset)}' could not be read: {reason.rstrip('.')}; {advice}")
+    return ImageryError(f"'{described(dataset)}' could not be read: {_reason(error)}; {advice}")
+
+
+def _reason(error: Exception) -> str:
+    """Return one line, of which rasterio itself only says that there is one; without keys, as a half is no key."""
+    return shorten(redacted(str(error.__cause__ or error)), 300, placeholder=" ...").rstrip(".")
 
 
 def pixels_to_crs(dataset: rasterio.DatasetReader, columns, rows) -> tuple[np.ndarray, np.ndarray]:
@@ -293,21 +292,3 @@ def _percentiles(dataset: rasterio.DatasetReader) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = np.percentile(sample, _STRETCH_PERCENTILES)
     return float(low), float(max(high, low + 1e-6))
-
-
-def gdal_options(uri: LayerUri) -> dict[str, Any]:
-    """Return settings under which GDAL spends bounded time on a network, and says nothing that is secret."""
-    options: dict[str, Any] = {
-        "GDAL_HTTP_TIMEOUT": _HTTP_TIMEOUT,
-        "GDAL_HTTP_CONNECTTIMEOUT": 5,
-        "GDAL_HTTP_MAX_RETRY": 1,
-        "GDAL_HTTP_RETRY_DELAY": 1,
-        "GDAL_HTTP_USERAGENT": uri.agent,
-        "GDAL_DEFAULT_WMS_CACHE_PATH": str(cache_folder() / "gdal"),
-        "CPL_CURL_VERBOSE": False,  # it prints addresses, keys and all
-    }
-    if uri.is_remote:
-        options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"  # do not ask a web server for its folder
-    if uri.offline:
-        options["GDAL_HTTP_PROXY"] = "127.0.0.1:9"  # nobody listens: also a local VRT of remote files stays offline
-    return options

@@ -16,7 +16,8 @@ import numpy as np
 import rasterio
 
 from cvloc_ros.geometry import LocalFrame
-from cvloc_ros.imagery.raster import RasterReader, attribution, gdal_options, open_raster
+from cvloc_ros.imagery.gdal_settings import gdal_options
+from cvloc_ros.imagery.raster import RasterReader, attribution, open_raster
 from cvloc_ros.imagery.tiles import WEB_MERCATOR, Tile, TileCache, TileError, zoom_for
 from cvloc_ros.imagery.uri import ImageryError, LayerUri
 
