@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from test_imagery import GRID, VIENNA, utm, write
 
 from cvloc_ros.geometry import SE2
@@ -64,3 +65,38 @@ def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "map.tif").write_bytes(b"")
     with pytest.raises(ImageryError, match="not readable"):
         SatelliteMap.open(tmp_path / "map.tif", VIENNA)
+
+
+def test_what_is_not_a_number_is_not_covered(tmp_path):
+    """Without a nodata value that says so, too."""
+    values = np.full((3, 300, 300), 0.5, np.float32)
+    values[..., 75:] = np.linspace(0, 1, 225)
+    values[..., :150] = np.nan
+    patch = SatelliteMap.open(write(tmp_path / "map.tif", values, transform=utm()), VIENNA).patch(
+        SE2(0, 0, np.pi / 2), GRID
+    )
+    assert not patch.coverage[:, :28].any() and patch.coverage[:, 32:].all()
+
+
+def test_complex_numbers_are_refused(tmp_path):
+    raster = write(tmp_path / "radar.tif", np.ones((1, 300, 300), np.complex64), transform=utm())
+    with pytest.raises(ImageryError, match="radar.tif' has complex numbers"):
+        SatelliteMap.open(raster, VIENNA)
+
+
+def test_a_coordinate_system_of_nowhere_is_refused_in_one_line(tmp_path):
+    local = 'LOCAL_CS["site",UNIT["metre",1]]'
+    raster = write(tmp_path / "site.tif", np.zeros((3, 300, 300), np.uint8), crs=local, transform=utm())
+    with pytest.raises(ImageryError, match="check its coordinate system") as error:
+        SatelliteMap.open(raster, VIENNA)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_damaged_palette_is_named_by_its_file(tmp_path):
+    path = tmp_path / "palette.tif"
+    profile = dict(driver="GTiff", width=300, height=300, count=1, dtype="uint8", compress="deflate")
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=utm(), **profile) as dataset:
+        dataset.write_colormap(1, {0: (90, 10, 90, 255), 1: (200, 200, 200, 255)})
+        dataset.write(np.random.default_rng(0).integers(0, 2, (1, 300, 300), dtype=np.uint8))
+    with pytest.raises(ImageryError, match="^'[^<]*palette.tif' could not be read"):
+        SatelliteMap.open(cut_off(path), VIENNA).patch(SE2(), GRID)

@@ -88,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.path, self.headers.get("User-Agent")))
         address = urlsplit(self.path)
         if address.path in self.server.files:
+            if isinstance(self.server.mood, int):
+                return self._answer(self.server.mood, b"no", "text/plain")
             return self._file(self.server.files[address.path])
         if address.path == "/wms":
             query = {name.upper(): values[0] for name, values in parse_qs(address.query).items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from cvloc_ros.imagery.server import PAUSES, Server
 from cvloc_ros.imagery.tiles import Tile, TileError, decode_tile
 from cvloc_ros.imagery.uri import BBOX, LayerUri
 
 _SILENCE = 5.0  # seconds without a byte, or to connect
 _DEADLINE = 10.0  # seconds for a tile in all
 _REDIRECTIONS = 3
-_FAILURES = 8  # in a row, after which the server is left alone for a while
-_PAUSES = (5.0, 120.0)  # seconds: the first, doubled each time up to the last
 _LONGEST_WAIT = 600.0  # seconds that a server may ask us to wait
 _ABSENT = (204, 404, 410)
 
@@ -101,9 +99,7 @@ class HttpTiles:
         self._template = uri.expanded()
         self._headers = {"User-Agent": uri.agent, "Accept": "image/*"}
         self._size = size
-        self._lock = threading.Lock()
-        self._failures = self._pauses = 0
-        self._resume, self._reason = 0.0, ""
+        self._server = Server()
 
     def fetch(self, tile: Tile) -> tuple[bytes, np.ndarray] | None:
         """Return a tile's file and RGBA pixels, None if there is no such tile.
@@ -112,19 +108,9 @@ class HttpTiles:
             TileError: it did not come, or was not what was asked for.
 
         """
-        with self._lock:
-            wait = self._resume - time.monotonic()
-            if wait > 0:
-                raise TileError(self._reason, wait=wait)
-        try:
+        with self._server.request():
             data = self._download(self._address(tile))
-            answer = (data, decode_tile(data, size=self._size)) if data else None
-        except TileError as error:
-            self._count_failure(error)
-            raise
-        with self._lock:
-            self._failures = self._pauses = 0
-        return answer
+            return (data, decode_tile(data, size=self._size)) if data else None
 
     def _address(self, tile: Tile) -> str:
         bounds = ",".join(f"{value:.4f}" for value in tile.bounds())
@@ -167,15 +153,6 @@ class HttpTiles:
             raise TileError(f"{len(data)} of {length} bytes came")
         return data
 
-    def _count_failure(self, error: TileError) -> None:
-        """Leave the server alone if it asks for it, or if it only fails."""
-        with self._lock:
-            self._failures += 1
-            if error.wait or self._failures >= _FAILURES:
-                pause = error.wait or min(_PAUSES[0] * 2**self._pauses, _PAUSES[1])
-                self._pauses, self._failures = self._pauses + 1, 0
-                self._resume, self._reason = time.monotonic() + pause, str(error)
-
 
 def _refusal(error: urllib.error.HTTPError) -> TileError:
     """Say what an HTTP status means, and how long the server wants to be left alone."""
@@ -191,7 +168,30 @@ def _refusal(error: urllib.error.HTTPError) -> TileError:
                 wait = parsedate_to_datetime(asked).timestamp() - time.time()
             except (TypeError, ValueError):
                 wait = 0.0
-        wait = min(max(wait, _PAUSES[0] if error.code == 429 else 0.0), _LONGEST_WAIT)
+        wait = min(max(wait, PAUSES[0] if error.code == 429 else 0.0), _LONGEST_WAIT)
     if 300 <= error.code < 400:
         meaning = f"more than {_REDIRECTIONS} redirections, or one to no web address"
     return TileError(f"HTTP {error.code} {meaning}{advice}", wait=wait)
+
+
+def check_ranges(address: str, *, agent: str) -> None:
+    """Ask a web server for a few bytes of a file: GDAL, which asks for parts, would keep an answer without end.
+
+    Whatever else is wrong is left to GDAL, which may know how to log in, or a proxy.
+
+    Raises:
+        TileError: more came than was asked for, and nobody knows how much.
+
+    """
+    asked = 16
+    request = urllib.request.Request(address, headers={"User-Agent": agent, "Range": f"bytes=0-{asked - 1}"})
+    try:
+        with _OPENER.open(request, timeout=_SILENCE) as response:
+            endless = "Content-Length" not in response.headers and len(response.read(asked + 1)) > asked
+    except (OSError, http.client.HTTPException, ValueError):
+        return
+    if endless:
+        raise TileError(
+            f"expected a server that sends parts of files, but '{address}' answers a request for {asked} bytes with "
+            "more, and does not say how much: download the file, or put it on another server"
+        )

@@ -10,7 +10,8 @@ from rasterio.warp import transform as transform_points
 
 from cvloc_ros.geometry import LocalFrame
 from cvloc_ros.imagery.gdal_settings import gdal_options
-from cvloc_ros.imagery.raster import WGS84, RasterReader, attribution, open_raster, outline, pixels_to_crs
+from cvloc_ros.imagery.raster import WGS84, RasterReader, attribution, outline, pixels_to_crs
+from cvloc_ros.imagery.raster_tiles import open_place
 from cvloc_ros.imagery.tile_layer import REACH, TileLayer
 from cvloc_ros.imagery.uri import ImageryError, LayerUri, parse_layers
 
@@ -54,7 +55,7 @@ class RasterLayer:
         self.name = uri.place
         self._options = gdal_options(uri)
         with rasterio.Env(**self._options):
-            dataset = open_raster(uri.expanded())
+            dataset = open_place(uri)
             border = outline(dataset, frame)
             west, south = border.min(axis=0)
             east, north = border.max(axis=0)
@@ -100,7 +101,7 @@ def raster_datum(imagery: str) -> LocalFrame:
     for uri in parse_layers(str(imagery)):
         if uri.is_template or uri.is_folder:
             continue
-        with rasterio.Env(**gdal_options(uri)), open_raster(uri.expanded()) as dataset:
+        with rasterio.Env(**gdal_options(uri)), open_place(uri) as dataset:
             x, y = pixels_to_crs(dataset, [dataset.width / 2], [dataset.height / 2])
             longitude, latitude = transform_points(dataset.crs, WGS84, x, y)
         return LocalFrame(latitude[0], longitude[0])

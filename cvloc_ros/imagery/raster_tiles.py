@@ -17,7 +17,9 @@ import rasterio
 
 from cvloc_ros.geometry import LocalFrame
 from cvloc_ros.imagery.gdal_settings import gdal_options
+from cvloc_ros.imagery.http_tiles import check_ranges
 from cvloc_ros.imagery.raster import RasterReader, attribution, open_raster
+from cvloc_ros.imagery.server import Server
 from cvloc_ros.imagery.tiles import WEB_MERCATOR, Tile, TileCache, TileError, zoom_for
 from cvloc_ros.imagery.uri import ImageryError, LayerUri
 
@@ -38,6 +40,7 @@ class RasterTiles:
         """
         self._uri = uri
         self._lock = threading.Lock()
+        self._server = Server()
         self._raster: RasterReader | None = None
         self._reader: RasterReader | None = None  # of the overview that is as fine as the tiles, all of one zoom
         self._description = cache.folder / _DESCRIPTION
@@ -64,7 +67,7 @@ class RasterTiles:
         """
         west, _, east, north = tile.bounds()
         cell = (east - west) / TILE
-        with self._lock, rasterio.Env(**gdal_options(self._uri)):
+        with self._lock, self._server.request(), rasterio.Env(**gdal_options(self._uri)):
             try:
                 if self._reader is None:
                     self._reader = (self._raster or self._mercator_reader()).for_cells(cell)
@@ -90,4 +93,18 @@ class RasterTiles:
         return known
 
     def _mercator_reader(self) -> RasterReader:
-        return RasterReader.in_crs(open_raster(self._uri.expanded()), WEB_MERCATOR)
+        return RasterReader.in_crs(open_place(self._uri), WEB_MERCATOR)
+
+
+def open_place(uri: LayerUri) -> rasterio.DatasetReader:
+    """Open a layer that is a raster, wherever it is.
+
+    Raises:
+        ImageryError: see `open_raster`; or its web server cannot be used.
+
+    """
+    place = uri.expanded()
+    address = place.removeprefix("/vsicurl/")
+    if address.startswith(("http://", "https://")) and not uri.offline:
+        check_ranges(address, agent=uri.agent)
+    return open_raster(place)
