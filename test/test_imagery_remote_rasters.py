@@ -8,7 +8,7 @@ from imagery_world import GRID, VIENNA
 from test_imagery import utm, write
 
 from cvloc_ros.geometry import SE2
-from cvloc_ros.imagery import ImageryError, SatelliteMap, gdal_settings, raster_datum, satellite_map
+from cvloc_ros.imagery import ImageryError, SatelliteMap, gdal_settings, http_tiles, raster_datum, satellite_map
 
 
 @pytest.fixture
@@ -49,6 +49,14 @@ def test_an_answer_without_end_is_refused_at_the_start(server, raster):
         with pytest.raises(ImageryError, match="for 16 bytes with more, and does not say how much: download"):
             use(f"{server.url}/xyz/18/1/1.png")
     assert len(server.requests) == 2
+
+
+def test_a_silent_server_is_not_waited_for(server, raster, monkeypatch):
+    monkeypatch.setattr(http_tiles, "_SILENCE", 0.5)
+    server.mood = "silent"
+    with pytest.raises(ImageryError, match="gives no answer within"):
+        SatelliteMap.open(f"{server.url}/xyz/18/1/1.png", VIENNA)
+    assert len(server.requests) == 1
 
 
 def test_what_is_no_raster_is_refused_in_one_line(server, raster):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import time
 import urllib.error
 import urllib.request
@@ -175,20 +176,25 @@ def _refusal(error: urllib.error.HTTPError) -> TileError:
 
 
 def check_ranges(address: str, *, agent: str) -> None:
-    """Ask a web server for a few bytes of a file: GDAL, which asks for parts, would keep an answer without end.
+    """Ask a web server for a few bytes of a file: GDAL waits longer, and keeps all that comes of an answer without end.
 
-    Whatever else is wrong is left to GDAL, which may know how to log in, or a proxy.
+    Whatever else is wrong is left to GDAL, which may know how to log in.
 
     Raises:
-        TileError: more came than was asked for, and nobody knows how much.
+        TileError: nothing came; or more than was asked for, and nobody knows how much.
 
     """
+    if os.environ.get("GDAL_HTTP_PROXY"):  # only GDAL's own way leads there
+        return
     asked = 16
     request = urllib.request.Request(address, headers={"User-Agent": agent, "Range": f"bytes=0-{asked - 1}"})
+    began = time.monotonic()
     try:
         with _OPENER.open(request, timeout=_SILENCE) as response:
             endless = "Content-Length" not in response.headers and len(response.read(asked + 1)) > asked
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
+            raise TileError(f"'{address}' gives no answer within {time.monotonic() - began:.0f} s") from None
         return
     if endless:
         raise TileError(
