@@ -31,11 +31,10 @@ def gdal_options(uri: LayerUri) -> dict[str, Any]:
         "GDAL_HTTP_RETRY_DELAY": 1,
         "GDAL_HTTP_USERAGENT": uri.agent,
         "GDAL_DEFAULT_WMS_CACHE_PATH": str(cache_folder() / "gdal"),
+        "CPL_VSIL_CURL_NON_CACHED": "/vsi",  # or a server that was down once would be so for ever
         "CPL_CURL_VERBOSE": False,  # it prints addresses, keys and all
     }
     if uri.is_remote:
-        # Otherwise a server that was down once is so for ever.
-        options["CPL_VSIL_CURL_NON_CACHED"] = "/vsi"
         options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"  # do not ask a web server for its folder
     if uri.offline:
         options["GDAL_HTTP_PROXY"] = "127.0.0.1:9"  # nobody listens: also a local VRT of remote files stays offline
