@@ -1,5 +1,6 @@
 """Tiles of every kind of server show the place where they are; the setting's errors say what to do."""
 
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -146,6 +147,25 @@ class TestTiles:
         for lie in (b"", b"<html>", data[:30], description):
             with pytest.raises(TileError):
                 decode_tile(lie, size=8)
+
+    @pytest.mark.parametrize("size", [None, 256])
+    def test_what_would_fill_the_memory_is_refused_before_it_is_unpacked(self, size):
+        """A picture of 100 million pixels, which takes some 100 kB."""
+        bomb = cv2.imencode(".png", np.zeros((10_000, 10_000), np.uint8))[1].tobytes()
+        tracemalloc.start()
+        try:
+            with pytest.raises(TileError, match="got 10000"):
+                decode_tile(bomb, size=size)
+            assert tracemalloc.get_traced_memory()[1] < 10e6
+        finally:
+            tracemalloc.stop()
+
+    def test_of_many_bands_the_first_are_shown(self):
+        with rasterio.MemoryFile() as file:
+            with file.open(driver="GTiff", width=8, height=8, count=200, dtype="uint8") as dataset:
+                for band in range(1, 201):
+                    dataset.write(np.full((8, 8), band, np.uint8), band)
+            assert tuple(decode_tile(file.read(), size=8)[2, 3]) == (1, 2, 3, 255)
 
 
 def picture(kind):

@@ -23,7 +23,7 @@ from rasterio.transform import Affine
 
 from cvloc_ros.geometry import LocalFrame, meters_per_pixel
 from cvloc_ros.imagery.raster import READ_ERRORS
-from cvloc_ros.imagery.uri import ImageryError, LayerUri, cache_folder
+from cvloc_ros.imagery.uri import LARGEST_TILE, ImageryError, LayerUri, cache_folder
 
 WEB_MERCATOR = CRS.from_epsg(3857)
 HALF_WORLD = 20037508.342789244  # pi * 6378137 m: Web Mercator's x and y end here
@@ -128,7 +128,9 @@ def decode_tile(data: bytes, *, size: int | None) -> np.ndarray:
                     f"expected tiles of {shape[0]} x {shape[0]} pixels, got {dataset.width} x {dataset.height}: "
                     "if all its tiles have that size, add #tile=... to the imagery"
                 )
-            bands = dataset.read()
+            if dataset.height > LARGEST_TILE:
+                raise TileError(f"expected tiles of at most {LARGEST_TILE} pixels a side, got {dataset.height}")
+            bands = dataset.read([1, 2, 3] if dataset.count >= 3 else [1])
             alpha = dataset.dataset_mask()
             palette = dataset.colormap(1) if dataset.colorinterp[0] == ColorInterp.palette else None
     except READ_ERRORS as error:
@@ -143,8 +145,7 @@ def decode_tile(data: bytes, *, size: int | None) -> np.ndarray:
         rgba = table[bands[0]]
         rgba[..., 3] = np.minimum(rgba[..., 3], alpha)
     else:
-        colors = bands[:3] if len(bands) >= 3 else bands[[0, 0, 0]]
-        rgba = np.stack([*colors, alpha], axis=-1)
+        rgba = np.stack([*np.broadcast_to(bands, (3, *alpha.shape)), alpha], axis=-1)
     rgba[rgba[..., 3] == 0] = 0
     return rgba
 

@@ -28,6 +28,8 @@ _REMOTE = re.compile(
 )
 BBOX = "{bbox-epsg-3857}"
 """Stands for a tile's west,south,east,north in Web Mercator metres: what a WMS wants to know."""
+LARGEST_TILE = 4096
+"""Pixels a side: a tile of more is none, and would fill the memory."""
 
 _SECRETS: dict[str, str] = {}  # value of a variable that was put into a place -> ${NAME}
 _SHORTEST_SECRET = 4  # a shorter value is none, and hiding it would spoil all text
@@ -105,7 +107,7 @@ class LayerUri:
         layer = cls(
             place,
             maxzoom=_whole_number(options, "maxzoom", 0, 24),
-            tile=_whole_number(options, "tile", 64, 4096),
+            tile=_whole_number(options, "tile", 64, LARGEST_TILE),
             attribution=options.get("attribution", ""),
             agent=options.get("agent", USER_AGENT),
             offline=offline() or options.get("offline", "0") not in ("0", "no", "false"),
