@@ -20,6 +20,7 @@ from cvloc_ros.geometry import (
     PinholeCamera,
     camera_extrinsics,
 )
+from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.preprocess import fit_image
 from cvloc_ros.models.weights import load_matcher
 
@@ -173,7 +174,8 @@ def test_all_cameras_find_the_same_place():
     for camera, mount in lenses:
         image = see(town, pose, camera, mount, appearance=look)
         box = (20.0, 20.0, np.radians(10))
-        match = matcher.match(image, camera, mount, patch, np.ones(patch.shape[:2], bool), box=box)
+        given = MatchInput(image, camera, mount, patch, np.ones(patch.shape[:2], bool), box=box)
+        (match,) = matcher.match_batch([given])
         found.append((T_map_prior @ SE2(*match.pose)).vector())
     pinhole, fisheye, panorama = np.array(found)
     np.testing.assert_allclose(pinhole, 0, atol=1.0, err_msg="the scene is too hard: choose another")

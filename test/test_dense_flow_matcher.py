@@ -17,6 +17,7 @@ from cvloc_ros.models.dense_flow_losses import dense_flow_loss
 from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher, regrid
 from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
 from cvloc_ros.models.losses import relative_pose
+from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.solver import place
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.weights import (
@@ -50,12 +51,16 @@ def untrained(config):
     return DenseFlow(config)
 
 
+def match_one(matcher, *inputs, box=BOX):
+    return matcher.match_batch([MatchInput(*inputs, box=box)])[0]
+
+
 class TestMatch:
     @pytest.mark.parametrize("start", ["identity", "vote"])
     @pytest.mark.parametrize("target", ["relative", "absolute"])
     def test_a_match_is_what_the_interface_says(self, frame, start, target):
         network = untrained(replace(TINY, start=start, confidence_target=target))
-        match = DenseFlowMatcher(network, vote=VoteFlow()).match(*frame[0], box=BOX)
+        match = match_one(DenseFlowMatcher(network, vote=VoteFlow()), *frame[0])
         n = len(match.base)
         assert n > 200 and match.patch.shape == (n, 2) and match.weights.shape == match.scales.shape == (n,)
         assert ((match.weights > 0) & (match.weights <= 1) & (match.scales >= 0.1)).all()
@@ -70,7 +75,7 @@ class TestMatch:
     @pytest.mark.parametrize("config", [IDENTITY, TINY])
     def test_the_posterior_keeps_to_the_box(self, frame, config):
         matcher = DenseFlowMatcher(untrained(config), vote=VoteFlow())
-        match = matcher.match(*frame[0], box=(4.0, 8.0, np.radians(4.0)))
+        match = match_one(matcher, *frame[0], box=(4.0, 8.0, np.radians(4.0)))
         assert np.abs(match.x[match.probability.any(axis=(0, 2))]).max() <= 4.8 + 1e-3
         assert 5 < np.abs(match.y[match.probability.any(axis=(0, 1))]).max() <= 8.8 + 1e-3
         assert np.degrees(np.abs(match.yaw[match.probability.any(axis=(1, 2))]).max()) <= 5.0 + 1e-3
@@ -80,7 +85,7 @@ class TestMatch:
         """An untrained flow moves little: what is left is the vote, which finds the town's vehicle."""
         inputs, truth = frame
         vote = load_network(SHIPPED / "vote_flow.safetensors")
-        match = DenseFlowMatcher(untrained(TINY), vote=vote).match(*inputs, box=BOX)
+        match = match_one(DenseFlowMatcher(untrained(TINY), vote=vote), *inputs)
         assert np.linalg.norm(match.pose[:2] - truth[:2]) < 3.0
         assert np.linalg.norm(truth[:2]) > 6.0
         assert vote.config.iterations > 0, "the caller's network keeps its flow"
@@ -90,19 +95,18 @@ class TestMatch:
         (image, camera, T, patch, coverage), _ = frame
         doubled = patch.repeat(2, axis=0).repeat(2, axis=1)
         vote = VoteFlow()
-        one = DenseFlowMatcher(untrained(TINY), vote=vote).match(image, camera, T, patch, coverage, box=BOX)
-        other = DenseFlowMatcher(untrained(finer), vote=vote).match(
-            image, camera, T, doubled, coverage.repeat(2, axis=0).repeat(2, axis=1), box=BOX
-        )
+        one = match_one(DenseFlowMatcher(untrained(TINY), vote=vote), image, camera, T, patch, coverage)
+        covered = coverage.repeat(2, axis=0).repeat(2, axis=1)
+        other = match_one(DenseFlowMatcher(untrained(finer), vote=vote), image, camera, T, doubled, covered)
         np.testing.assert_allclose(other.probability, one.probability, atol=1e-5)
 
     def test_another_camera_is_projected_anew(self, frame):
         (image, camera, T, patch, coverage), _ = frame
         matcher = DenseFlowMatcher(untrained(IDENTITY))
-        first = matcher.match(image, camera, T, patch, coverage, box=BOX)
+        first = match_one(matcher, image, camera, T, patch, coverage)
         higher = camera_extrinsics(height=3.0)
-        other = matcher.match(image, camera, higher, patch, coverage, box=BOX)
-        again = matcher.match(image, camera, T, patch, coverage, box=BOX)
+        other = match_one(matcher, image, camera, higher, patch, coverage)
+        again = match_one(matcher, image, camera, T, patch, coverage)
         assert len(other.base) != len(first.base)
         np.testing.assert_array_equal(again.pose, first.pose)
 
@@ -115,7 +119,7 @@ class TestMatch:
             image = np.zeros((375, 1242, 3), np.uint8)
             (u, v), _ = camera.project((np.linalg.inv(T) @ [*matcher.network.cells[15, 10].tolist(), 0, 1])[:3])
             image[round(v) - 3 : round(v) + 4, round(u) - 3 : round(u) + 4] = 255
-            inputs = matcher._view.look(image, camera, T)
+            inputs = matcher._view.look([MatchInput(image, camera, T, None, None, BOX)])
             where = inputs["pixels"][0, 0, 30:32, 20:22].mean(dim=(0, 1)).numpy()  # the four samples of that cell
             rows, cols = np.nonzero(inputs["image"][0, 0].numpy() > 0.3)
             seen = (np.array([cols.mean(), rows.mean()]) + 0.5) / [416, 128] * 2 - 1
@@ -166,7 +170,7 @@ class TestWeights:
         assert isinstance(loaded, DenseFlow) and loaded.config == TINY
         matcher, card = load_matcher("dense_flow", weights=str(path), device="cpu")
         assert card["method"] == matcher.name == "dense_flow"
-        one = matcher.match(*frame[0], box=BOX)
+        one = match_one(matcher, *frame[0])
         assert one.probability.shape == (11, 27, 27)
 
     def test_without_weights_it_says_how_to_get_them(self):

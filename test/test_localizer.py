@@ -12,10 +12,11 @@ from cvloc_ros.localization.evidence import EVIDENCE, weigh_evidence
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.search_box import search_box
 from cvloc_ros.localization.types import Frame, Prior
-from cvloc_ros.models.matcher import Match
+from cvloc_ros.models.matcher import Match, MatchInput
 
 SHIFTS = -1.6 * np.arange(-13, 14)
 HEADINGS = np.radians(2.0) * np.arange(-5, 6)
+WHATEVER = MatchInput(None, None, None, None, None, box=(20, 20, 0.17))
 FINE, FINE_YAW = -0.8 * np.arange(-5, 6), np.radians(1.0) * np.arange(-2, 3)
 
 
@@ -35,16 +36,20 @@ class KnownMatcher:
     name = "known"
     patch_grid = GroundGrid.centred(256, 0.4)
     search_box = (20.0, np.radians(10.0))
+    batch_size = 1
 
     def __init__(self, pose, *, sigma=(0.5, 0.3, 0.01), solved=True):
         self.pose, self.sigma, self.solved = np.array(pose), sigma, solved
         self.box = None
         self.patches = []
 
-    def match(self, image, camera, T_base_camera, patch, coverage, *, box, centre=(0.0, 0.0, 0.0)):
-        self.box = box
-        self.patches.append(patch)
-        pose = (SE2(*centre) @ SE2(*self.pose)).vector()  # that is, the known pose relative to the prior's
+    def match_batch(self, inputs):
+        return [self.match(given) for given in inputs]
+
+    def match(self, given):
+        self.box = given.box
+        self.patches.append(given.patch)
+        pose = (SE2(*given.centre) @ SE2(*self.pose)).vector()  # that is, the known pose relative to the prior's
         base = GroundGrid(24, 24, 1.6, 40.0).centres().reshape(-1, 2)
         return Match(
             pose=pose,
@@ -133,14 +138,14 @@ def test_the_search_box_follows_the_prior_in_the_vehicles_axes():
 
 
 def test_evidence_is_finite_without_matches():
-    match = KnownMatcher([0.0, 0.0, 0.0]).match(None, None, None, None, None, box=(20, 20, 0.17))
+    match = KnownMatcher([0.0, 0.0, 0.0]).match(WHATEVER)
     empty = Match(**{**match.__dict__, "base": match.base[:0], "patch": match.patch[:0], "weights": match.weights[:0]})
     assert np.isfinite(weigh_evidence(empty).values).all()
 
 
 def test_evidence_of_a_sharp_vote_is_sharper():
-    sharp = KnownMatcher([0, 0, 0], sigma=(0.3, 0.3, 0.005)).match(None, None, None, None, None, box=(20, 20, 0.17))
-    broad = KnownMatcher([0, 0, 0], sigma=(2.0, 1.0, 0.03)).match(None, None, None, None, None, box=(20, 20, 0.17))
+    sharp = KnownMatcher([0, 0, 0], sigma=(0.3, 0.3, 0.005)).match(WHATEVER)
+    broad = KnownMatcher([0, 0, 0], sigma=(2.0, 1.0, 0.03)).match(WHATEVER)
     assert (weigh_evidence(sharp).values[:3] < weigh_evidence(broad).values[:3]).all()
     entropy, odds = EVIDENCE.index("entropy of the vote"), EVIDENCE.index("log odds of the votes within 2 m")
     assert weigh_evidence(sharp).values[entropy] < weigh_evidence(broad).values[entropy]
@@ -150,7 +155,7 @@ def test_evidence_of_a_sharp_vote_is_sharper():
 def test_evidence_of_two_places():
     """A second peak behind the estimate widens the vote along the vehicle, not across it, and its odds fall."""
     pose = np.array([2.0, 1.0, np.radians(4)])
-    alone = KnownMatcher(pose).match(None, None, None, None, None, box=(20, 20, 0.17))
+    alone = KnownMatcher(pose).match(WHATEVER)
     behind = gaussian(
         SHIFTS, SHIFTS, HEADINGS, pose - 10 * np.array([np.cos(pose[2]), np.sin(pose[2]), 0]), (1, 1, 0.02)
     )

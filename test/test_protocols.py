@@ -83,9 +83,9 @@ class TestLocalizeItems:
 
     def test_the_blind_model_sees_nothing(self):
         class Looking(KnownMatcher):
-            def match(self, image, *arguments, **options):
-                self.brightest = int(image.max())
-                return super().match(image, *arguments, **options)
+            def match(self, given):
+                self.brightest = int(given.image.max())
+                return super().match(given)
 
         matcher = Looking([0.0, 0.0, 0.0])
         localizer = Localizer(matcher, CALIBRATION, None)

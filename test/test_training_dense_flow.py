@@ -11,7 +11,7 @@ import torch
 from test_training_run import first_batch, fresh_task, rows, run, stop_at
 
 from cvloc_ros.models.dense_flow_config import FULL, SMALL
-from cvloc_ros.models.matcher import Matcher
+from cvloc_ros.models.matcher import Matcher, MatchInput
 from cvloc_ros.training import stream
 from cvloc_ros.training.ablations import COLUMNS, VARIANTS, run_ablations
 from cvloc_ros.training.checkpoint import Stopped
@@ -79,10 +79,11 @@ def test_validation_and_the_matcher_start_from_the_same_vote():
     with torch.inference_mode():
         found = task.locate(task.network.eval(), sample)
     matcher: Matcher = task.matcher(task.network, device="cpu")
-    match = matcher.match(
+    given = MatchInput(
         item.frame.image, item.frame.camera, item.frame.T_base_camera, item.patch.image, item.patch.coverage,
         box=(20.0, 20.0, np.radians(10)),
     )  # fmt: skip
+    (match,) = matcher.match_batch([given])
     np.testing.assert_allclose(match.pose, found["final"][0].numpy(), atol=0.02)
 
 

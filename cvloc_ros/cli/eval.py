@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cvloc_ros.cli.eval_datasets import choose_protocols, evaluate_bag, evaluate_protocols
+from cvloc_ros.cli.eval_datasets import choose_protocols, evaluate_bag, evaluate_protocols, load_for_frames
 from cvloc_ros.cli.run import MOUNT_HELP, parse_datum, parse_mount, parse_topics
 
 _DATASETS = ("kitti", "ford", "vigor", "oxford", "pairs")
@@ -39,7 +39,9 @@ def evaluate(
     ] = Path("out/eval"),
     method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
     weights: Annotated[Path | None, typer.Option(help="A .safetensors file other than the shipped weights.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; town-drives run on the CPU.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, or cuda, which takes frames in batches; town-drives run on the CPU.")
+    ] = "auto",
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -172,9 +174,9 @@ def _frames(out: Path, *, pairs: int, method: str, weights: str | None, device: 
     from rich.table import Table
 
     from cvloc_ros.evaluation.town import ROW, evaluate_towns, table_rows, write_accuracy
-    from cvloc_ros.localization.localizer import load_localizer
+    from cvloc_ros.models.weights import choose_device
 
-    localizer = load_localizer(None, method=method, weights=weights, device=device)
+    localizer = load_for_frames(method, weights, choose_device(device))
     console = Console()
     with Progress(console=console) as bar:
         task = bar.add_task("rendering and localizing", total=6 * pairs)

@@ -30,6 +30,13 @@ def choose_protocols(dataset: str, wanted: list[str]) -> list[str]:
     return names or known
 
 
+def load_for_frames(method: str, weights: str | None, device: str) -> Localizer:
+    """Load the network for single frames: on a GPU as it was trained, since that takes batches, else the fast one."""
+    from cvloc_ros.localization.localizer import load_localizer
+
+    return load_localizer(None, method=method, weights=weights, device=device, fast=device == "cpu")
+
+
 def evaluate_protocols(
     names: list[str],
     root: Path,
@@ -47,11 +54,10 @@ def evaluate_protocols(
 
     from cvloc_ros.datasets.files import DatasetError
     from cvloc_ros.datasets.protocols import open_protocol
-    from cvloc_ros.localization.localizer import load_localizer
     from cvloc_ros.models.weights import choose_device
 
     console, device = Console(), choose_device(device)
-    localizer = load_localizer(None, method=method, weights=weights, device=device)
+    localizer = load_for_frames(method, weights, device)
     absent: list[DatasetError] = []
     for name in names:
         try:
@@ -96,11 +102,10 @@ def evaluate_bag(
 
     from cvloc_ros.datasets.bag_frames import BagFrames
     from cvloc_ros.imagery import redacted
-    from cvloc_ros.localization.localizer import load_localizer
     from cvloc_ros.models.weights import choose_device
 
     console, device = Console(), choose_device(device)
-    localizer = load_localizer(None, method=method, weights=weights, device=device)
+    localizer = load_for_frames(method, weights, device)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("looking through the bag", total=1.0)
         items = BagFrames(

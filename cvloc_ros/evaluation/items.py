@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,24 +29,28 @@ class ItemResult:
     localization: Localization
 
 
-def localize_items(localizer: Localizer, items: Iterable[Item], *, blind: bool = False) -> Iterator[ItemResult]:
-    """Localize each item on its own patch.
+def localize_items(localizer: Localizer, batch: Iterable[Item], *, blind: bool = False) -> list[ItemResult]:
+    """Localize items together, each on its own patch.
 
     Args:
         localizer: matches; its satellite map is not used.
-        items: a data set that was opened with the matcher's grid, or a part of it.
-        blind: blank the camera image: what the map alone gives away.
+        batch: of a data set that was opened with the matcher's grid.
+        blind: blank the camera images: what the map alone gives away.
 
     Raises:
         DatasetError: a file of an item is missing or wrong.
         ValueError: the items' patches are not on the matcher's grid.
 
     """
+    items = list(batch)
     for item in items:
         if item.patch.grid != localizer.matcher.patch_grid:
             raise ValueError(
                 f"expected patches on the matcher's grid {localizer.matcher.patch_grid}, got {item.patch.grid}: open "
                 "the data set with it"
             )
-        frame = replace(item.frame, image=np.zeros_like(item.frame.image)) if blind else item.frame
-        yield ItemResult(item.name, item.truth, localizer.match(frame, item.prior, item.patch))
+    frames = [item.frame for item in items]
+    if blind:
+        frames = [replace(frame, image=np.zeros_like(frame.image)) for frame in frames]
+    found = localizer.match_batch([(frame, item.prior, item.patch) for frame, item in zip(frames, items, strict=True)])
+    return [ItemResult(item.name, item.truth, each) for item, each in zip(items, found, strict=True)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvloc_ros.datasets.town import TownPair, crop_patch
+from cvloc_ros.evaluation.batches import in_batches
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.localizer import Localizer
@@ -54,6 +55,7 @@ def localize_pairs(
     seed: int = 0,
     blind: bool = False,
     draw: Callable[[np.random.Generator, Localizer], Prior] = draw_prior,
+    batch_size: int | None = None,
 ) -> Iterator[PairResult]:
     """Localize each pair from a random prior.
 
@@ -63,17 +65,24 @@ def localize_pairs(
         seed: of the priors.
         blind: blank the camera image: what the map alone gives away.
         draw: draws a prior.
+        batch_size: how many pairs are matched together; None for what the matcher's device takes best.
 
     """
     rng = np.random.default_rng(seed)
+    tasks = (_place(pair, index, draw(rng, localizer), localizer, blind=blind) for index, pair in enumerate(pairs))
+    for batch in in_batches(tasks, batch_size or localizer.matcher.batch_size):
+        for localization in localizer.match_batch(batch):
+            yield PairResult(localization, localization.T_map_base.vector())
+
+
+def _place(
+    pair: TownPair, index: int, prior: Prior, localizer: Localizer, *, blind: bool
+) -> tuple[Frame, Prior, Patch]:
+    """Return a pair's frame, its prior and the patch there."""
     grid = localizer.matcher.patch_grid
-    for index, pair in enumerate(pairs):
-        prior = draw(rng, localizer)
-        source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
-        image = crop_patch(pair.satellite, source, prior.T_map_base, grid)
-        patch = Patch(image, np.ones(image.shape[:2], bool), grid, prior.T_map_base)
-        camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
-        ground = np.zeros_like(pair.ground) if blind else pair.ground
-        frame = Frame(index, ground, camera, pair.T_base_camera)
-        localization = localizer.match(frame, prior, patch)
-        yield PairResult(localization, localization.T_map_base.vector())
+    source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
+    image = crop_patch(pair.satellite, source, prior.T_map_base, grid)
+    patch = Patch(image, np.ones(image.shape[:2], bool), grid, prior.T_map_base)
+    camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
+    ground = np.zeros_like(pair.ground) if blind else pair.ground
+    return Frame(index, ground, camera, pair.T_base_camera), prior, patch

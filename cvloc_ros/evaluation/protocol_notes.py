@@ -43,7 +43,7 @@ def identify(
 
 
 def protocol_notes(protocol: str, frames: ItemFrames, localizer: Localizer, *, share: float) -> list[str]:
-    """Return notes on a protocol, on truths that lie farther off than the method searches, and on frames left out.
+    """Return notes on a protocol, on frames left out, on times, and on truths farther off than the method searches.
 
     Args:
         protocol: its name.
@@ -55,6 +55,10 @@ def protocol_notes(protocol: str, frames: ItemFrames, localizer: Localizer, *, s
     notes = [caveat_of(protocol)] if caveat_of(protocol) else []
     if share < 1:
         notes.append(f"{100 * share:.1f} % of the protocol's frames, spread evenly: no figure for the literature.")
+    if localizer.matcher.batch_size > 1:
+        notes.append(
+            f"Frames were matched {localizer.matcher.batch_size} at a time: a frame's time is its share, not a latency."
+        )
     reach, turn = localizer.matcher.search_box
     pairs = zip(frames.prior, frames.truth, strict=True)
     off = np.abs([(prior.inverse() @ truth).vector() for prior, truth in pairs])  # along the prior's axes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -13,21 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cvloc_ros.geometry import Camera, GroundGrid, PinholeCamera
-from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
-from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
-from cvloc_ros.models.matcher import Match
-from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.matcher import Match, MatchInput
+from cvloc_ros.models.network_inputs import View, camera_positions, coverage_tensor, image_tensor
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_config import VoteFlowConfig
+from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, of_one_block, peak_similarity, posterior_axes
 
 _SCALES = (0.1, 20.0)  # m; no match is trusted to better than the first, none is said to be worse than the second
 
 
 class DenseFlowMatcher:
-    """Runs the network on one frame at a time, after a vote where it starts from one.
+    """Runs the network, after a vote where it starts from one.
 
     Args:
         network: trained.
@@ -49,48 +48,55 @@ class DenseFlowMatcher:
         c = network.config
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
-        self._view = _View(c, self.device)
+        self.batch_size = GPU_BATCH if self.device.type == "cuda" else 1
+        self._view = View(c, self.device)
         self._vote = None if c.start == "identity" or vote is None else _Vote(vote, self.device)
 
     @torch.inference_mode()
-    def match(
-        self,
-        image: np.ndarray,
-        camera: Camera,
-        T_base_camera: np.ndarray,
-        patch: np.ndarray,
-        coverage: np.ndarray,
-        *,
-        box: tuple[float, float, float],
-        centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ) -> Match:
-        """Match one image; see `Matcher.match`. What starts from the identity, starts from the box's centre."""
+    def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
+        """Match images; see `Matcher.match_batch`. What starts from the identity, starts from the box's centre."""
+        if self._vote is None:
+            return self._match(inputs)
+        return [match for group in of_one_block(self._vote.network, inputs) for match in self._match(group)]
+
+    def _match(self, inputs: Sequence[MatchInput]) -> list[Match]:
+        """Match images; if there is a vote, such as search the same poses of it."""
         began = time.perf_counter()
-        inputs = self._view.look(image, camera, T_base_camera) | _patch_tensors(patch, coverage, self.device)
-        milliseconds = {"prepare": 1e3 * (time.perf_counter() - began)}
+        ground = self._view.look(inputs)
+        patch = image_tensor([each.patch for each in inputs], self.device)
+        coverage = coverage_tensor([each.coverage for each in inputs], self.device)
+        spent = {"prepare": time.perf_counter() - began}
         began = time.perf_counter()
+        posteriors: list[dict[str, Any]] = []
         if self._vote:
-            start, posterior = self._vote.hold(
-                image, camera, T_base_camera, patch, coverage, self.patch_grid, box, centre
-            )
-            milliseconds["vote"] = 1e3 * (time.perf_counter() - began)
+            start, posteriors = self._vote.hold(inputs, self.patch_grid)
+            spent["vote"] = time.perf_counter() - began
             began = time.perf_counter()
-            out = self.network(**inputs, start=start)
         else:
-            out = self.network(**inputs, start=torch.tensor([centre], dtype=torch.float32, device=self.device))
-            posterior = self._posterior(out, inputs["coverage"], box, centre)
-        matches = self._matches(out)
-        milliseconds["match"] = 1e3 * (time.perf_counter() - began)
-        return Match(
-            pose=out.pose[0].cpu().numpy().astype(float),
-            solved=bool(out.solved[0]),
-            **matches,
-            **posterior,
-            milliseconds=milliseconds,
-        )
+            start = torch.tensor([each.centre for each in inputs], dtype=torch.float32, device=self.device)
+        out = self.network(**ground, patch=patch, coverage=coverage, start=start)
+        each_out = [_one_of(out, k) for k in range(len(inputs))]
+        if not self._vote:
+            posteriors = [
+                self._posterior(one, covered, given.box, given.centre)
+                for one, covered, given in zip(each_out, coverage.split(1), inputs, strict=True)
+            ]
+        matches = [self._matches(one) for one in each_out]
+        spent["match"] = time.perf_counter() - began
+        milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
+        return [
+            Match(
+                pose=one.pose[0].cpu().numpy().astype(float),
+                solved=bool(one.solved[0]),
+                **found,
+                **posterior,
+                milliseconds=milliseconds,
+            )
+            for one, found, posterior in zip(each_out, matches, posteriors, strict=True)
+        ]
 
     def _matches(self, out: DenseFlowOutput) -> dict[str, Any]:
-        """Return the matches of whole cells: the means over their pixels."""
+        """Return the matches of one image's whole cells: the means over their pixels."""
         stride = self.network.config.stride
         moved = F.avg_pool2d(out.moved[-1].permute(0, 3, 1, 2), stride)[0].permute(1, 2, 0).cpu().numpy().astype(float)
         weights = F.avg_pool2d(out.weights[:, None], stride)[0, 0].cpu().numpy().astype(float)
@@ -134,34 +140,6 @@ class DenseFlowMatcher:
         }
 
 
-class _View:
-    """What one network sees of a camera; the BEV is projected once for as long as the camera stays the same object."""
-
-    def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device):
-        self._config, self._device = config, device
-        self._stretch = isinstance(config, DenseFlowConfig) and config.image_fit == "stretch"
-        self._ground: tuple[Camera, np.ndarray, dict[str, Tensor]] | None = None
-
-    def look(self, image: np.ndarray, camera: Camera, T_base_camera: np.ndarray) -> dict[str, Tensor]:
-        """Return the network's ``image``, ``pixels`` and ``visible``."""
-        c = self._config
-        fitted_camera: Camera
-        if self._stretch and isinstance(camera, PinholeCamera):
-            size = (c.image_width, c.image_height)
-            fitted, fitted_camera = cv2.resize(image, size, interpolation=cv2.INTER_AREA), camera.resized(*size)
-        else:
-            fitted, fitted_camera = fit_image(image, camera, T_base_camera, width=c.image_width, height=c.image_height)
-        if self._ground is None or self._ground[0] is not camera or not np.array_equal(self._ground[1], T_base_camera):
-            pixels, visible = ground_pixels(fitted_camera, T_base_camera, c.bev_samples, c.heights)
-            tensors = {"pixels": torch.from_numpy(pixels), "visible": torch.from_numpy(visible)}
-            self._ground = (
-                camera,
-                T_base_camera.copy(),
-                {name: t[None].to(self._device) for name, t in tensors.items()},
-            )
-        return {"image": _image_tensor(fitted, self._device), **self._ground[2]}
-
-
 class _Vote:
     """The two votes of a `VoteFlow`, without its flow."""
 
@@ -169,38 +147,33 @@ class _Vote:
         network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = copy(network)  # of the same weights; the caller's keeps its flow
         self.network.config = replace(network.config, iterations=0)
-        self._device = device
-        self._view = _View(network.config, device)
+        self._axes, self._view, self._device = posterior_axes(network), View(network.config, device), device
 
-    def hold(
-        self, image, camera, T_base_camera, patch, coverage, grid: GroundGrid, box, centre
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Return the voted pose (1, 3) and the posterior's fields of a `Match`; the patch is on ``grid``."""
+    def hold(self, inputs: Sequence[MatchInput], grid: GroundGrid) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Return the voted poses (B, 3) and the posteriors' fields of each `Match`.
+
+        Args:
+            inputs: that search the same poses of the first vote.
+            grid: of their patches.
+
+        """
+        patches, coverages = [each.patch for each in inputs], [each.coverage for each in inputs]
         wanted = self.network.config.patch
         if grid != wanted:
-            patch = regrid(patch, grid, wanted)
-            coverage = regrid(coverage.astype(np.float32), grid, wanted) > 0.5
+            patches = [regrid(patch, grid, wanted) for patch in patches]
+            coverages = [regrid(coverage.astype(np.float32), grid, wanted) > 0.5 for coverage in coverages]
         out = self.network(
-            **self._view.look(image, camera, T_base_camera),
-            **_patch_tensors(patch, coverage, self._device),
-            camera=torch.tensor(T_base_camera[None, :3, 3], dtype=torch.float32, device=self._device),
-            block=self.network.block(box, centre),
+            **self._view.look(inputs),
+            patch=image_tensor(patches, self._device),
+            coverage=coverage_tensor(coverages, self._device),
+            camera=camera_positions(inputs, self._device),
+            block=self.network.block(inputs[0].box, inputs[0].centre),
         )
-        n = self.network
-        axes = {
-            "x": n.shifts,
-            "y": n.shifts,
-            "yaw": n.headings,
-            "local_shift": n.fine_shifts,
-            "local_yaw": n.fine_headings,
-        }
-        posterior = _posterior(out.box_logits[0], out.fine_logits[0])
-        posterior |= {name: axis.cpu().numpy().astype(float) for name, axis in axes.items()}
-        posterior["similarity"] = (
-            float(out.coarse_logits.max() / n.coarse_sharpness.exp()),
-            float(out.fine_logits.max() / n.fine_sharpness.exp()),
-        )
-        return out.voted, posterior
+        similarity = peak_similarity(self.network, out).tolist()
+        return out.voted, [
+            _posterior(out.box_logits[k], out.fine_logits[k]) | self._axes | {"similarity": tuple(similarity[k])}
+            for k in range(len(inputs))
+        ]
 
 
 def regrid(image: np.ndarray, source: GroundGrid, target: GroundGrid) -> np.ndarray:
@@ -221,11 +194,10 @@ def _posterior(logits: Tensor, local_logits: Tensor) -> dict[str, Any]:
     }
 
 
-def _image_tensor(image: np.ndarray, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).to(device, non_blocking=True)
-    return tensor.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
-
-
-def _patch_tensors(patch: np.ndarray, coverage: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-    covered = torch.from_numpy(coverage.astype(np.float32))[None, None].to(device)
-    return {"patch": _image_tensor(patch, device), "coverage": covered}
+def _one_of(out: DenseFlowOutput, k: int) -> DenseFlowOutput:
+    """Return what a network says about one image of a batch, as a batch of one."""
+    fields: dict[str, Any] = {
+        name: [each[k : k + 1] for each in value] if isinstance(value, list) else value[k : k + 1]
+        for name, value in vars(out).items()
+    }
+    return replace(out, **fields)

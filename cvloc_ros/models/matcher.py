@@ -1,7 +1,8 @@
-"""The one interface of every matching method, in numpy: an image and a patch in; matches, posterior and pose out."""
+"""The one interface of every matching method, in numpy: images and patches in; matches, posteriors and poses out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +12,32 @@ from cvloc_ros.geometry import Camera, GroundGrid
 
 
 @dataclass(frozen=True, eq=False)
+class MatchInput:
+    """One image, and where it is sought. What is worked out about a camera or a patch serves for the same object.
+
+    Attributes:
+        image: RGB uint8 (H, W, 3), as the camera took it.
+        camera: its intrinsics.
+        T_base_camera: 4x4.
+        patch: RGB uint8 on the matcher's ``patch_grid``; left as it is from now on.
+        coverage: bool on the same.
+        box: half-widths of the search in the axes of its centre: metres forward, metres left, radians.
+        centre: of the box in the patch frame: x, y (m), yaw (rad).
+
+    """
+
+    image: np.ndarray
+    camera: Camera
+    T_base_camera: np.ndarray
+    patch: np.ndarray
+    coverage: np.ndarray
+    box: tuple[float, float, float]
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Match:
-    """What a method says about one frame. The *patch frame* is the vehicle frame of the pose that the patch was cut at.
+    """What a method says about one image. The *patch frame* is the vehicle frame of the pose that the patch was cut at.
 
     Attributes:
         pose: (3,) x, y (m), yaw (rad) of the vehicle in the patch frame.
@@ -29,7 +54,7 @@ class Match:
         local_shift: (shifts,) metres, of both axes; ``local_yaw`` (headings,) radians.
         local_yaw: see ``local_shift``.
         similarity: mean cosine similarity of the descriptors at the peak of the box and at the local peak.
-        milliseconds: time per stage.
+        milliseconds: time per stage; of what a batch took together, its share.
 
     """
 
@@ -51,36 +76,15 @@ class Match:
 
 
 class Matcher(Protocol):
-    """A method that finds a camera image on a satellite patch."""
+    """A method that finds camera images on satellite patches."""
 
     name: str
     patch_grid: GroundGrid
     search_box: tuple[float, float]
     """Half-widths of the largest search box: metres forward and left, radians."""
+    batch_size: int
+    """How many images at a time are best, where many are at hand: 1 where a batch saves no time."""
 
-    def match(
-        self,
-        image: np.ndarray,
-        camera: Camera,
-        T_base_camera: np.ndarray,
-        patch: np.ndarray,
-        coverage: np.ndarray,
-        *,
-        box: tuple[float, float, float],
-        centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ) -> Match:
-        """Match one image.
-
-        What is worked out about a patch is kept for as long as the same object is given.
-
-        Args:
-            image: RGB uint8 (H, W, 3), as the camera took it.
-            camera: its intrinsics.
-            T_base_camera: 4x4.
-            patch: RGB uint8 on ``patch_grid``; left as it is from now on.
-            coverage: bool on ``patch_grid``.
-            box: half-widths of the search in the axes of its centre: metres forward, metres left, radians.
-            centre: of the box in the patch frame: x, y (m), yaw (rad).
-
-        """
+    def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
+        """Match images, each with its patch. An answer is the same, but for rounding, whatever else is in the batch."""
         ...

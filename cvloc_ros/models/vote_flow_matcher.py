@@ -3,128 +3,130 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cvloc_ros.geometry import Camera, GroundGrid
-from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
-from cvloc_ros.models.matcher import Match
-from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.matcher import Match, MatchInput
+from cvloc_ros.models.network_inputs import View, camera_positions, coverage_tensor, image_tensor
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_types import PatchFeatures
+from cvloc_ros.models.vote_flow_types import PatchFeatures, VoteFlowOutput
+
+GPU_BATCH = 16
 
 
 class VoteFlowMatcher:
-    """Runs the network on one frame at a time."""
+    """Runs the network."""
 
     name = "vote_flow"
 
     def __init__(self, network: VoteFlow, *, device: str = "cpu", fast: bool = False):
-        """Run a network on a device, as it is (eager) or as a `FastVoteFlow`."""
+        """Run a network on a device, as it is (eager) or as a `FastVoteFlow`, which takes one image at a time."""
         self.device = torch.device(device)
         network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = FastVoteFlow(network, precision=fast_precision(self.device)) if fast else network
         self.precision = str(getattr(self.network, "precision", torch.float32)).removeprefix("torch.")
+        self.batch_size = GPU_BATCH if self.device.type == "cuda" and not fast else 1
         c = network.config
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
-        self._satellite: tuple[np.ndarray, np.ndarray, PatchFeatures] | None = None
-        self._ground: tuple[Camera, np.ndarray, Tensor, Tensor] | None = None
+        self._axes = posterior_axes(network)
+        self._view = View(c, self.device)
+        self._satellite: tuple[list[np.ndarray], PatchFeatures] | None = None
 
     @torch.inference_mode()
-    def match(
-        self,
-        image: np.ndarray,
-        camera: Camera,
-        T_base_camera: np.ndarray,
-        patch: np.ndarray,
-        coverage: np.ndarray,
-        *,
-        box: tuple[float, float, float],
-        centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ) -> Match:
-        """Match one image; see `Matcher.match`."""
-        c = self.network.config
+    def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
+        """Match images; see `Matcher.match_batch`. Neighbours that search the same poses go through together."""
+        if isinstance(self.network, FastVoteFlow):
+            return [match for each in inputs for match in self._match([each])]
+        return [match for group in of_one_block(self.network, inputs) for match in self._match(group)]
+
+    def _match(self, inputs: Sequence[MatchInput]) -> list[Match]:
+        """Match images that search the same poses of the first vote."""
         began = time.perf_counter()
-        fitted, fitted_camera = fit_image(image, camera, T_base_camera, width=c.image_width, height=c.image_height)
-        pixels, visible = self._ground_pixels(camera, T_base_camera, fitted_camera)
-        inputs = {
-            "image": self._tensor(fitted),
-            "pixels": pixels,
-            "visible": visible,
-            "camera": torch.tensor(T_base_camera[None, :3, 3], dtype=torch.float32, device=self.device),
-        }
+        ground = self._view.look(inputs)
+        camera = camera_positions(inputs, self.device)
         prepared = time.perf_counter()
-        satellite = self._patch_features(patch, coverage)
+        satellite = self._patch_features(inputs)
         encoded = time.perf_counter()
-        out = self.network.locate(satellite, **inputs, block=self.network.block(box, centre))
+        block = self.network.block(inputs[0].box, inputs[0].centre)
+        out = self.network.locate(satellite, **ground, camera=camera, block=block)
         arrays = {
             "pose": out.poses[-1],
             "start": out.starts[-1],
             "points": out.points[-1],
             "flow": out.flows[-1],
-            "ground": self.network.ground_points(inputs["camera"], out.tilts[-1]),
+            "ground": self.network.ground_points(camera, out.tilts[-1]),
             "scale": out.scales[-1],
             "weight": out.weights[-1],
             "coarse": out.box_logits.flatten(1).softmax(1).view_as(out.box_logits),
             "fine": out.fine_logits.flatten(1).softmax(1).view_as(out.fine_logits),
+            "similarity": peak_similarity(self.network, out),
+            "solved": out.solved,
         }
-        a = {name: value[0].float().cpu().numpy() for name, value in arrays.items()}
-        solved = bool(out.solved[0])
-        similarity = (
-            float(out.coarse_logits.max() / self.network.coarse_sharpness.exp()),
-            float(out.fine_logits.max() / self.network.fine_sharpness.exp()),
-        )
+        found = {name: value.float().cpu().numpy() for name, value in arrays.items()}
         matched = time.perf_counter()
-        seen = a["weight"] > 0
-        moved = a["points"][seen] + a["flow"].transpose(1, 2, 0)[seen]
-        x, y, yaw = a["start"].astype(float)
+        spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": matched - encoded}
+        milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
+        return [
+            self._answer({name: value[k] for name, value in found.items()}, milliseconds) for k in range(len(inputs))
+        ]
+
+    def _answer(self, found: dict[str, np.ndarray], milliseconds: dict[str, float]) -> Match:
+        """Return what was found of one image of a batch."""
+        seen = found["weight"] > 0
+        moved = found["points"][seen] + found["flow"].transpose(1, 2, 0)[seen]
+        x, y, yaw = found["start"].astype(float)
         cos, sin = np.cos(yaw), np.sin(yaw)
         return Match(
-            pose=a["pose"].astype(float),
-            solved=solved,
-            base=a["ground"][seen].astype(float),
+            pose=found["pose"].astype(float),
+            solved=bool(found["solved"]),
+            base=found["ground"][seen].astype(float),
             patch=moved @ np.array([[cos, sin], [-sin, cos]]) + [x, y],
-            weights=a["weight"][seen].astype(float),
-            scales=a["scale"][seen].astype(float),
-            probability=a["coarse"].astype(float),
-            x=self.network.shifts.cpu().numpy().astype(float),
-            y=self.network.shifts.cpu().numpy().astype(float),
-            yaw=self.network.headings.cpu().numpy().astype(float),
-            local=a["fine"].astype(float),
-            local_shift=self.network.fine_shifts.cpu().numpy().astype(float),
-            local_yaw=self.network.fine_headings.cpu().numpy().astype(float),
-            similarity=similarity,
-            milliseconds={
-                "prepare": 1e3 * (prepared - began),
-                "encode": 1e3 * (encoded - prepared),
-                "match": 1e3 * (matched - encoded),
-            },
+            weights=found["weight"][seen].astype(float),
+            scales=found["scale"][seen].astype(float),
+            probability=found["coarse"].astype(float),
+            local=found["fine"].astype(float),
+            **self._axes,
+            similarity=tuple(found["similarity"].tolist()),
+            milliseconds=milliseconds,
         )
 
-    def _tensor(self, image: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
-        return tensor.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
+    def _patch_features(self, inputs: Sequence[MatchInput]) -> PatchFeatures:
+        """Describe patches once for as long as they stay the same objects."""
+        given = [array for each in inputs for array in (each.patch, each.coverage)]
+        kept = self._satellite
+        if kept is None or len(kept[0]) != len(given) or any(a is not b for a, b in zip(kept[0], given, strict=True)):
+            patch = image_tensor([each.patch for each in inputs], self.device)
+            covered = coverage_tensor([each.coverage for each in inputs], self.device)
+            self._satellite = kept = given, self.network.encode_satellite(patch, covered)
+        return kept[1]
 
-    def _patch_features(self, patch: np.ndarray, coverage: np.ndarray) -> PatchFeatures:
-        """Describe a patch once for as long as it stays the same object."""
-        if self._satellite is None or self._satellite[0] is not patch or self._satellite[1] is not coverage:
-            covered = torch.from_numpy(coverage.astype(np.float32))[None, None].to(self.device)
-            self._satellite = patch, coverage, self.network.encode_satellite(self._tensor(patch), covered)
-        return self._satellite[2]
 
-    def _ground_pixels(self, camera: Camera, T_base_camera: np.ndarray, fitted: Camera) -> tuple[Tensor, Tensor]:
-        """Project the BEV once for as long as the camera stays the same object, mounted the same."""
-        c = self.network.config
-        if self._ground is None or self._ground[0] is not camera or not np.array_equal(self._ground[1], T_base_camera):
-            pixels, visible = ground_pixels(fitted, T_base_camera, c.bev_samples, c.heights)
-            self._ground = (
-                camera,
-                T_base_camera.copy(),
-                torch.from_numpy(pixels)[None].to(self.device),
-                torch.from_numpy(visible)[None].to(self.device),
-            )
-        return self._ground[2], self._ground[3]
+def of_one_block(network: VoteFlow, inputs: Sequence[MatchInput]) -> Iterator[list[MatchInput]]:
+    """Cut a batch into runs that search the same poses of the first vote, which go through the network together."""
+    for _, run in groupby(inputs, key=lambda each: network.block(each.box, each.centre)):
+        yield list(run)
+
+
+def posterior_axes(network: VoteFlow) -> dict[str, np.ndarray]:
+    """Return the axes of both votes under their names in `Match`."""
+    axes = {
+        "x": network.shifts,
+        "y": network.shifts,
+        "yaw": network.headings,
+        "local_shift": network.fine_shifts,
+        "local_yaw": network.fine_headings,
+    }
+    return {name: axis.cpu().numpy().astype(float) for name, axis in axes.items()}
+
+
+def peak_similarity(network: VoteFlow, out: VoteFlowOutput) -> Tensor:
+    """Return the mean cosine similarities (B, 2) at the peaks of the first and of the second vote."""
+    votes = ((out.coarse_logits, network.coarse_sharpness), (out.fine_logits, network.fine_sharpness))
+    return torch.stack([logits.flatten(1).amax(1) / sharpness.exp() for logits, sharpness in votes], dim=1)

@@ -7,7 +7,7 @@ right for natural colours. A part of the priors is as good as a tracker's, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from cvloc_ros.localization.evidence import Evidence, weigh_evidence
 from cvloc_ros.localization.gate import Gate
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.types import Prior
-from cvloc_ros.models.matcher import Match, Matcher
+from cvloc_ros.models.matcher import Match, Matcher, MatchInput
 
 PER_TOWN = 8  # pairs
 SCATTER = 0.4  # share of unnatural colours in every other town, as in training
@@ -71,12 +71,13 @@ class _Recorder:
     def __init__(self, matcher: Matcher):
         self.matcher = matcher
         self.evidence: list[Evidence] = []
-        self.name, self.patch_grid, self.search_box = matcher.name, matcher.patch_grid, matcher.search_box
+        self.name, self.batch_size = matcher.name, matcher.batch_size
+        self.patch_grid, self.search_box = matcher.patch_grid, matcher.search_box
 
-    def match(self, *inputs, **keywords) -> Match:
-        match = self.matcher.match(*inputs, **keywords)
-        self.evidence.append(weigh_evidence(match))
-        return match
+    def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
+        matches = self.matcher.match_batch(inputs)
+        self.evidence += map(weigh_evidence, matches)
+        return matches
 
 
 def calibrate(matcher: Matcher, *, pairs: int) -> Fit:

@@ -1,0 +1,75 @@
+"""From what a matcher is given, in numpy, to what its network takes: a batch on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvloc_ros.geometry import Camera, PinholeCamera
+from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.dense_flow_config import DenseFlowConfig
+from cvloc_ros.models.matcher import MatchInput
+from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
+
+
+class View:
+    """What a network sees of its cameras; the BEV is projected once for as long as a camera stays where it is."""
+
+    def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device):
+        self._config, self._device = config, device
+        self._stretch = isinstance(config, DenseFlowConfig) and config.image_fit == "stretch"
+        self._ground: tuple[Camera, np.ndarray, tuple[Tensor, Tensor]] | None = None
+
+    def look(self, inputs: Sequence[MatchInput]) -> dict[str, Tensor]:
+        """Return the network's ``image``, ``pixels`` and ``visible``; of one image, the last two are kept tensors."""
+        fitted = [self._fit(each) for each in inputs]
+        pixels, visible = zip(
+            *(self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)), strict=True
+        )
+        return {
+            "image": image_tensor([image for image, _ in fitted], self._device),
+            "pixels": _joined(pixels),
+            "visible": _joined(visible),
+        }
+
+    def _fit(self, given: MatchInput) -> tuple[np.ndarray, Camera]:
+        size = (self._config.image_width, self._config.image_height)
+        if self._stretch and isinstance(given.camera, PinholeCamera):
+            image = cv2.resize(given.image, size, interpolation=cv2.INTER_AREA)
+            return image, given.camera.resized(*size)
+        return fit_image(given.image, given.camera, given.T_base_camera, width=size[0], height=size[1])
+
+    def _project(self, given: MatchInput, fitted: Camera) -> tuple[Tensor, Tensor]:
+        """Project the BEV once for as long as the camera stays the same object, mounted the same."""
+        kept = self._ground
+        if kept is None or kept[0] is not given.camera or not np.array_equal(kept[1], given.T_base_camera):
+            arrays = ground_pixels(fitted, given.T_base_camera, self._config.bev_samples, self._config.heights)
+            pixels, visible = (torch.from_numpy(array)[None].to(self._device) for array in arrays)
+            self._ground = kept = given.camera, given.T_base_camera.copy(), (pixels, visible)
+        return kept[2]
+
+
+def image_tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Return images of one size, RGB uint8 (H, W, 3), as (B, 3, H, W) in [0, 1], channels last."""
+    tensor = torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
+    return tensor.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def coverage_tensor(coverages: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Return coverages, bool (S, S), as (B, 1, S, S) in [0, 1]."""
+    return torch.from_numpy(np.stack(coverages).astype(np.float32))[:, None].to(device)
+
+
+def camera_positions(inputs: Sequence[MatchInput], device: torch.device) -> Tensor:
+    """Return where the cameras are in their vehicles' frames, (B, 3), metres."""
+    return torch.from_numpy(np.stack([each.T_base_camera[:3, 3] for each in inputs])).float().to(device)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Join (1, ...) to (B, ...); one alone stays the same object, by which a network knows it again."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
