@@ -55,7 +55,13 @@ class Dataset(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Item:
-        """Read an item; IndexError beyond the last, `DatasetError` if a file of it is missing or wrong."""
+        """Read an item, in any thread, but one at a time.
+
+        Raises:
+            IndexError: there is no such item.
+            DatasetError: a file of it is missing or wrong.
+
+        """
         ...
 
     def __iter__(self) -> Iterator[Item]:

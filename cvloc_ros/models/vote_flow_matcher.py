@@ -100,12 +100,11 @@ class VoteFlowMatcher:
     def _patch_features(self, inputs: Sequence[MatchInput]) -> PatchFeatures:
         """Describe patches once for as long as they stay the same objects."""
         given = [array for each in inputs for array in (each.patch, each.coverage)]
-        kept = self._satellite
-        if kept is None or len(kept[0]) != len(given) or any(a is not b for a, b in zip(kept[0], given, strict=True)):
+        if self._satellite is None or [*map(id, self._satellite[0])] != [*map(id, given)]:
             patch = image_tensor([each.patch for each in inputs], self.device)
             covered = coverage_tensor([each.coverage for each in inputs], self.device)
-            self._satellite = kept = given, self.network.encode_satellite(patch, covered)
-        return kept[1]
+            self._satellite = given, self.network.encode_satellite(patch, covered)
+        return self._satellite[1]
 
 
 def of_one_block(network: VoteFlow, inputs: Sequence[MatchInput]) -> Iterator[list[MatchInput]]:
