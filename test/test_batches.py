@@ -164,6 +164,16 @@ class TestMatchers:
         torch.testing.assert_close(both["pixels"][1:], first["pixels"], rtol=0, atol=0)
         assert not torch.equal(both["pixels"][:1], first["pixels"])
 
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+    def test_a_gpu_takes_many_at_a_time(self, inputs):
+        alone = [VoteFlowMatcher(shipped_vote()).match_batch([each])[0] for each in inputs[:4]]
+        matcher = VoteFlowMatcher(shipped_vote(), device="cuda")
+        assert matcher.batch_size > 4
+        for one, other in zip(alone, matcher.match_batch(inputs[:4]), strict=True):
+            assert np.hypot(*(one.pose - other.pose)[:2]) < 0.05
+            assert abs(np.degrees(one.pose[2] - other.pose[2])) < 0.1
+
     def test_the_processor_takes_one_at_a_time(self):
         assert VoteFlowMatcher(random_vote()).batch_size == VoteFlowMatcher(random_vote(), fast=True).batch_size == 1
 

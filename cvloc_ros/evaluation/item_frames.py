@@ -1,7 +1,8 @@
 """frames.csv of an evaluation on a data set: a row for every frame, appended as it is done, so that work is resumed.
 
 Whatever is reported is computed from the file's rows, so that a resumed evaluation and one in a single go agree: to the
-digit where frames are matched one by one, to rounding (1 mm, 0.01°) where an interruption has cut a batch in two.
+digit where frames are matched one by one; where an interruption has cut a batch in two, to rounding, which in single
+precision is less than 1 mm and 0.01 degrees.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 
 class View:
-    """What a network sees of its cameras; the BEV is projected once for as long as a camera stays where it is."""
+    """What a network sees of cameras; the BEV is projected once for as long as the camera stays the same."""
 
     def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device):
         self._config, self._device = config, device
@@ -28,13 +28,11 @@ class View:
     def look(self, inputs: Sequence[MatchInput]) -> dict[str, Tensor]:
         """Return the network's ``image``, ``pixels`` and ``visible``; of one image, the last two are kept tensors."""
         fitted = [self._fit(each) for each in inputs]
-        pixels, visible = zip(
-            *(self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)), strict=True
-        )
+        ground = [self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)]
         return {
             "image": image_tensor([image for image, _ in fitted], self._device),
-            "pixels": _joined(pixels),
-            "visible": _joined(visible),
+            "pixels": _joined([pixels for pixels, _ in ground]),
+            "visible": _joined([visible for _, visible in ground]),
         }
 
     def _fit(self, given: MatchInput) -> tuple[np.ndarray, Camera]:
@@ -70,6 +68,6 @@ def camera_positions(inputs: Sequence[MatchInput], device: torch.device) -> Tens
     return torch.from_numpy(np.stack([each.T_base_camera[:3, 3] for each in inputs])).float().to(device)
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Join (1, ...) to (B, ...); one alone stays the same object, by which a network knows it again."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """Join (1, ...) to (B, ...); one alone stays the same object, by which the fast network knows it again."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
