@@ -25,6 +25,7 @@ from cvloc_ros.datasets.item import PATCH_GRID
 from cvloc_ros.datasets.town.bag_writer import write_drive_bag
 from cvloc_ros.datasets.town.drive import Drive, record
 from cvloc_ros.datasets.town.motion import SECOND, follow
+from cvloc_ros.evaluation.batches import in_batches
 from cvloc_ros.geometry import LocalFrame, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import ImageryError
 
@@ -125,6 +126,14 @@ class TestItems:
         frames = BagFrames(bags[kind], imagery)
         for index in (4, 0, 5, 1, 4, -3, 2):
             assert_same_item(frames[index], in_order[index])
+
+    @pytest.mark.parametrize("kind", ["mcap", "sqlite3", "ros1"])
+    def test_a_thread_that_reads_ahead_gets_the_same(self, bags, kind, imagery):
+        frames = BagFrames(bags[kind], imagery)
+        ahead = [item for batch in in_batches(frames, 4) for item in batch]
+        assert len(ahead) == 6
+        for index, item in enumerate(ahead):
+            assert_same_item(item, frames[index])
 
     def test_another_seed_is_another_set_of_priors(self, mcap, imagery):
         one, same, other = (BagFrames(mcap, imagery, seed=seed) for seed in (1, 1, 2))
