@@ -54,7 +54,10 @@ class View:
 
 def image_tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Return images of one size, RGB uint8 (H, W, 3), as (B, 3, H, W) in [0, 1], channels last."""
-    tensor = torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
+    tensor = torch.from_numpy(np.stack(images))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # else the copy waits for the device
+    tensor = tensor.to(device, non_blocking=True)
     return tensor.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
