@@ -35,6 +35,7 @@ def fast_precision(device: torch.device) -> torch.dtype:
 class FastVoteFlow(VoteFlow):
     """A trained `VoteFlow`, made fast."""
 
+    layout = torch.channels_last
     turned_cells: Tensor
     turned_shares: Tensor
 
@@ -65,15 +66,6 @@ class FastVoteFlow(VoteFlow):
         cells, shares = bilinear(row, col, (c.bev_size, c.bev_size))
         self.register_buffer("turned_cells", cells, persistent=False)
         self.register_buffer("turned_shares", shares, persistent=False)
-
-    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
-        """Describe a patch: see `VoteFlow.encode_satellite`."""
-        half, quarter = self.satellite(patch)
-        maps = []
-        for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
-            covered = F.avg_pool2d(coverage, factor)
-            maps += [F.normalize(head(features).float(), dim=1) * covered, covered]
-        return PatchFeatures(*maps)
 
     def _coarse_vote(
         self,

@@ -27,6 +27,8 @@ from cvloc_ros.models.vote_flow_types import Block, PatchFeatures, VoteFlowOutpu
 class VoteFlow(nn.Module):
     """The network. Submodules: two encoders, the BEV describer, the satellite heads, the flow update."""
 
+    layout = torch.contiguous_format  # of the satellite's maps: planes, which votes and flow sample one by one
+
     # constant grids, registered as buffers
     cells: Tensor
     fine_lattice: Tensor
@@ -100,8 +102,8 @@ class VoteFlow(nn.Module):
         maps = []
         for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
             covered = F.avg_pool2d(coverage, factor)
-            # planes of their own from here on: the votes and the flow sample them one by one
-            maps += [F.normalize(head(features).float().contiguous(), dim=1) * covered, covered]
+            features = head(features).float().contiguous(memory_format=self.layout)
+            maps += [F.normalize(features, dim=1) * covered, covered]
         return PatchFeatures(*maps)
 
     def forward(
