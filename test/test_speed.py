@@ -35,7 +35,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return list(town_pairs(TEST_TOWNS, 12, style="train"))
+    return list(town_pairs(TEST_TOWNS, 40, style="train"))
 
 
 def inputs(seed=0):

@@ -2,10 +2,10 @@
 
 What makes it fast, on any device: batch norms are folded into the convolutions, those of the image and the flow run in
 half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
-the camera's at places that are found once; the first vote is held over the search box only; the second is a matrix
-product, in half precision too; the flow's context is convolved once. The patch, which is described once for many
-frames, the first vote, whose peaks may be nearly as high as each other, geometry and least squares stay in single
-precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
+the camera's at places that are found once; the first vote is held over the search box only; the second is a few matrix
+products; the flow's context is convolved once. The patch, which is described once for many frames, the votes, whose
+peaks may be nearly as high as each other, geometry and least squares stay in single precision. Shapes depend on
+nothing but the search box, and nothing waits for a result before the last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import MIN_SCALE, FlowUpdate
 from cvloc_ros.models.fused import fuse
-from cvloc_ros.models.sampling import bilinear, correlate_rows, sample
+from cvloc_ros.models.sampling import bilinear, correlate, sample
 from cvloc_ros.models.vote import trusted_mean
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import Block, PatchFeatures
@@ -101,8 +101,8 @@ class FastVoteFlow(VoteFlow):
         where = self._on_patch(self.fine_lattice, poses, satellite.fine.shape[-1])
         maps = sample(satellite.fine, *where).view(4 * k * count, n, n, -1)
         covered = sample(satellite.fine_covered, *where).view(4 * k * count, n, n, -1)
-        similarity = correlate_rows(maps.to(precision), (descriptors * weight)[0].permute(1, 2, 0).to(precision))
-        counted = correlate_rows(covered, weight[0].permute(1, 2, 0))
+        similarity = correlate(maps, (descriptors * weight)[0].permute(1, 2, 0))
+        counted = correlate(covered, weight[0].permute(1, 2, 0))
         similarity, counted = (each.unflatten(0, (count, 4 * k)) for each in (similarity, counted))
         return self._fine_logits(trusted_mean(similarity, counted, weight.sum())[None])
 

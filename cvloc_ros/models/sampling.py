@@ -46,25 +46,22 @@ def sample(features: Tensor, cells: Tensor, shares: Tensor) -> Tensor:
     return found.view(*cells.shape[:-1], -1)
 
 
-def correlate_rows(maps: Tensor, kernel: Tensor) -> Tensor:
-    """Slide a kernel over maps that are little larger than itself, as one matrix product of their rows.
+def correlate(maps: Tensor, kernel: Tensor) -> Tensor:
+    """Slide a kernel over maps that are little larger than itself: a matrix product for each row that it can start at.
 
     Args:
         maps: (M, H, W, C).
         kernel: (h, w, C).
 
     Returns:
-        (M, H - h + 1, W - w + 1) float32.
+        (M, H - h + 1, W - w + 1).
 
     """
     m, height, width, channels = maps.shape
     h, w, _ = kernel.shape
-    shifts, steps = width - w + 1, height - h + 1
-    shifted = kernel.new_zeros(h, shifts, width, channels)
-    for j in range(shifts):
-        shifted[:, j, j : j + w] = kernel
-    # every row of the maps with every row of the kernel; those that meet at a shift lie on a diagonal
-    products = maps.view(m * height, -1) @ shifted.view(h * shifts, -1).T
-    row, one = h * shifts, shifts
-    met = products.as_strided((m, steps, shifts, h), (height * row, row, 1, row + one))
-    return met.float().sum(-1)
+    shifted = kernel.new_zeros(width - w + 1, h, width, channels)  # the kernel at each column, between zeros
+    for j in range(len(shifted)):
+        shifted[j, :, j : j + w] = kernel
+    shifted, flat, row = shifted.flatten(1), maps.reshape(m, -1), width * channels
+    starts = range(height - h + 1)
+    return torch.stack([(shifted @ flat[:, i * row : (i + h) * row].T).T for i in starts], dim=1)
