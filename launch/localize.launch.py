@@ -141,7 +141,6 @@ def start(context):
             parameters=[str(params_file), parameters],
             remappings=list(topics.items()),
             arguments=log_level,
-            additional_env={"OMP_WAIT_POLICY": "PASSIVE"},  # the network's idle threads leave the cores to others
             output="screen",
         )
     ]

@@ -13,7 +13,7 @@ def bench(
     method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
     weights: Annotated[Path | None, typer.Option(help="Safetensors file; the shipped weights if omitted.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network; 1 is what the node takes.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
 ) -> None:
     """Time every stage from the encoded image to the pose's message, and the rendering of training pairs.

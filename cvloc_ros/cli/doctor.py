@@ -77,7 +77,7 @@ def _torch() -> Iterator[Finding]:
     if torch.cuda.is_available():
         yield Finding("torch", GOOD, f"{torch.__version__}, {torch.cuda.get_device_name(0)}")
     else:
-        yield Finding("torch", GOOD, f"{torch.__version__}, CPU with {torch.get_num_threads()} threads")
+        yield Finding("torch", GOOD, f"{torch.__version__}, {os.cpu_count()} CPU cores")
 
 
 def _rasterio() -> Iterator[Finding]:

@@ -32,8 +32,8 @@ COMMANDS = {
 }
 """Module and function of every command, in the order in which a newcomer meets them."""
 
-# Idle threads of a network sleep, before torch is there to read this: on a busy machine, spinning ones double the work.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by torch when it comes. A second thread saves little of networks this small, and spins; see doc/speed.md.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 app = typer.Typer(
     help="Localize a vehicle by matching its camera with a satellite image.",

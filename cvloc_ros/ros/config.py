@@ -111,7 +111,10 @@ class NodeConfig:
     weights: str = setting("", "safetensors file of the matcher; empty takes the one that comes with the package")
     device: str = setting("auto", "where the network runs: auto, cpu, cuda, cuda:1, ...")
     threads: int = setting(
-        2, "CPU threads that one image may take; others of the machine are left to its other nodes", limits=(1, 64)
+        1,
+        "CPU threads that one image may take; a second one saves a sixth of the time, but spins, and so takes its core "
+        "from other nodes",
+        limits=(1, 64),
     )
     autostart: bool = setting(True, "configure and activate at start, without a lifecycle manager")
     odometry_wait: float = setting(

@@ -25,15 +25,14 @@ def share_folder() -> Path | None:
 
 
 def local_environment(environment: Mapping[str, str], *, domain: int | None = None) -> dict[str, str]:
-    """Return an environment in which nodes talk to this machine only, images get through, and threads wait asleep.
+    """Return an environment in which nodes talk to this machine only, and images get through.
 
     Args:
         environment: what to start from; what it already says about discovery, profile and log stays.
         domain: ROS_DOMAIN_ID, if it is to be another one.
 
     """
-    # The network's idle threads would otherwise spin, and take the cores that messages need.
-    result = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_WAIT_POLICY": "PASSIVE", **environment}
+    result = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **environment}
     folder = share_folder()
     if folder is not None:
         for variable in PROFILE_VARIABLES:
