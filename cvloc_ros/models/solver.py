@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+_SHIFT_PRIOR, _TURN_PRIOR = 1e-4, 1e-2  # inverse variances, 1/m^2 and 1/rad^2: next to nothing
 
 
 def solve_pose(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,17 +28,17 @@ def solve_pose(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor,
     total = weights.sum(-1)
     effective = total.square() / weights.square().sum(-1).clamp_min(1e-12)
     share = weights / total.clamp_min(1e-9)[:, None]
-    source_mean = (share[..., None] * source).sum(1)
-    target_mean = (share[..., None] * target).sum(1)
-    p, q = source - source_mean[:, None], target - target_mean[:, None]
-    sine = (share * (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0])).sum(-1)
-    cosine = (share * (p[..., 0] * q[..., 0] + p[..., 1] * q[..., 1])).sum(-1)
+    both = torch.cat([source, target], dim=-1)
+    mean = (share[..., None] * both).sum(1, keepdim=True)
+    p, q = (both - mean).split(2, dim=-1)
+    xx, xy, yx, yy = _moments(share[..., None] * p, q).flatten(1).unbind(1)
+    sine, cosine = xy - yx, xx + yy
     solvable = (total > 1e-6) & (effective >= 1.999) & (sine.square() + cosine.square() > 1e-8)
     # atan2(0, 0) has no gradient: an unsolvable problem gets a constant before it, not after
     yaw = torch.atan2(torch.where(solvable, sine, 0.0), torch.where(solvable, cosine, 1.0))
     c, s = torch.cos(yaw), torch.sin(yaw)
-    x = target_mean[:, 0] - (c * source_mean[:, 0] - s * source_mean[:, 1])
-    y = target_mean[:, 1] - (s * source_mean[:, 0] + c * source_mean[:, 1])
+    source_x, source_y, target_x, target_y = mean[:, 0].unbind(1)
+    x, y = target_x - (c * source_x - s * source_y), target_y - (s * source_x + c * source_y)
     pose = torch.stack([x, y, yaw], dim=-1)
     return torch.where(solvable[:, None], pose, torch.zeros_like(pose)), solvable
 
@@ -94,18 +95,27 @@ def solve_tilt(
 
     """
     offset = points - camera[:, None, :2]
-    # unknowns: the motion (x, y, yaw) and the tilt in sigmas; equations: forward and left, of every point
-    motion = torch.eye(2, device=points.device, dtype=points.dtype).expand(*points.shape, 2)
-    turn = torch.stack([-points[..., 1], points[..., 0]], dim=-1)[..., None]
-    bend = offset[..., :, None] * offset[..., None, :] * (-sigma / camera[:, 2, None, None, None])  # see `tilt_shift`
-    measured = flow + (bend * (start / sigma)[:, None, None]).sum(-1)
-    equations = torch.cat([motion, turn, bend, measured[..., None]], dim=-1)
-    weighted = (equations[..., :5] * information[..., None, None]).flatten(1, 2)
-    with torch.autocast(points.device.type, enabled=False):  # which would round the product to half precision
-        normal = weighted.mT @ equations.flatten(1, 2)
-    prior = torch.cat([points.new_full((2,), 1e-4), points.new_full((1,), 1e-2), points.new_ones(2)])
-    normal = normal + F.pad(prior.diag(), (0, 1))
-    for _ in range(3):  # eliminate the motion: all pivots are positive, and nothing has to be asked of a device
-        normal = normal[:, 1:, 1:] - normal[:, 1:, :1] * (normal[:, :1, 1:] / normal[:, :1, :1])
-    (a, b, x), (_, c, y) = (row.unbind(-1) for row in normal.unbind(1))
+    # of each point, forward and left: what a turn, and a tilt of one sigma along each axis (see `tilt_shift`), add to
+    # its flow, and what it was found to be, (B, 2, N, 4)
+    turn = torch.stack([-points[..., 1], points[..., 0]], dim=1)[..., None]
+    bend = offset.mT[..., None] * offset[:, None] * (-sigma / camera[:, 2, None, None, None])
+    measured = flow.mT[..., None] + (bend * (start / sigma)[:, None, None]).sum(-1, keepdim=True)
+    columns = torch.cat([turn, bend, measured], dim=-1)
+    weighted = columns * information[:, None, :, None]
+    means = weighted.sum(2)  # times their weight
+    normal = _moments(weighted.flatten(1, 2), columns.flatten(1, 2))
+    normal = normal - _moments(means, means / (information.sum(1)[:, None, None] + _SHIFT_PRIOR))  # a shift explains it
+    turned, *_ = normal.unbind(1)
+    # eliminate the turn: the pivot is positive, and nothing has to be asked of a device
+    normal = normal[:, 1:] - normal[:, 1:, :1] * (turned / (turned[:, :1] + _TURN_PRIOR))[:, None]
+    (_, a, b, x), (_, _, c, y) = (row.unbind(-1) for row in normal[:, :2].unbind(1))
+    a, c = a + 1, c + 1  # the prior on the tilt
     return torch.stack([c * x - b * y, a * y - b * x], dim=-1) / (a * c - b * b)[:, None] * sigma
+
+
+def _moments(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sums (B, C, D) over N of products of (B, N, C) with (B, N, D).
+
+    No matrix product: autocast would round that to half precision.
+    """
+    return (a[..., :, None] * b[..., None, :]).sum(1)
