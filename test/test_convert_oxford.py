@@ -176,6 +176,8 @@ def test_without_the_rtk_solution_there_is_no_truth(traversal, tmp_path):
         ),
         ("../models/stereo_narrow_left_distortion_lut.bin", None, "table of undistortion at .*robotcar-dataset-sdk"),
         ("../models/stereo_narrow_left_distortion_lut.bin", "12345678", "2 x 1280 x 960 numbers"),
+        ("../models/stereo_narrow_left_distortion_lut.bin", 2 * W * H * "x" * 8, "columns and rows of an image in"),
+        ("gps/gps.csv", f"timestamp,{200_000 * 'x'}", "gps.csv, line 1: field larger than"),
         ("../extrinsics/ins.txt", None, "inertial sensor's place at"),
     ],
 )
@@ -196,8 +198,9 @@ def test_no_images_are_told_where_they_belong(traversal, tmp_path):
         open_recording(tmp_path, sdk=traversal.parent)
 
 
-def test_a_broken_image_stops_the_conversion(traversal, tmp_path):
-    write_text(traversal / f"stereo/centre/{START + PERIOD}.png", "no picture")
+@pytest.mark.parametrize("content", ["no picture", ""])
+def test_a_broken_image_stops_the_conversion(traversal, tmp_path, content):
+    write_text(traversal / f"stereo/centre/{START + PERIOD}.png", content)
     try:
         with pytest.raises(DatasetError, match="it does not decode"):
             write_bag(tmp_path / "bag", open_recording(traversal).messages())

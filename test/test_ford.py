@@ -141,6 +141,11 @@ def test_pixels_are_sized_by_latitude():
     [
         ("Calibration-V2/V2/cameraFrontLeft_body.yaml", None, "the camera's place on the body at .*avdata"),
         ("Calibration-V2/V2/cameraFrontLeft_body.yaml", "transform: {rotation: {x: 1}}", "'w' is missing"),
+        (
+            "Calibration-V2/V2/cameraFrontLeft_body.yaml",
+            "transform: {translation: {x: 1, y: 0, z: -1}, rotation: {x: 0, y: 0, z: 0, w: 0}}",
+            "a rotation in .*cameraFrontLeft_body.yaml, got the quaternion 0 0 0 0",
+        ),
         ("Calibration-V2/V2/cameraFrontLeftIntrinsics.yaml", "K: [1, 2]", "9 numbers of a camera's K in"),
         ("Calibration-V2/V2/cameraFrontLeftIntrinsics.yaml", "K: [", "does not parse"),
         (f"{TEST}/grd_sat_quaternion_latlon_test.txt", None, "the list of Ford's log 1 at"),

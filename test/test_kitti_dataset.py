@@ -171,6 +171,11 @@ def test_places_are_oxts(root, imu_poses):
         ("raw_data/{drive}/oxts/data/0000000000.txt", "49.0 8.4", "30 numbers of oxts .*got 2"),
         ("raw_data/{date}/calib_cam_to_cam.txt", "S_rect_02: 1242 375\n", "a line 'R_rect_00:' with 9 numbers"),
         ("raw_data/{date}/calib_velo_to_cam.txt", None, "a calibration file at .*calib_velo_to_cam.txt"),
+        (
+            "raw_data/{date}/calib_velo_to_cam.txt",
+            "R: 0 0 0 0 0 0 0 0 0\nT: 0 0 0\n",
+            "a rotation, row by row, in the line 'R:' of .*calib_velo_to_cam.txt, got 0 0",
+        ),
         ("dataLoader/test1_files.txt", None, "test1_files.txt, but there is no such file: get it from .*dataLoader"),
         ("dataLoader/test1_files.txt", "a/b/0.png 0.1 0.2\n", "4 fields a line, but line 1 of"),
         ("dataLoader/test1_files.txt", "a/b/0.png 0.1 0.2 much\n", "expected numbers in"),

@@ -166,6 +166,7 @@ def test_the_map_is_true_north_up():
         ("test_yaw.npy", "", "expected the headings in"),
         ("test2_j.txt", "a b 1 2\na b 1 2\n", "expected 4 headings as the lists have lines"),
         ("models/stereo_narrow_left.txt", "1 2 3 4\n", "5 lines of 4 numbers"),
+        ("models/stereo_narrow_left.txt", 5 * "0 0 0 0\n", "stereo_narrow_left.txt describes no camera: .*focal"),
         ("extrinsics/ins.txt", None, "the inertial sensor's place at .*robotcar-dataset-sdk"),
     ],
 )

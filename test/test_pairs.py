@@ -256,6 +256,7 @@ def test_a_table_in_another_encoding_is_named(table, tmp_path):
         ("ground,satellite\na,b\n", "the columns ground, .* meters_per_pixel, .* missing"),
         (",".join([*FILES, *NUMBERS]) + "\n", "no lines below its header"),
         (",".join([*FILES, *NUMBERS]) + "\na,b,c,0.2\n", "line 2 of .* is cut off"),
+        (",".join([*FILES, *NUMBERS]) + "\n" + 200_000 * "a", r"a table in .*pairs.csv, line 2: field larger than"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path, content, message):
@@ -281,4 +282,7 @@ def test_a_wrong_calibration_is_named(tmp_path, change, message):
         read_camera(path)
     path.write_text("image_width: 640\n")
     with pytest.raises(DatasetError, match="'image_height' is missing"):
+        read_camera(path)
+    path.write_text("image_width: [640\n")
+    with pytest.raises(DatasetError, match="does not parse: [^\n]*$"):
         read_camera(path)

@@ -60,6 +60,10 @@ def test_clean_frames_are_far_from_all_training_frames(tmp_path):
     assert len({cross.digest, clean.digest, Subset(cross, [3, 2]).digest}) == 3
     with pytest.raises(IndexError):
         clean[2]
+    near = (tmp_path / "dataLoader/test2_files.txt").read_text().splitlines()[:2]
+    write_text(tmp_path / "dataLoader/test2_files.txt", "\n".join(near))
+    with pytest.raises(DatasetError, match="100 m from all training frames, but none of the 2 in"):
+        open_protocol("kitti-cross-clean", tmp_path)
 
 
 def items(count: int) -> list[Item]:

@@ -31,7 +31,7 @@ from cvloc_ros.datasets import convert, visual_odometry
 from cvloc_ros.datasets import message_building as build
 from cvloc_ros.datasets.bag_writing import Message
 from cvloc_ros.datasets.files import DatasetError, numbered, numbers, require
-from cvloc_ros.datasets.image_decoding import RawLayout, decode_raw
+from cvloc_ros.datasets.image_decoding import RawLayout, decode_raw, is_whole_file
 from cvloc_ros.datasets.oxford import CAMERA_HEIGHT, CAMERA_SIZE, SDK_SOURCE, read_camera, read_mount, transform
 from cvloc_ros.geometry import SE2, LocalFrame
 
@@ -39,6 +39,7 @@ _SITE = "https://robotcar-dataset.robots.ox.ac.uk"
 _FLIP = np.diag([1.0, -1.0, -1.0])  # y right, z down <-> y left, z up
 _ENU_NED = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 _JPEG_QUALITY = 95
+_FAR = 1e5  # pixels: lenses send none of an image's so far
 _ATTITUDE_SIGMA = np.radians(1.0)
 
 
@@ -175,13 +176,16 @@ class OxfordTraversal:
             return np.empty((0, len(columns)))
         with require(path, "a table of the traversal", _SITE).open(newline="", errors="replace") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            missing = set(columns) - set(reader.fieldnames or [])
-            if missing:
-                raise DatasetError(
-                    f"expected the columns {', '.join(columns)} in {path}, {', '.join(sorted(missing))} missing: "
-                    f"get it again from {_SITE}"
-                )
-            rows = [numbers([row[column] for column in columns], path) for row in reader]
+            try:
+                missing = set(columns) - set(reader.fieldnames or [])
+                if missing:
+                    raise DatasetError(
+                        f"expected the columns {', '.join(columns)} in {path}, {', '.join(sorted(missing))} missing: "
+                        f"get it again from {_SITE}"
+                    )
+                rows = [numbers([row[column] for column in columns], path) for row in reader]
+            except csv.Error as error:
+                raise DatasetError(f"{path}, line {reader.line_num + 1}: {error}; get it again from {_SITE}") from error
         if not rows:
             raise DatasetError(f"expected rows below the header of {path}: get it again from {_SITE}")
         table = np.array(rows)
@@ -204,6 +208,10 @@ def read_undistortion(sdk: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DatasetError(
             f"expected 2 x {width} x {height} numbers in {path}, got {table.size}: get it again from {SDK_SOURCE}"
         )
+    if not (np.abs(table) < _FAR).all():
+        raise DatasetError(
+            f"expected columns and rows of an image in {path}, got others: get it again from {SDK_SOURCE}"
+        )
     columns, rows = table.reshape(2, height, width).astype(np.float32)
     return columns, rows
 
@@ -215,7 +223,11 @@ def read_bayer(path: Path) -> np.ndarray:
         DatasetError: it does not decode, or has another size.
 
     """
-    raw = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    data = np.fromfile(path, np.uint8)
+    try:
+        raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if is_whole_file(data) else None
+    except cv2.error:  # a header that claims more pixels than OpenCV takes
+        raw = None
     width, height = CAMERA_SIZE
     if raw is None or raw.shape != (height, width):
         found = "it does not decode" if raw is None else f"it is {raw.shape}"

@@ -153,7 +153,8 @@ def read_yaml(path: Path, what: str, source: str) -> dict[str, Any]:
         text = require(path, what, source).read_text(errors="replace").replace("%YAML:1.0", "", 1)
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise DatasetError(f"expected {what} in YAML at {path}, but it does not parse: {error}") from error
+        reason = " ".join(str(error).split())  # of several lines
+        raise DatasetError(f"expected {what} in YAML at {path}, but it does not parse: {reason}") from error
     if not isinstance(content, dict):
         raise DatasetError(f"expected {what} in YAML at {path}, got {type(content).__name__}: get it from {source}")
     return content

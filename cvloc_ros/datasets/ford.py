@@ -187,6 +187,8 @@ def read_calibration(folder: Path) -> tuple[PinholeCamera, np.ndarray]:
             f"expected transform with rotation (x, y, z, w) and translation (x, y, z) in {path}, {error} is missing: "
             f"get it from {_DATA}"
         ) from error
+    if not rotation.any():
+        raise DatasetError(f"expected a rotation in {path}, got the quaternion 0 0 0 0: get it from {_DATA}")
     base_from_body = np.diag([1.0, -1.0, -1.0])  # x forward, y right, z down to x forward, y left, z up
     T_base_camera = np.eye(4)
     T_base_camera[:3, :3] = base_from_body @ _rotation(rotation)

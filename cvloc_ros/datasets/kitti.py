@@ -33,7 +33,7 @@ import numpy as np
 from cvloc_ros.datasets.aerial_image import AerialImage
 from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb, require
 from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior, digest_of
-from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera
+from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera, is_rotation
 from cvloc_ros.localization.types import Frame
 
 SPLITS = {"train": "train_files.txt", "same": "test1_files.txt", "cross": "test2_files.txt"}
@@ -45,6 +45,7 @@ RAW_SOURCE = "https://www.cvlibs.net/datasets/kitti/raw_data.php (synced+rectifi
 _SATMAP = "the form at https://github.com/YujiaoShi/HighlyAccurate (satellite images may not be redistributed)"
 _LISTS = "the folder dataLoader of https://github.com/YujiaoShi/HighlyAccurate, or name its folder with `splits`"
 _OXTS_FIELDS = 30
+_ROTATIONS = {"R", "R_rect_00"}  # lines of the calibration
 
 
 class Kitti:
@@ -238,4 +239,11 @@ def _read_numbers(path: Path, keys: dict[str, int]) -> dict[str, np.ndarray]:
                 f"expected a line '{key}:' with {count} numbers in {path}, got {len(found.get(key, []))} numbers: get "
                 f"it again from {RAW_SOURCE}"
             )
-    return {key: numbers(found[key], path) for key in keys}
+    read = {key: numbers(found[key], path) for key in keys}
+    for key in _ROTATIONS & keys.keys():
+        if not is_rotation(read[key].reshape(3, 3)):
+            raise DatasetError(
+                f"expected a rotation, row by row, in the line '{key}:' of {path}, got {' '.join(found[key])}: get it "
+                f"again from {RAW_SOURCE}"
+            )
+    return read

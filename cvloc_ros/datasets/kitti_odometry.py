@@ -50,7 +50,12 @@ class KittiOdometry:
         self._T_first_camera = np.tile(np.eye(4), (len(self.images), 1, 1))
         self._T_first_camera[:, :3] = poses[[int(path.stem) for path in self.images]]
         height, width = self.image(0).shape[:2]
-        self.camera = PinholeCamera(width, height, P[:, :3])
+        try:
+            self.camera = PinholeCamera(width, height, P[:, :3])
+        except ValueError as error:
+            raise DatasetError(
+                f"{self.path / 'calib.txt'} describes no camera: {error}; get it from {SOURCE}"
+            ) from error
 
     def __len__(self) -> int:
         """Return how many frames there are."""

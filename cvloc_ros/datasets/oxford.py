@@ -243,7 +243,10 @@ def read_camera(folder: Path) -> tuple[PinholeCamera, np.ndarray]:
     if len(lines) != 5:
         raise DatasetError(f"expected 5 lines of 4 numbers in {path}, got {len(lines)} lines: get it from {SDK_SOURCE}")
     fx, fy, cx, cy = numbers(lines[0], path)
-    camera = PinholeCamera(*CAMERA_SIZE, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+    try:
+        camera = PinholeCamera(*CAMERA_SIZE, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+    except ValueError as error:
+        raise DatasetError(f"{path} describes no camera: {error}; get it from {SDK_SOURCE}") from error
     return camera, np.array([numbers(line, path) for line in lines[1:]])
 
 

@@ -85,15 +85,18 @@ class Pairs:
         self.rows: list[dict[str, str]] = []
         self._values: list[dict[str, float]] = []
         reader = csv.DictReader(io.StringIO(self._text(), newline=""), skipinitialspace=True)
-        missing = [name for name in (*FILES, *NUMBERS) if name not in (reader.fieldnames or [])]
-        if missing:
-            raise DatasetError(
-                f"expected the columns {', '.join((*FILES, *NUMBERS))} in {self.path}, {', '.join(missing)} missing"
-            )
-        for row in reader:
-            values = self._numbers(row, reader.line_num)
-            self.rows.append({name: row[name].strip() for name in FILES})
-            self._values.append(values)
+        try:
+            missing = [name for name in (*FILES, *NUMBERS) if name not in (reader.fieldnames or [])]
+            if missing:
+                raise DatasetError(
+                    f"expected the columns {', '.join((*FILES, *NUMBERS))} in {self.path}, {', '.join(missing)} missing"
+                )
+            for row in reader:
+                values = self._numbers(row, reader.line_num)
+                self.rows.append({name: row[name].strip() for name in FILES})
+                self._values.append(values)
+        except csv.Error as error:
+            raise DatasetError(f"expected a table in {self.path}, line {reader.line_num + 1}: {error}") from error
         if not self.rows:
             raise DatasetError(f"expected pairs, but {self.path} has no lines below its header")
         self._camera = cache(read_camera)

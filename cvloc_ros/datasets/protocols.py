@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvloc_ros.datasets.files import DatasetError
 from cvloc_ros.datasets.ford import LOGS, Ford
 from cvloc_ros.datasets.item import PATCH_GRID, Dataset, Item, digest_of
 from cvloc_ros.datasets.kitti import Kitti, far_from
@@ -44,7 +45,13 @@ class Subset:
 
 def _clean_kitti(root: Path, grid: GroundGrid) -> Dataset:
     cross = Kitti(root, "cross", grid=grid)
-    return Subset(cross, far_from(cross, Kitti(root, "train"), CLEAN))
+    clean = far_from(cross, Kitti(root, "train"), CLEAN)
+    if not clean:
+        raise DatasetError(
+            f"expected frames of KITTI's split 'cross' over {CLEAN:.0f} m from all training frames, but none of the "
+            f"{len(cross)} in {root} is: use the published lists"
+        )
+    return Subset(cross, clean)
 
 
 def _ford(log: int, part: str = "test") -> Callable[[Path, GroundGrid], Dataset]:

@@ -46,7 +46,7 @@ def read_track(path: str | Path, *, datum: LocalFrame | None = None) -> np.ndarr
             points = _of_tum(path, datum)
         else:
             points = _of_csv(path)
-    except (ValueError, IndexError, ElementTree.ParseError) as error:
+    except (ValueError, IndexError, csv.Error, ElementTree.ParseError) as error:
         raise ImageryError(f"'{path}' is no track that can be read: {error}") from None
     # Latitude and longitude of exactly 0 are what a receiver writes before it knows any.
     points = points[np.isfinite(points).all(axis=1) & points.any(axis=1)]

@@ -23,11 +23,10 @@ from cvloc_ros.datasets.bag_writing import Message
 from cvloc_ros.datasets.files import DatasetError, require
 from cvloc_ros.datasets.image_decoding import ConversionError
 from cvloc_ros.datasets.message_reading import rotation_matrix
-from cvloc_ros.geometry import SE2
+from cvloc_ros.geometry import SE2, is_rotation
 
 _KITTI, _TUM = 12, 8  # numbers a line
 _FORMATS = f"a line of {_KITTI} numbers for each image (KITTI) or of {_TUM}, the time first, for each pose (TUM)"
-_NO_ROTATION = 0.01  # by how much R^T R may miss the identity: some write few digits
 _SINCE_1970 = 1e8  # seconds: lower times count from the first image
 _NEAR = 0.02  # seconds between a pose and its image: a drive's cameras do not have quite the same times
 _TWIST_SIGMA = np.array([0.15, 0.1, 0.01])  # m/s, m/s, rad/s
@@ -62,8 +61,7 @@ def read_trajectory(path: str | Path, stamps: list[int]) -> tuple[list[int], np.
         stamps = _of_images(rows[:, 0], stamps, path)
         T = np.array([_pose(row[1:], f"pose {number} of {path}") for number, row in enumerate(rows, start=1)])
     R = T[:, :3, :3]
-    off = np.abs(R.transpose(0, 2, 1) @ R - np.eye(3)).max(axis=(1, 2)) > _NO_ROTATION
-    wrong = np.flatnonzero(off | (np.linalg.det(R) < 0))
+    wrong = np.flatnonzero(~is_rotation(R))
     if len(wrong):
         held = " ".join(f"{value:.4g}" for value in R[wrong[0]].ravel())
         raise DatasetError(

@@ -13,6 +13,7 @@ import numpy as np
 _R_BASE_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _DISTORTION_SIZES = (0, 4, 5, 8, 12, 14)  # what OpenCV's pinhole model (ROS plumb_bob, rational_polynomial) takes
 _UNDISTORT_STEPS = 20
+_ROUNDING = 0.01  # by how much R^T R of a rotation may miss the identity
 _WIDEST = 10.0  # tangent of the largest view angle that is looked at, 84 degrees
 
 
@@ -65,6 +66,12 @@ class Camera(Protocol):
     def resized(self, width: int, height: int) -> Camera:
         """Return the camera of the image resized to ``width`` x ``height`` (pixel centres at integers)."""
         ...
+
+
+def is_rotation(R: np.ndarray) -> np.ndarray:
+    """Whether matrices (..., 3, 3) are rotations, as far as numbers of a few digits can be: bool (...)."""
+    off = np.abs(np.swapaxes(R, -1, -2) @ R - np.eye(3)).max(axis=(-2, -1))
+    return (off < _ROUNDING) & (np.linalg.det(R) > 0)
 
 
 def check_intrinsics(width: int, height: int, K: np.ndarray) -> np.ndarray:
