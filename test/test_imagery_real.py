@@ -9,6 +9,7 @@ import rasterio
 
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame
 from cvloc_ros.imagery import ImageryError, SatelliteMap, raster_datum
+from cvloc_ros.imagery.prefetch import download, plan_download
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.usefixtures("imagery_cache")]
 NORTH_UP = SE2(0, 0, np.pi / 2)
@@ -77,3 +78,13 @@ def test_a_folder_of_tiles(aerial):
 def test_another_folder_is_named(aerial):
     with pytest.raises(ImageryError, match="'.*aerial' is a folder without tiles z/x/y.png"):
         SatelliteMap.open(aerial, LocalFrame(48.2, 16.3))
+
+
+def test_a_photograph_on_a_web_server_takes_as_much_as_was_said(aerial, server):
+    """Its tiles are kept without loss: Vienna's 0.3 m, as JPEG there, as PNG here."""
+    server.files["/city.tif"] = (aerial / "44_2_op_2023_30cm.tif").read_bytes()
+    frame = LocalFrame(48.18537, 16.31196)
+    (plan,) = plan_download(f"{server.url}/city.tif", frame, [(-100.0, -100.0, 100.0, 100.0)])
+    sizes: list[int] = []
+    assert download(plan, progress=sizes.append) == []
+    assert plan.megabytes == pytest.approx(sum(sizes) / 1e6, rel=0.25)

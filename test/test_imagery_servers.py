@@ -43,7 +43,7 @@ def open_map(server, address="{z}/{x}/{y}.png?key=${MAP_KEY}"):
 
 MOODS = {
     "html": "text/html instead of an image",
-    "html as png": "expected an image",
+    "html as png": "expected an image, got 26 bytes that are none: not recognized",
     "html without a type": "expected an image",
     "of another size": "256 x 256 pixels, got 100 x 100",
     "cut off": "bytes came",

@@ -71,7 +71,7 @@ def convert(
     try:
         recording = open_recording(source, odometry=odometry, gnss_error=gnss_error, seed=seed, sdk=sdk)
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"converting a {recording.kind}", total=max(1, recording.end - recording.start))
+            task = bar.add_task(f"converting the {recording.kind}", total=max(1, recording.end - recording.start))
             counts = write_bag(
                 out,
                 recording.messages(),

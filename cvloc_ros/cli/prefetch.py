@@ -117,7 +117,7 @@ def _area(
         frame = origin or LocalFrame(*places[0])
         return frame, boxes_along(frame.to_enu(places[:, 0], places[:, 1]), radius)
     if around is not None:
-        place = parse_datum(around)
+        place = parse_datum(around, "--around")
         assert place is not None
         return place, [(-radius, -radius, radius, radius)]
     assert box is not None

@@ -115,7 +115,7 @@ def _as_bag(source: Path, folder: Path, bar: Progress) -> Path:
     if not is_drive(source):
         return source
     recording = open_recording(source)
-    task = bar.add_task(f"reading a {recording.kind}", total=max(1, recording.end - recording.start))
+    task = bar.add_task(f"reading the {recording.kind}", total=max(1, recording.end - recording.start))
     write_bag(
         folder / source.resolve().name,
         recording.messages(),
@@ -126,7 +126,7 @@ def _as_bag(source: Path, folder: Path, bar: Progress) -> Path:
     return folder / source.resolve().name
 
 
-def parse_datum(text: str | None) -> LocalFrame | None:
+def parse_datum(text: str | None, option: str = "--datum") -> LocalFrame | None:
     """Read 'latitude,longitude' or 'latitude,longitude,altitude'; raises typer.BadParameter."""
     from cvloc_ros.geometry import LocalFrame
 
@@ -140,7 +140,7 @@ def parse_datum(text: str | None) -> LocalFrame | None:
     except ValueError as error:
         raise typer.BadParameter(
             f"expected 'latitude,longitude' in degrees, such as 49.0125,8.4269; got {text!r}: {error}",
-            param_hint="--datum",
+            param_hint=option,
         ) from None
 
 

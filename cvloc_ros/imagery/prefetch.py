@@ -16,7 +16,6 @@ from cvloc_ros.imagery.tile_layer import TileLayer
 from cvloc_ros.imagery.tiles import Tile, TileError
 from cvloc_ros.imagery.uri import ImageryError
 
-_BYTES_PER_PIXEL = 0.35  # of an aerial photograph as JPEG, while no tile of the layer is known
 _ATTEMPTS = 3  # failures of a tile; when the server asks for time, it is none
 _PATIENCE = 1800.0  # seconds without a tile, after which a server that asks for more time is given up
 _HOPELESS = 5  # tiles in a row that did not come, after which the server is given up
@@ -72,7 +71,7 @@ def _plan_layer(layer: TileLayer, tiles: list[Tile]) -> Plan:
     sizes = [layer.cache.size(tile) for tile in tiles]
     missing = [tile for tile, size in zip(tiles, sizes, strict=True) if size is None]
     known = [size for size in sizes if size]
-    each = float(np.mean(known)) if known else _BYTES_PER_PIXEL * layer.size**2
+    each = float(np.mean(known)) if known else layer.bytes_per_pixel * layer.size**2
     return Plan(layer, len(tiles), missing, len(missing) * each / 1e6)
 
 

@@ -62,6 +62,8 @@ class TileLayer:
         """Where tiles from a network are kept; None for a folder, which is none's copy."""
         self.size = uri.tile or (512 if "@2x" in uri.place else 256)
         """Pixels a side of a tile."""
+        self.bytes_per_pixel = 0.35
+        """About what an aerial photograph takes on disk: as JPEG, of servers; as PNG, of rasters."""
         self.attribution = uri.attribution
         self._frame = frame
         self._origin: TileOrigin
@@ -75,7 +77,7 @@ class TileLayer:
             self._origin = HttpTiles(uri, size=self.size)
         else:
             self._origin = raster = RasterTiles(uri, frame, self.cache)
-            self.size = TILE
+            self.size, self.bytes_per_pixel = TILE, 2.2  # PNG
             self.attribution = self.attribution or raster.attribution
             deepest += [] if raster.maxzoom is None else [raster.maxzoom]
         if self.cache is not None and not self.attribution:

@@ -134,7 +134,8 @@ def decode_tile(data: bytes, *, size: int | None) -> np.ndarray:
             alpha = dataset.dataset_mask()
             palette = dataset.colormap(1) if dataset.colorinterp[0] == ColorInterp.palette else None
     except READ_ERRORS as error:
-        raise TileError(f"expected an image, got {len(data)} bytes that are none: {error}") from None
+        reason = re.sub(r"'?/vsimem/\S+ ?", "", str(error))  # a name in memory that nobody knows
+        raise TileError(f"expected an image, got {len(data)} bytes that are none: {reason}") from None
     if bands.dtype == np.uint16:
         bands, alpha = (bands >> 8).astype(np.uint8), alpha.astype(np.uint8)
     if bands.dtype != np.uint8:
