@@ -43,7 +43,7 @@ ZOOM, SCALE = 18, 2
 
 RAW_SOURCE = "https://www.cvlibs.net/datasets/kitti/raw_data.php (synced+rectified data and calibration of the date)"
 _SATMAP = "the form at https://github.com/YujiaoShi/HighlyAccurate (satellite images may not be redistributed)"
-_LISTS = "the folder dataLoader of https://github.com/YujiaoShi/HighlyAccurate (in Python its folder can be named with `splits`)"
+_LISTS = "the folder dataLoader of https://github.com/YujiaoShi/HighlyAccurate"
 _OXTS_FIELDS = 30
 _ROTATIONS = {"R", "R_rect_00"}  # lines of the calibration
 
