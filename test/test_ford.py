@@ -150,6 +150,11 @@ def test_pixels_are_sized_by_latitude():
         ("Calibration-V2/V2/cameraFrontLeftIntrinsics.yaml", "K: [", "does not parse"),
         (f"{TEST}/grd_sat_quaternion_latlon_test.txt", None, "the list of Ford's log 1 at"),
         (f"{TEST}/grd_sat_quaternion_latlon_test.txt", "a 1 0 0 0 42 -83 42 -83\n", "12 fields a line"),
+        (
+            f"{TEST}/grd_sat_quaternion_latlon_test.txt",
+            "150182215346.png 1 0 0 0 42 -83 4200 -83 0 0 0\n",
+            "a place on Earth in .*grd_sat",
+        ),
     ],
 )
 def test_a_file_that_is_missing_or_wrong_is_named(root, path, content, message):

@@ -169,6 +169,11 @@ def test_places_are_oxts(root, imu_poses):
             "left colour camera at .*its 0 bytes do not decode.*cvlibs",
         ),
         ("raw_data/{drive}/oxts/data/0000000000.txt", "49.0 8.4", "30 numbers of oxts .*got 2"),
+        (
+            "raw_data/{drive}/oxts/data/0000000000.txt",
+            "4901.5" + 29 * " 0",
+            "a place on Earth in .*oxts/data/0000000000",
+        ),
         ("raw_data/{date}/calib_cam_to_cam.txt", "S_rect_02: 1242 375\n", "a line 'R_rect_00:' with 9 numbers"),
         ("raw_data/{date}/calib_velo_to_cam.txt", None, "a calibration file at .*calib_velo_to_cam.txt"),
         (

@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cvloc_ros.datasets.image_decoding import ConversionError, decode_file
+from cvloc_ros.geometry import LocalFrame
 
 _TURNED = 1e-3  # radians by which a picture's columns may miss north: 10 cm in 100 m
 
@@ -175,3 +176,16 @@ def numbers(words: Sequence[Any], path: Path) -> np.ndarray:
     if not np.isfinite(values).all():
         raise DatasetError(f"expected finite numbers in {path}, got '{text:.200}': leave such a frame out")
     return values
+
+
+def place(latitude: float, longitude: float, path: Path) -> LocalFrame:
+    """Return the frame around a place that a file has.
+
+    Raises:
+        DatasetError: there is no such place.
+
+    """
+    try:
+        return LocalFrame(latitude, longitude)
+    except ValueError as error:
+        raise DatasetError(f"expected a place on Earth in {path}: {error}") from error

@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
-from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb, read_yaml
+from cvloc_ros.datasets.files import DatasetError, numbers, place, read_lines, read_rgb, read_yaml
 from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior, digest_of
-from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera
+from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
 from cvloc_ros.localization.types import Frame
 
 RADIUS, YAW = 20.0, np.radians(10.0)  # of the prior's error
@@ -84,7 +84,7 @@ class Ford:
         self.folder = self.root / date / "V2" / f"Log{log}"
         self._images = self.folder / f"{date}-V2-Log{log}-FL"
         test = part == "test"
-        path = self.folder / f"grd_sat_quaternion_latlon{'_test' if test else ''}.txt"
+        path = self._list = self.folder / f"grd_sat_quaternion_latlon{'_test' if test else ''}.txt"
         lines = read_lines(path, f"the list of Ford's log {log}", _LISTS, fields=[12 if test else 9])
         if not test:
             if len(lines) < ranges[-1][1]:
@@ -126,7 +126,7 @@ class Ford:
                 f"expected {SIZE[0]} x {SIZE[1]} pixels, but {self._images / name} has {image.shape[1]} x "
                 f"{image.shape[0]}: use the images as they are published"
             )
-        centre = LocalFrame(values[6], values[7])
+        centre = place(values[6], values[7], self._list)
         east, north = centre.to_enu(values[4], values[5])
         truth = SE2(float(east), float(north), np.pi / 2 - yaw_of(values[:4]))
         shift = values[8:11] if len(values) > 8 else self._draw_shift(index)

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
-from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb, require
+from cvloc_ros.datasets.files import DatasetError, numbers, place, read_lines, read_rgb, require
 from cvloc_ros.datasets.item import PATCH_GRID, Item, box_prior, digest_of
 from cvloc_ros.geometry import SE2, GroundGrid, LocalFrame, PinholeCamera, is_rotation
 from cvloc_ros.localization.types import Frame
@@ -125,7 +125,7 @@ class Kitti:
         T_map_prior = truth @ prior_to_vehicle(*shift).inverse()
         path = self.root / "satmap" / drive / number
         satellite = read_rgb(path, "the satellite picture of a frame", _SATMAP)
-        aerial = AerialImage.web_mercator(satellite, LocalFrame(oxts[0], oxts[1]), zoom=ZOOM, scale=SCALE)
+        aerial = AerialImage.web_mercator(satellite, place(oxts[0], oxts[1], self._oxts(index)), zoom=ZOOM, scale=SCALE)
         stamp = int(Path(number).stem) * 100_000_000  # 10 frames a second
         return Item(
             name=name,

@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros.datasets.aerial_image import AerialImage
-from cvloc_ros.datasets.files import DatasetError, numbers, read_lines, read_rgb
+from cvloc_ros.datasets.files import DatasetError, numbers, place, read_lines, read_rgb
 from cvloc_ros.datasets.item import KNOWN_YAW, PATCH_GRID, Item, digest_of
-from cvloc_ros.geometry import SE2, EquirectangularCamera, GroundGrid, LocalFrame, camera_extrinsics
+from cvloc_ros.geometry import SE2, EquirectangularCamera, GroundGrid, camera_extrinsics
 from cvloc_ros.localization.types import Frame, Prior
 
 CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
@@ -157,4 +157,4 @@ def _place(rgb: np.ndarray, path: Path) -> AerialImage:
         raise DatasetError(
             f"expected {SIZE} x {SIZE} pixels, but {path} has {rgb.shape[1]} x {rgb.shape[0]}: get it from {_DATA}"
         )
-    return AerialImage.web_mercator(rgb, LocalFrame(float(match[1]), float(match[2])), zoom=ZOOM)
+    return AerialImage.web_mercator(rgb, place(float(match[1]), float(match[2]), path), zoom=ZOOM)
