@@ -1,12 +1,13 @@
 """The paper's eqs. 4 to 7: unit values, and the corrections to its code."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput, place
+from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_config import FULL, SMALL
 from cvloc_ros.models.dense_flow_losses import (
     absolute_confidence_loss,
@@ -17,8 +18,9 @@ from cvloc_ros.models.dense_flow_losses import (
     matching_loss,
     position_loss,
     sample_losses,
+    vote_loss,
 )
-from cvloc_ros.models.solver import solve_pose
+from cvloc_ros.models.solver import place, solve_pose
 
 TINY = replace(
     SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, refine_blocks=1, confidence_target="relative", beta_schedule="code"
@@ -34,9 +36,11 @@ def drawn_output(model, truth, iterations=3, seed=0):
     moved = [target + (3 - i) * (draw(2) - 0.5) for i in range(iterations)]
     confidences = [draw() * seen for _ in range(iterations)]
     pose = truth + 0.1 * torch.randn(b, 3, generator=generator)
-    nothing = torch.empty(0)
+    c = model.config
+    bev = torch.randn(b, 4, c.bev_rows, c.bev_cols, generator=generator)
+    satellite = torch.randn(b, 4, *[c.patch_size // c.stride] * 2, generator=generator)
     return DenseFlowOutput(
-        torch.zeros(b, 3), seen, moved, confidences, confidences[-1], pose, torch.ones(b) > 0, nothing, nothing
+        torch.zeros(b, 3), seen, moved, confidences, confidences[-1], pose, torch.ones(b) > 0, bev, satellite
     )
 
 
@@ -136,6 +140,41 @@ class TestTerms:
         torch.testing.assert_close(exact, torch.zeros(1, 3), atol=1e-5, rtol=0)
 
 
+class TestVote:
+    truth = torch.tensor([[3.0, -2.0, 0.05]])
+
+    @pytest.fixture
+    def model(self):
+        return DenseFlow(TINY)
+
+    def seen_from(self, model, pose):
+        """An output whose BEV is what the satellite shows under a pose."""
+        out = drawn_output(model, self.truth)
+        cells = model.to_cells(place(model.cells, pose))
+        where = ((2 * cells + 1) / out.satellite.shape[-1] - 1).flip(-1)
+        bev = torch.nn.functional.grid_sample(out.satellite, where, align_corners=False)
+        return replace(out, bev=bev.requires_grad_(), seen=torch.ones_like(out.seen))
+
+    def test_features_that_fit_at_the_truth_lose_least(self, model):
+        right = vote_loss(model, self.seen_from(model, self.truth), self.truth)
+        cell = model.config.bev.cell
+        for error in ([cell, 0.0, 0.0], [0.0, -3 * cell, 0.0], [0.0, 0.0, math.radians(2.0)]):
+            wrong = vote_loss(model, self.seen_from(model, self.truth + torch.tensor([error])), self.truth)
+            assert right < 0.1 < 0.5 < wrong
+
+    def test_it_pulls_features_to_the_truth(self, model):
+        out = self.seen_from(model, self.truth + torch.tensor([[model.config.bev.cell, 0.0, 0.0]]))
+        before = vote_loss(model, out, self.truth).sum()
+        before.backward()
+        after = vote_loss(model, replace(out, bev=out.bev - 10 * out.bev.grad), self.truth).sum()
+        assert after < before
+
+    def test_it_is_not_in_the_paper(self):
+        assert not FULL.vote_loss
+        out = drawn_output(DenseFlow(replace(TINY, vote_loss=0.0)), self.truth)
+        assert not sample_losses(DenseFlow(replace(TINY, vote_loss=0.0)), out, self.truth, progress=0.0)["vote"].any()
+
+
 class TestTotal:
     truth = torch.tensor([[3.0, -2.0, 0.05], [-8.0, 4.0, -0.1], [1.0, 9.0, 0.15]])
 
@@ -146,7 +185,7 @@ class TestTotal:
         order = [2, 0, 1]
         permuted = DenseFlowOutput(
             out.start, out.seen[order], [m[order] for m in out.moved], [S[order] for S in out.confidences],
-            out.weights[order], out.pose[order], out.solved, out.bev, out.satellite,
+            out.weights[order], out.pose[order], out.solved, out.bev[order], out.satellite[order],
         )  # fmt: skip
         losses = sample_losses(model, out, self.truth, progress=1.0)
         other = sample_losses(model, permuted, self.truth[order], progress=1.0)
@@ -160,7 +199,7 @@ class TestTotal:
         )
 
     def test_equation_7(self):
-        model = DenseFlow(replace(TINY, gamma=0.5, alpha=100.0))
+        model = DenseFlow(replace(TINY, gamma=0.5, alpha=100.0, vote_loss=0.0))
         out = drawn_output(model, self.truth)
         target = place(model.points, self.truth)
         wanted = 500.0 * position_loss(out.pose, self.truth)

@@ -56,6 +56,9 @@ class DenseFlowConfig:
         gamma: weight of an iteration's losses is ``gamma ** (n - 1 - i)`` (code, RAFT: 0.8; eq. 7: 1).
         matching_loss: eq. 4; False for Table 5, and then the late weight of the position loss holds from the start.
         position_loss: eq. 6; False for Table 5.
+        vote_loss: weight of a loss that is not in the paper (0): how far the similarity of the cells with what is under
+            them is from pointing out the true pose among its neighbours. The flow alone learns to match from pretrained
+            features and for long; this teaches features from scratch, as it does for `VoteFlow`.
         start: of the flow: "identity" (paper) or "vote", the pose that a `VoteFlow` votes for.
         box_metres: half-width of the search box, forward and left (KITTI's protocol).
         box_degrees: half-width in heading (KITTI's protocol).
@@ -94,6 +97,7 @@ class DenseFlowConfig:
     gamma: float = 0.8
     matching_loss: bool = True
     position_loss: bool = True
+    vote_loss: float = 0.0
     start: Literal["identity", "vote"] = "identity"
     box_metres: float = 20.0
     box_degrees: float = 10.0
@@ -179,6 +183,7 @@ SMALL = DenseFlowConfig(
     confidence_target="absolute",
     alpha=1.0,
     beta_schedule="paper",
+    vote_loss=2.0,
     start="vote",
 )
 PRESETS = {"full": FULL, "small": SMALL}

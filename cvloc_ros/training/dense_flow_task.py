@@ -46,7 +46,7 @@ class DenseFlowTask(Task):
 
     method = "dense_flow"
     summary = "dense flow from BEV to satellite by a recurrent decoder, weighted least squares (NeurIPS 2023)"
-    terms = ("matching", "confidence", "position")
+    terms = ("matching", "confidence", "position", "vote")
     drawn = terms
     poses = ("start", "final")
 
