@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import TensorBoardLogger
 from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -180,18 +181,29 @@ class _Run:
             ) from None
 
 
+class _KeepingInputs(MixedPrecision):
+    """Mixed precision that does not round what goes in: half precision has three digits, and positions need more."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Leave a batch as it is; autocast rounds where that does no harm."""
+        return data
+
+
 def make_fabric(config: TrainConfig, out: Path) -> Fabric:
     """Return Fabric for this process: alone, or one of those that torchrun has started."""
     processes, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     loggers: list[Logger] = []
     if importlib.util.find_spec("tensorboard"):
         loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mixed = config.precision != "32-true"
     fabric = Fabric(
-        accelerator="auto",
+        accelerator=device,
         devices=here,
         num_nodes=processes // here,
         strategy="ddp" if processes > 1 else "auto",
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=None if mixed else "32-true",
+        plugins=[_KeepingInputs(config.precision, device)] if mixed else None,  # type: ignore[arg-type]
         loggers=loggers,
     )
     fabric.launch()
