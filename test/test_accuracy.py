@@ -40,13 +40,16 @@ def test_a_frame_alone_is_localized(results):
     assert np.median(np.abs(np.degrees([r.error[2] for r in results]))) < 1.0
 
 
-def test_what_is_accepted_is_better_than_what_is_rejected(results):
+def test_what_is_accepted_is_better_than_what_is_rejected(localizer, results):
+    """In the held-out style, of which enough is rejected: in styles that are known it is next to nothing."""
     accepted = [r for r in results if r.localization.accepted]
-    rejected = [r for r in results if not r.localization.accepted]
     assert len(accepted) > 0.65 * COUNT
     assert np.mean(distances(accepted)) < 1.6
-    if rejected:
-        assert np.mean(distances(accepted)) < np.mean(distances(rejected))
+    results = list(localize_pairs(localizer, town_pairs(TEST_TOWNS, COUNT, style="heldout")))
+    accepted = [r for r in results if r.localization.accepted]
+    rejected = [r for r in results if not r.localization.accepted]
+    assert min(len(accepted), len(rejected)) > 0.1 * COUNT
+    assert np.mean(distances(accepted)) < 0.5 * np.mean(distances(rejected))
 
 
 def test_the_covariance_is_honest(results):

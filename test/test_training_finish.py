@@ -22,7 +22,8 @@ def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     config = complete(TrainConfig(samples=8, start_from="old.safetensors"), {}, {})
     task = make_task(config)
     task.network.load_state_dict(load_network(SHIPPED / "vote_flow.safetensors").state_dict())
-    columns = [*task.terms, *(f"{name}_{score}" for name in ("train", "heldout") for score in SCORES)]
+    scores = ("vote_median_m", *SCORES)
+    columns = [*task.terms, *(f"{name}_{score}" for name in ("train", "heldout") for score in scores)]
     log = Log(tmp_path / "log.csv", columns)
     log.begin(0)
     log.append(dict.fromkeys(["seen", *task.terms], 4.0))
