@@ -21,7 +21,7 @@ from cvloc_ros.evaluation.outputs import write_outputs
 from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
 from cvloc_ros.evaluation.records import FrameRecord
 from cvloc_ros.evaluation.run import run_bag
-from cvloc_ros.evaluation.summary import frame_nees, summarize
+from cvloc_ros.evaluation.summary import begun, frame_nees, summarize
 from cvloc_ros.evaluation.summary_table import print_summary
 from cvloc_ros.evaluation.trajectory import in_words, trajectory_metrics
 from cvloc_ros.geometry import SE2
@@ -31,7 +31,7 @@ from cvloc_ros.localization.types import Localization, Matches, Prior
 ERROR_KEYS = {"position_error_m", "lateral_error_m", "longitudinal_error_m", "yaw_error_deg", "recall"}
 RECALL_KEYS = {"lateral_1m", "lateral_5m", "longitudinal_1m", "longitudinal_5m", "yaw_1deg", "yaw_5deg"}
 FACT_KEYS = {"source", "notes", "method", "weights", "device", "datum", "frames", "localized", "rejected", "dropped"}
-FACT_KEYS |= {"duration_s", "distance_m", "latency_ms", "rate_hz"}
+FACT_KEYS |= {"start", "duration_s", "distance_m", "latency_ms", "rate_hz"}
 
 
 @pytest.mark.parametrize("heading", np.radians([0, 37, 90, 180, -140]))
@@ -129,6 +129,37 @@ def test_summary_has_every_key_and_adds_up(result, folder):
     assert 5 < summary["gnss"]["position_error_m"]["mean"] < 8
     assert summary["tracker"]["position_error_m"]["rmse"] < summary["position_error_m"]["rmse"] < 0.7
     assert summary["odometry"]["position_error_m"]["max"] > 1
+
+
+@pytest.mark.parametrize("late", [0.0, 3.0])
+def test_a_given_start_is_told_with_how_far_it_was_off(late):
+    """Also where the truth begins later than the odometry."""
+    drive = RecordedDrive(seconds=20, gnss=GnssModel(outage=(0.0, np.inf)))
+    x, y, yaw = drive.trajectory.poses[0].tolist()
+    given = SE2(x + 12.0, y - 9.0, yaw - np.radians(8.0))
+    run = run_bag(drive, OracleLocalizer(drive), datum=DATUM, initial_pose=(given, np.diag([100, 100, 0.02])))
+    run = replace(run, truth=[(stamp, pose) for stamp, pose in run.truth if stamp >= drive.start + late * 1e9])
+    summary = summarize(run)
+    assert summary["start"]["gnss"] is False and summary["start"]["given"]["east_m"] == pytest.approx(x + 12, abs=1e-3)
+    assert summary["start"]["position_error_m"] == pytest.approx(15.0, abs=0.01 if not late else 2.0)  # turned by 8°
+    assert summary["start"]["yaw_error_deg"] == pytest.approx(8.0, abs=0.01 if not late else 0.5)
+    assert summary["tracker"]["position_error_m"]["median"] < 1.0
+    if not late:
+        assert begun(summary) == "without GNSS, from a start 15 m and 8° off"
+    unknown = begun(summarize(replace(run, truth=[])))
+    assert (
+        unknown == f"without GNSS, from the start {x + 12:.1f} m east, {y - 9:.1f} m north, {np.degrees(yaw) - 8:.0f}°"
+    )
+
+
+def test_the_aim_stands_beside_what_the_run_had(result, folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["start"] == {"gnss": True}
+    this = f"This run: with GNSS of {summary['gnss']['position_error_m']['rmse']:.1f} m."
+    assert this in (folder / "report.html").read_text()
+    console = Console(file=io.StringIO(), width=200)
+    print_summary(summary, console=console)
+    assert f"The aim: without GNSS, from a start up to 20 m and 10° off. {this}" in console.file.getvalue()
 
 
 def test_without_truth_error_keys_are_absent():

@@ -9,7 +9,7 @@ import typer
 from recorded_drive import DATUM, EPOCH, OracleLocalizer, RecordedDrive
 
 from cvloc_ros.cli.main import main
-from cvloc_ros.cli.run import parse_datum, parse_mount, parse_topics
+from cvloc_ros.cli.run import parse_datum, parse_mount, parse_start, parse_topics
 from cvloc_ros.datasets.events import ImageEvent
 from cvloc_ros.datasets.town.sensors import SECOND, GnssModel
 from cvloc_ros.evaluation.run import run_bag
@@ -147,6 +147,16 @@ def test_mount_is_read():
     for wrong in ("1,2,3", "1,0,0,0,0,0", "1,0,1.6,0,0,nan", "x,0,1.6,0,0,0"):
         with pytest.raises(typer.BadParameter, match="six numbers"):
             parse_mount(wrong)
+
+
+def test_start_is_read():
+    pose, covariance = parse_start("-12.5,40,-90")
+    assert (pose.x, pose.y) == (-12.5, 40.0) and pose.yaw == pytest.approx(-np.pi / 2)
+    np.testing.assert_allclose(np.sqrt(3 * np.diag(covariance)), [20, 20, np.radians(10)])  # uniform within these
+    assert parse_start(None) is None
+    for wrong in ("1,2", "1,2,3,4", "here,0,0", "0,0,nan"):
+        with pytest.raises(typer.BadParameter, match="east,north,yaw"):
+            parse_start(wrong)
 
 
 @pytest.fixture

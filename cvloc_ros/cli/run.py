@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.progress import Progress
 
-    from cvloc_ros.geometry import LocalFrame
+    from cvloc_ros.geometry import SE2, LocalFrame
 
+START_RADIUS, START_YAW = 20.0, 10.0  # metres and degrees by which a start may be wrong
 MOUNT_HELP = (
     "Where the camera sits on base_link, instead of what the bag's TF says: metres forward, left and above the ground, "
     "then degrees of roll, pitch (down is positive) and yaw (left is positive) of its view."
@@ -56,6 +57,15 @@ def run(
         ),
     ] = None,
     mount: Annotated[str | None, typer.Option(help=MOUNT_HELP, metavar="X,Y,Z,ROLL,PITCH,YAW")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the drive begins, as RViz's 2D Pose Estimate tells the node: metres east and north in the map "
+            "of the datum (0,0 is the datum itself), degrees counter-clockwise from east; good to ±20 m and ±10°. "
+            "With --topics fix= the drive then runs without GNSS.",
+            metavar="EAST,NORTH,YAW",
+        ),
+    ] = None,
 ) -> None:
     """Localize a recorded drive, as the ROS node would, and write trajectory, report and bag.
 
@@ -75,6 +85,7 @@ def run(
     from cvloc_ros.evaluation.summary_table import print_summary
 
     map_datum, by_role, T_base_camera = parse_datum(datum), parse_topics(topics or []), parse_mount(mount)
+    initial_pose = parse_start(start)
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     with (
@@ -92,6 +103,7 @@ def run(
             weights=str(weights) if weights else None,
             device=device,
             T_base_camera=T_base_camera,
+            initial_pose=initial_pose,
             progress=lambda share: bar.update(task, completed=share),
         )
         result = replace(result, source=str(source))
@@ -177,3 +189,25 @@ def parse_mount(text: str | None) -> np.ndarray | None:
             param_hint="--mount",
         ) from None
     return camera_extrinsics(x=x, y=y, height=z, roll=roll, pitch=pitch, yaw=yaw)
+
+
+def parse_start(text: str | None) -> tuple[SE2, np.ndarray] | None:
+    """Read 'east,north,yaw' (m, degrees) as ``T_map_base`` and its 3x3 covariance; raises typer.BadParameter."""
+    import numpy as np
+
+    from cvloc_ros.datasets.item import box_prior
+    from cvloc_ros.geometry import SE2
+
+    if text is None:
+        return None
+    try:
+        east, north, yaw = (float(part) for part in text.split(","))
+        if not np.isfinite([east, north, yaw]).all():
+            raise ValueError("expected finite numbers")
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected three numbers east,north,yaw in metres and degrees, such as 12.5,-40,90; got {text!r}: {error}",
+            param_hint="--start",
+        ) from None
+    T_map_base = SE2(east, north, float(np.radians(yaw)))
+    return T_map_base, box_prior(T_map_base, radius=START_RADIUS, yaw=np.radians(START_YAW)).covariance

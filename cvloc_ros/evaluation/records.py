@@ -112,6 +112,7 @@ class RunResult:
         odometry: (stamp, ``T_odom_base``), in time order.
         truth: (stamp, ``T_map_base``), in time order; empty if unknown.
         lever_arm: the antenna in base_link, (2,) metres.
+        initial_pose: ``T_map_base`` that was given at the first odometry; None if the fixes had to say it.
         dropped: images that came while the localizer was busy.
         samples: pictures of some frames.
         settings: configuration for the report, by section.
@@ -131,6 +132,7 @@ class RunResult:
     odometry: list[tuple[int, SE2]]
     truth: list[tuple[int, SE2]]
     lever_arm: np.ndarray
+    initial_pose: SE2 | None = None
     dropped: int = 0
     samples: list[Sample] = field(default_factory=list)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -20,8 +20,8 @@ from cvloc_ros.evaluation.map_plot import map_figure
 from cvloc_ros.evaluation.plots import errors_figure
 from cvloc_ros.evaluation.records import FrameRecord, RunResult, Sample
 from cvloc_ros.evaluation.report_style import PAGE
-from cvloc_ros.evaluation.summary import compared
-from cvloc_ros.evaluation.trajectory import AIM, AIM_NAME, EVO_NAME, in_words
+from cvloc_ros.evaluation.summary import begun, compared
+from cvloc_ros.evaluation.trajectory import AIM, AIM_NAME, AIM_START, EVO_NAME, in_words
 from cvloc_ros.imagery import redacted
 from cvloc_ros.localization.gate import REASONS
 
@@ -42,7 +42,8 @@ def write_report(result: RunResult, summary: dict[str, Any], folder: Path) -> No
     sections.append(_figure("Over time", _save(errors_figure(result), pictures / "errors.png"), caption))
     if rows := compared(summary):
         words = in_words(summary.get("trajectory", {}))
-        scored = f"<p>{EVO_NAME}: {words}</p>" if words else ""
+        scored = f"<p>The aim: {AIM_START}. This run: {begun(summary)}.</p>"
+        scored += f"<p>{EVO_NAME}: {words}</p>" if words else ""
         sections.append(f"<section><h2>Errors</h2>{_error_table(rows)}{scored}<p>{_TABLE_CAPTION}</p></section>")
     honesty = run_honesty_figure(result)
     if honesty is not None:
@@ -191,6 +192,7 @@ def _settings(result: RunResult, summary: dict[str, Any]) -> str:
         ["weights", result.weights],
         ["device", result.device],
         ["datum", datum],
+        ["start", begun(summary)],
     ]
     for section, values in result.settings.items():
         rows += [[f"{section}.{name}", str(value)] for name, value in values.items()]
@@ -220,7 +222,7 @@ _SIGMA_CAPTION = "There is no ground truth: these are the standard deviations th
 _TABLE_CAPTION = (
     "Lateral, longitudinal and yaw are medians. The fused track is judged from the first pose that localizations "
     "have confirmed. Chance is the centre of a ±20 m ±10° search box. The aim is for a causal filter on whole drives "
-    "of KITTI, begun up to 20 m and 10° off. Evo takes poses as they are, without aligning them."
+    "of KITTI. Evo takes poses as they are, without aligning them."
 )
 _HONESTY_CAPTION = (
     "NEES is the squared error in units of the claimed covariance: 3 on average if the claim is honest, and in 95 of "

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from cvloc_ros.datasets.bag import Bag
+from cvloc_ros.datasets.bag_topics import BagError
 from cvloc_ros.datasets.events import Event, FixEvent, ImageEvent, OdometryEvent, TruthEvent
 from cvloc_ros.evaluation.pictures import OVERLAY_GRID, draw_overlay
 from cvloc_ros.evaluation.records import FixRecord, FrameRecord, RunResult, Sample, pose_track
@@ -119,6 +120,7 @@ def run_bag(
         odometry=[],
         truth=[],
         lever_arm=np.asarray(bag.gnss_lever_arm, dtype=float),
+        initial_pose=None if initial_pose is None else initial_pose[0],
         settings={"tracker": asdict(config)},
     )
     bag_datum = bag.datum or datum
@@ -159,6 +161,7 @@ def localize_bag(
     weights: str | None = None,
     device: str = "auto",
     T_base_camera: np.ndarray | None = None,
+    initial_pose: tuple[SE2, np.ndarray] | None = None,
     tracker_config: TrackerConfig | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> RunResult:
@@ -174,16 +177,22 @@ def localize_bag(
         weights: a .safetensors file; None for those that are shipped.
         device: "auto", "cpu" or "cuda[:i]".
         T_base_camera: 4x4, where the camera sits, instead of what the bag's transforms say.
+        initial_pose: ``T_map_base`` at the start and its 3x3 covariance; a bag without fixes needs it.
         tracker_config: see `TrackerConfig`.
         progress: is called with the share that is done, 0 to 1.
 
     Raises:
-        BagError: the bag cannot be read or lacks what localization needs.
+        BagError: the bag cannot be read or lacks what localization needs, or nothing says where it begins.
         ImageryError: the imagery cannot be read or is elsewhere.
         WeightsError: the method, weights or device are not to be had.
 
     """
     bag = Bag.open(source, topics=topics, T_base_camera=T_base_camera, datum=datum)
+    if initial_pose is None and "fix" not in bag.topics:
+        raise BagError(
+            f"'{source}': expected GNSS, or a pose from which to start, got neither: state where the drive begins "
+            "(cvloc run --start EAST,NORTH,YAW), or name the topic of its NavSatFix (--topics fix=/its/topic)"
+        )
     frame = datum or bag.datum or raster_datum(imagery)
     satellite_map = SatelliteMap.open(imagery, frame)
 
@@ -193,7 +202,15 @@ def localize_bag(
     device = choose_device(device)
     localizer = load_localizer(satellite_map, method=method, weights=weights, device=device)
     painter = match_painter(satellite_map)
-    result = run_bag(bag, localizer, datum=frame, tracker_config=tracker_config, painter=painter, progress=progress)
+    result = run_bag(
+        bag,
+        localizer,
+        datum=frame,
+        tracker_config=tracker_config,
+        initial_pose=initial_pose,
+        painter=painter,
+        progress=progress,
+    )
     return replace(
         result,
         imagery=str(imagery),

@@ -18,10 +18,11 @@ _DIGITS = 4
 def summarize(result: RunResult) -> dict[str, Any]:
     """Return the keys of summary.json.
 
-    Errors and ``nees`` at the top are those of the accepted per-frame localizations; ``tracker`` has those of the
-    fused pose at every frame from the first confirmed one on; ``trajectory`` what evo says of these poses; ``gnss``
-    has those of every fix; ``odometry`` of dead reckoning from the first confirmed pose. Without truth these keys are
-    left out.
+    ``start`` says from what the run began: whether there were fixes (``gnss``), the pose that was ``given``, and how
+    far that was from the truth. Errors and ``nees`` at the top are those of the accepted per-frame localizations;
+    ``tracker`` has those of the fused pose at every frame from the first confirmed one on; ``trajectory`` what evo says
+    of these poses; ``gnss`` has those of every fix; ``odometry`` of dead reckoning from the first confirmed pose.
+    Without truth these keys are left out.
     """
     frames = result.frames
     accepted = [frame for frame in frames if frame.accepted]
@@ -39,6 +40,7 @@ def summarize(result: RunResult) -> dict[str, Any]:
             "longitude": result.datum.longitude,
             "altitude": result.datum.altitude,
         },
+        "start": _start(result),
         "frames": len(frames),
         "localized": len(accepted),
         "rejected": dict(Counter(frame.reason for frame in frames if not frame.accepted).most_common()),
@@ -56,6 +58,21 @@ def summarize(result: RunResult) -> dict[str, Any]:
         summary["latency_ms"] = {"median": float(np.median(total)), "p95": float(np.percentile(total, 95))}
     summary["rate_hz"] = len(accepted) / duration if duration > 0 else 0.0
     return _rounded(summary)
+
+
+def begun(summary: dict[str, Any]) -> str:
+    """Return in words from what a run began, e.g. "without GNSS, from a start 12 m and 6° off"."""
+    start, gnss = summary["start"], summary.get("gnss")
+    words = "with GNSS" if start["gnss"] else "without GNSS"
+    if gnss:
+        words += f" of {gnss['position_error_m']['rmse']:.1f} m"
+    if "position_error_m" in start:
+        words += f", from a start {start['position_error_m']:.0f} m and {start['yaw_error_deg']:.0f}° off"
+    elif given := start.get("given"):
+        words += (
+            f", from the start {given['east_m']:.1f} m east, {given['north_m']:.1f} m north, {given['yaw_deg']:.0f}°"
+        )
+    return words
 
 
 def compared(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -110,6 +127,23 @@ def odometry_errors(result: RunResult) -> np.ndarray:
     track = pose_track(result.truth)
     pairs = [(pose, track.at(stamp)) for stamp, pose in result.dead_reckoning()]
     return np.array([np.hypot(pose.x - truth.x, pose.y - truth.y) for pose, truth in pairs if truth is not None])
+
+
+def _start(result: RunResult) -> dict[str, Any]:
+    start: dict[str, Any] = {"gnss": bool(result.fixes)}
+    given = result.initial_pose
+    if given is None:
+        return start
+    start["given"] = {"east_m": given.x, "north_m": given.y, "yaw_deg": float(np.degrees(given.yaw))}
+    track = pose_track(result.truth)
+    # The truth may begin later than the odometry, at whose first message the pose was given.
+    known = ((pose, track.at(stamp)) for stamp, pose in result.odometry)
+    T_odom_base, truth = next((pair for pair in known if pair[1] is not None), (None, None))
+    if T_odom_base is not None and truth is not None:
+        errors = PoseErrors.between([given @ result.odometry[0][1].inverse() @ T_odom_base], [truth])
+        start["position_error_m"] = float(errors.position[0])
+        start["yaw_error_deg"] = float(np.degrees(abs(errors.yaw[0])))
+    return start
 
 
 def _position_summary(errors: np.ndarray) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from cvloc_ros.evaluation.summary import compared
-from cvloc_ros.evaluation.trajectory import AIM, AIM_NAME, EVO_NAME, in_words
+from cvloc_ros.evaluation.summary import begun, compared
+from cvloc_ros.evaluation.trajectory import AIM, AIM_NAME, AIM_START, EVO_NAME, in_words
 from cvloc_ros.localization.gate import REASONS
 
 _LEFT = 20
@@ -22,6 +22,7 @@ def print_summary(summary: dict[str, Any], *, console: Console | None = None) ->
     console = console or Console()
     if rows := compared(summary):
         console.print(_errors(rows))
+        console.print(f"The aim: {AIM_START}. This run: {begun(summary)}.\n", style="dim", highlight=False)
     else:
         console.print("No ground truth in this drive, or nothing to compare with it.")
     console.print(_facts(summary))

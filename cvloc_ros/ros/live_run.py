@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,8 @@ def run_live(
             executor.shutdown()
             listener.destroy_node()
             rclpy.try_shutdown(context=context)
-    return _result(bag, heard, datum=map_frame, imagery=imagery, parameters=parameters or {})
+    result = _result(bag, heard, datum=map_frame, imagery=imagery, parameters=parameters or {})
+    return replace(result, initial_pose=None if initial_pose is None else initial_pose[0])
 
 
 def _result(bag: Bag, heard: Heard, *, datum: LocalFrame, imagery: str, parameters: Mapping[str, Any]) -> RunResult:
