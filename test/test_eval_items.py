@@ -290,6 +290,13 @@ class TestNotes:
         )
         assert share in protocol_notes("kitti-cross", frames, localizer(), share=1.0)[-1]
 
+    def test_of_a_given_heading_the_search_knows_less(self):
+        """KNOWN_YAW's three sigmas are less than the least that is searched."""
+        for protocol in PROTOCOLS:
+            said = [note for note in protocol_notes(protocol, drawn_frames(2), localizer(), share=1.0) if "4°" in note]
+            given = protocol.startswith(("vigor", "oxford")) and not protocol.endswith("unaligned")
+            assert [note.startswith("The heading is given") for note in said] == [True] * given, protocol
+
     def test_a_part_is_no_figure(self):
         assert "25.0 %" in protocol_notes("pairs", drawn_frames(1), localizer(), share=0.25)[0]
 

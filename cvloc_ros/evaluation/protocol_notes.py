@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros import __version__
-from cvloc_ros.datasets.item import Dataset
+from cvloc_ros.datasets.item import KNOWN_YAW, Dataset
 from cvloc_ros.evaluation.item_frames import LIST, ItemFrames
 from cvloc_ros.evaluation.published import caveat_of
 from cvloc_ros.localization.localizer import Localizer
+from cvloc_ros.localization.search_box import BOX_FLOOR, BOX_SIGMAS
 from cvloc_ros.models.weights import SHIPPED
 
 _ROUNDING = 1e-4  # metres and radians: poses are as frames.csv has them
@@ -53,6 +54,12 @@ def protocol_notes(protocol: str, frames: ItemFrames, localizer: Localizer, *, s
 
     """
     notes = [caveat_of(protocol)] if caveat_of(protocol) else []
+    if _gives_heading(protocol):
+        searched = np.degrees(max(BOX_FLOOR[1], BOX_SIGMAS * KNOWN_YAW))
+        notes.append(
+            f"The heading is given, but {searched:.0f}° to each side of it are searched: headings, and positions with "
+            "them, may be off where methods that keep to it, as published ones may, are not."
+        )
     if share < 1:
         notes.append(f"{100 * share:.1f} % of the protocol's frames, spread evenly: no figure for the literature.")
     if localizer.matcher.batch_size > 1:
@@ -70,3 +77,8 @@ def protocol_notes(protocol: str, frames: ItemFrames, localizer: Localizer, *, s
             f"{off[beyond, :2].max():.0f} m and {np.degrees(off[beyond, 2].max()):.0f}° off."
         )
     return notes
+
+
+def _gives_heading(protocol: str) -> bool:
+    """Whether the prior's heading is the true one: VIGOR's where it is aligned, and Oxford's."""
+    return protocol.startswith("oxford") or (protocol.startswith("vigor") and not protocol.endswith("-unaligned"))
