@@ -181,6 +181,16 @@ class TestMetrics:
         assert 26 <= sum(low < true < high for low, high in found) <= 30
         assert found[0] == intervals(drawn_frames(150, seed=0))["yaw_error_deg.median"]
 
+    def test_all_statistics_and_shares_have_intervals(self):
+        frames = drawn_frames(300)
+        summary = summarize_items(frames)
+        row, interval = own_rows("m", summary)[:2]
+        for name, value, span in zip(COLUMNS, row[1:], interval[1:], strict=True):
+            if name in ("NEES", "in 95 %"):
+                continue
+            low, high = (float(bound) for bound in span.removesuffix(" %").split("–"))
+            assert low - 0.5 <= float(value.removesuffix(" %")) <= high + 0.5, name
+
     def test_frames_that_resemble_their_neighbours_count_less(self):
         """Each answer ten times over is no more evidence than once: blocks are longer than that."""
         frames = drawn_frames(200)

@@ -20,6 +20,8 @@ INTERVALS = (
     ("recall", "lateral_1m"),
     ("recall", "longitudinal_1m"),
     ("recall", "yaw_1deg"),
+    ("recall", "lateral_5m"),
+    ("recall", "longitudinal_5m"),
 )
 """What `intervals` gives, as keys of `PoseErrors.summary`."""
 

@@ -57,8 +57,8 @@ def protocol_notes(protocol: str, frames: ItemFrames, localizer: Localizer, *, s
     if _gives_heading(protocol):
         searched = np.degrees(max(BOX_FLOOR[1], BOX_SIGMAS * KNOWN_YAW))
         notes.append(
-            f"The heading is given, but {searched:.0f}° to each side of it are searched: headings, and positions with "
-            "them, may be off where methods that keep to it, as published ones may, are not."
+            f"The heading is given, but this method searches {searched:.0f}° to each side of it: its headings, and its "
+            "positions with them, may be off where a method that keeps the given one is right."
         )
     if share < 1:
         notes.append(f"{100 * share:.1f} % of the protocol's frames, spread evenly: no figure for the literature.")
