@@ -19,6 +19,7 @@ from cvloc_ros.datasets.bag_topics import BagError
 from cvloc_ros.datasets.bag_writing import write_bag
 from cvloc_ros.datasets.convert import open_recording
 from cvloc_ros.datasets.events import FixEvent, ImageEvent, OdometryEvent, TruthEvent
+from cvloc_ros.datasets.files import DatasetError
 from cvloc_ros.geometry import camera_extrinsics
 
 ROS1 = get_typestore(Stores.ROS1_NOETIC)
@@ -218,3 +219,19 @@ def test_real_bags_keep_every_message(shared_data, tmp_path, name):
                     is_now.header.stamp.sec,
                     is_now.header.stamp.nanosec,
                 )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "named"),
+    [
+        (["--gnss-error", "5"], "KITTI raw drive", "--gnss-error"),
+        (["--seed", "0"], "KITTI raw drive", "--seed"),
+        (["--odometry", "vo.txt", "--seed", "3"], "KITTI raw drive", "--odometry and --seed"),
+        (["--sdk", "robotcar-dataset-sdk"], "Oxford RobotCar traversal", "--sdk"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(source, tmp_path, options, expected, named):
+    result = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "bag"), *options])
+    assert isinstance(result.exception, DatasetError)
+    assert f"for which {named} can be chosen ({expected}) at {source}, got another" in str(result.exception)
+    assert str(result.exception).endswith(f"leave {named} out") and not (tmp_path / "bag").exists()

@@ -27,15 +27,15 @@ def convert(
         ),
     ] = None,
     gnss_error: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.0,
             max=100.0,
             help="KITTI: metres of error (standard deviation per axis) to add to the fixes, wandering within a minute. "
-            "0 leaves them as recorded: that is the truth itself.",
+            "0 leaves them as recorded: that is the truth itself. Default: 5.",
         ),
-    ] = 5.0,
-    seed: Annotated[int, typer.Option(help="KITTI: of that error.")] = 0,
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="KITTI: of that error. Default: 0.")] = None,
     sdk: Annotated[
         Path | None,
         typer.Option(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,11 +13,17 @@ from cvloc_ros.datasets.bag_writing import Message
 from cvloc_ros.datasets.files import DatasetError
 from cvloc_ros.geometry import SE2, LocalFrame
 
+if TYPE_CHECKING:
+    from cvloc_ros.datasets.convert_kitti import KittiDrive
+    from cvloc_ros.datasets.convert_oxford import OxfordTraversal
+    from cvloc_ros.datasets.convert_ros1 import Ros1Bag
+
 IMAGE, CAMERA_INFO = "/camera/image/compressed", "/camera/camera_info"
 FIX, ODOM, IMU = "/gnss/fix", "/odom", "/imu"
 TF, TF_STATIC = "/tf", "/tf_static"
 TRUTH, DATUM = "/ground_truth", "/datum"
 LATCHED = frozenset({TF_STATIC, DATUM})
+DATE = "it is a date of KITTI: name one of its drives, a folder ending in _sync"
 BASE, CAMERA_FRAME, GNSS_FRAME, IMU_FRAME = "base_link", "camera_optical", "gnss", "imu"
 
 
@@ -71,8 +77,8 @@ def open_recording(
     path: str | Path,
     *,
     odometry: str | Path | None = None,
-    gnss_error: float = 5.0,
-    seed: int = 0,
+    gnss_error: float | None = None,
+    seed: int | None = None,
     sdk: str | Path | None = None,
 ) -> Recording:
     """Open what can be converted: a KITTI raw drive, an Oxford RobotCar traversal or a ROS 1 bag.
@@ -81,58 +87,61 @@ def open_recording(
         path: a drive's or traversal's folder, or a .bag file.
         odometry: KITTI: a visual odometry's trajectory; see `convert_kitti.KittiDrive`.
         gnss_error: KITTI: metres of error added to the fixes; see `convert_kitti.KittiDrive`.
-        seed: of that error.
+        seed: KITTI: of that error.
         sdk: Oxford: the RobotCar SDK's folder, with ``models`` and ``extrinsics``.
 
     Raises:
-        DatasetError: there is nothing of these, or a file of it is missing or wrong.
+        DatasetError: there is nothing of these, a file of it is missing or wrong, or an option is not for it.
         BagError: the ROS 1 bag cannot be read.
 
     """
     from cvloc_ros.datasets.convert_kitti import KittiDrive
+    from cvloc_ros.datasets.convert_oxford import OxfordTraversal
 
     path = Path(path)
-    opener = _opener(path, odometry=odometry, gnss_error=gnss_error, seed=seed, sdk=sdk)
-    if opener is None:
+    kind = _kind(path)
+    if kind is None:
         held = "nothing is there" if not path.exists() else "it is none of them"
         if (path / "metadata.yaml").is_file() or path.suffix in (".mcap", ".db3"):
             held = "it is a rosbag2 already: use it as it is"
-        elif path.is_dir() and any(path.glob("*_sync")):
-            held = "it is a date of KITTI: name one of its drives, a folder ending in _sync"
+        elif is_date(path):
+            held = DATE
         raise DatasetError(
             f"expected a KITTI raw drive (a folder with oxts/ and image_02/), an Oxford RobotCar traversal (a folder "
             f"with stereo/centre/, vo/ and gps/) or a ROS 1 bag (a .bag file) at {path}, but {held}"
         )
-    recording = opener()
-    if odometry is not None and not isinstance(recording, KittiDrive):
-        raise DatasetError(
-            f"expected a KITTI raw drive at {path}, for which odometry can be chosen, got a recording of another kind "
-            f"({recording.kind}): leave --odometry out"
-        )
-    return recording
+    options: dict[str, Any] = {"odometry": odometry, "gnss_error": gnss_error, "seed": seed, "sdk": sdk}
+    given = {name: value for name, value in options.items() if value is not None}
+    takes = (KittiDrive, ("odometry", "gnss_error", "seed")), (OxfordTraversal, ("sdk",))
+    for other, names in takes:
+        wrong = " and ".join(f"--{name.replace('_', '-')}" for name in names if name in given)
+        if wrong and kind is not other:
+            raise DatasetError(
+                f"expected a recording for which {wrong} can be chosen ({other.kind}) at {path}, got another kind "
+                f"({kind.kind}): leave {wrong} out"
+            )
+    return kind(path, **given)
 
 
 def is_drive(path: str | Path) -> bool:
     """Whether a folder is a KITTI raw drive or an Oxford RobotCar traversal, complete or not."""
-    return Path(path).is_dir() and _opener(Path(path)) is not None
+    return Path(path).is_dir() and _kind(Path(path)) is not None
 
 
-def _opener(
-    path: Path,
-    *,
-    odometry: str | Path | None = None,
-    gnss_error: float = 0.0,
-    seed: int = 0,
-    sdk: str | Path | None = None,
-) -> Callable[[], Recording] | None:
+def is_date(path: str | Path) -> bool:
+    """Whether a folder is a date of KITTI raw, which holds drives."""
+    return Path(path).is_dir() and any(Path(path).glob("*_sync"))
+
+
+def _kind(path: Path) -> type[KittiDrive] | type[OxfordTraversal] | type[Ros1Bag] | None:
     from cvloc_ros.datasets.convert_kitti import KittiDrive
     from cvloc_ros.datasets.convert_oxford import OxfordTraversal
     from cvloc_ros.datasets.convert_ros1 import Ros1Bag
 
     if path.is_file() and path.suffix == ".bag":
-        return lambda: Ros1Bag(path)
+        return Ros1Bag
     if any((path / name).is_dir() for name in ("oxts", "image_02")):
-        return lambda: KittiDrive(path, odometry=odometry, gnss_error=gnss_error, seed=seed)
+        return KittiDrive
     if any((path / name).is_dir() for name in ("stereo", "vo", "gps")):
-        return lambda: OxfordTraversal(path, sdk=sdk)
+        return OxfordTraversal
     return None

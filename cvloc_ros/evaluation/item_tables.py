@@ -86,11 +86,8 @@ def _cells(errors: dict[str, Any]) -> list[str]:
 def _interval_cells(intervals: dict[str, list[float]]) -> list[str]:
     cells = []
     for group, name in (*_STATISTICS, *(("recall", name) for name in _RECALLS)):
-        low, high = intervals.get(f"{group}.{name}", (None, None))
-        if low is None or high is None:
-            cells.append("")
-        else:
-            cells.append(f"{100 * low:.0f}–{100 * high:.0f} %" if group == "recall" else f"{low:.2f}–{high:.2f}")
+        low, high = intervals[f"{group}.{name}"]
+        cells.append(f"{100 * low:.0f}–{100 * high:.0f} %" if group == "recall" else f"{low:.2f}–{high:.2f}")
     return [*cells, "", ""]
 
 
