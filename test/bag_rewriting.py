@@ -4,14 +4,16 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from cvloc_ros.datasets.bag_writing import NOTES
+
 STORE = get_typestore(Stores.ROS2_JAZZY)
 
 
-def rewrite(source, target, *, drop=(), rename=None, edit=None, retime=None, storage=StoragePlugin.MCAP):
+def rewrite(source, target, *, drop=(), rename=None, edit=None, retime=None, notes=(), storage=StoragePlugin.MCAP):
     """Copy a bag with some topics left out or renamed; ``edit`` maps a topic to a change of its messages.
 
     Arrays of messages are read-only: a change replaces them. ``retime`` maps a topic to when its messages, by when they
-    were recorded, are recorded instead.
+    were recorded, are recorded instead; ``notes`` are those of its writer.
     """
     rename, edit, retime = rename or {}, edit or {}, retime or {}
     with AnyReader([source]) as reader, Writer(target, version=9, storage_plugin=storage) as writer:
@@ -20,6 +22,8 @@ def rewrite(source, target, *, drop=(), rename=None, edit=None, retime=None, sto
             for c in reader.connections
             if c.topic not in drop
         }
+        if notes:
+            writer.set_custom_data(NOTES, "\n".join(notes))
         for connection, stamp, data in reader.messages():
             if connection.topic in edit:
                 message = STORE.deserialize_cdr(data, connection.msgtype)

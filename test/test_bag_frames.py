@@ -18,6 +18,7 @@ from test_convert_bags import ROS1
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
+from cvloc_ros.datasets.bag import Bag
 from cvloc_ros.datasets.bag_frames import BagFrames, poses_at
 from cvloc_ros.datasets.bag_topics import BagError
 from cvloc_ros.datasets.files import DatasetError
@@ -170,6 +171,13 @@ class TestItems:
     def test_odometry_and_fixes_are_not_needed(self, mcap, imagery, tmp_path):
         cut = rewrite(mcap, tmp_path / "bag", drop=["/odom", "/gnss/fix"])
         assert_same_item(BagFrames(cut, imagery)[1], BagFrames(mcap, imagery)[1])
+
+    def test_notes_are_on_what_is_used(self, mcap, imagery, tmp_path):
+        used = ["the camera's height over the ground is not published", "2 records left out: they are no newer"]
+        unused = ["odometry: the wheels'", "fixes: as recorded", "imu: without orientation", "no imu: there is no file"]
+        noted = rewrite(mcap, tmp_path / "bag", notes=[unused[0], used[0], *unused[1:], used[1]])
+        assert list(Bag.open(noted).notes) == [unused[0], used[0], *unused[1:], used[1]]
+        assert BagFrames(noted, imagery).notes == used
 
 
 class TestWhatIsMissing:

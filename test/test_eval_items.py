@@ -308,7 +308,11 @@ class TestNotes:
             assert [note.startswith("The heading is given") for note in said] == [True] * given, protocol
 
     def test_a_part_is_no_figure(self):
-        assert "25.0 %" in protocol_notes("pairs", drawn_frames(1), localizer(), share=0.25)[0]
+        for protocol in ("pairs", "bag"):
+            (note,) = protocol_notes(protocol, drawn_frames(1), localizer(), share=0.25)
+            assert note == "25.0 % of the frames, spread evenly."
+        note = protocol_notes("ford-log3", drawn_frames(1), localizer(), share=0.25)[1]
+        assert note == "25.0 % of the protocol's frames, spread evenly: no figure for the literature."
 
 
 class TestCommand:

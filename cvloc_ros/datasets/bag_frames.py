@@ -32,6 +32,7 @@ from cvloc_ros.localization.types import Frame
 RADIUS, YAW = 20.0, np.radians(10.0)  # of the prior's error
 ROLES = ("image", "camera_info", "ground_truth")
 """Topics without which there are no items."""
+_UNUSED = ("odometry:", "fixes:", "imu:", "no imu:")  # notes of `cvloc convert` on what makes no difference here
 
 _GAP = 1e9  # nanoseconds: nobody knows where a vehicle was in a longer gap
 
@@ -110,7 +111,8 @@ class BagFrames:
     def notes(self) -> list[str]:
         """What a reader of the results should know: of the bag, of images left out, of the imagery so far."""
         credit = [f"Imagery: {self._imagery.attribution}"] if self._imagery.attribution else []
-        return [*self._bag.notes, *self._left_out, *self._imagery.problems, *credit]
+        of_bag = [note for note in self._bag.notes if not note.startswith(_UNUSED)]
+        return [*of_bag, *self._left_out, *self._imagery.problems, *credit]
 
     @property
     def digest(self) -> str:

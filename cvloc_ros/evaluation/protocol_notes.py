@@ -61,7 +61,9 @@ def protocol_notes(protocol: str, frames: ItemFrames, localizer: Localizer, *, s
             "positions with them, may be off where a method that keeps the given one is right."
         )
     if share < 1:
-        notes.append(f"{100 * share:.1f} % of the protocol's frames, spread evenly: no figure for the literature.")
+        own = protocol in ("bag", "pairs")
+        of = "frames, spread evenly" if own else "protocol's frames, spread evenly: no figure for the literature"
+        notes.append(f"{100 * share:.1f} % of the {of}.")
     if localizer.matcher.batch_size > 1:
         notes.append(
             f"Frames were matched {localizer.matcher.batch_size} at a time: a frame's time is its share, not a latency."
