@@ -349,6 +349,13 @@ class TestCommand:
         assert isinstance(result.exception, DatasetError) and "test1_files.txt" in str(result.exception)
         assert result.output.count("is left out") == 3
 
+    def test_what_takes_long_to_open_shows_it(self, tmp_path):
+        """kitti-cross-clean reads a file of each of 27 000 frames."""
+        command = ["eval", "kitti", str(tmp_path), "--protocol", "cross-clean"]
+        result = CliRunner().invoke(app, command, env={"FORCE_COLOR": "1"})  # as if on a terminal
+        assert isinstance(result.exception, DatasetError) and "opening kitti-cross-clean" in result.output
+        assert "opening" not in CliRunner().invoke(app, command).output  # nor in a log file
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

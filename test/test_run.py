@@ -175,6 +175,9 @@ def test_command_says_what_is_missing(command, tmp_path):
     assert code == 1 and "there is no" in error and "Traceback" not in error
     code, error = command(tmp_path, "--imagery", "sat.tif")
     assert code == 1 and "metadata.yaml" in error
+    (tmp_path / "2011_09_26" / "2011_09_26_drive_0001_sync").mkdir(parents=True)
+    code, error = command(tmp_path / "2011_09_26", "--imagery", "sat.tif", "--out", tmp_path / "out")
+    assert code == 1 and "a date of KITTI: name one of its drives, a folder ending in _sync" in error
     code, error = command(tmp_path, "--imagery", "sat.tif", "--datum", "north")
     assert code == 2 and "latitude,longitude" in error
 

@@ -61,7 +61,8 @@ def evaluate_protocols(
     absent: list[DatasetError] = []
     for name in names:
         try:
-            items = open_protocol(name, root, grid=localizer.matcher.patch_grid)
+            with console.status(f"opening {name}"):  # kitti-cross-clean reads a file of each frame, training included
+                items = open_protocol(name, root, grid=localizer.matcher.patch_grid)
         except DatasetError as error:
             if required:
                 raise
