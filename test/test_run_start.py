@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from bag_rewriting import rewrite
 from test_bag_frames import drive, folder, imagery, mcap  # noqa: F401 (fixtures: a town and a bag of it)
 from typer.testing import CliRunner
 
@@ -20,6 +21,15 @@ def test_a_drive_without_fixes_needs_one(mcap, imagery, tmp_path):  # noqa: F811
     assert isinstance(result.exception, BagError)
     assert "expected GNSS, or a pose from which to start" in str(result.exception)
     assert "--start EAST,NORTH,YAW" in str(result.exception) and not list(tmp_path.iterdir())
+
+
+def test_fixes_that_are_none_do_not_say_where_it_is(mcap, imagery, tmp_path):  # noqa: F811
+    def lose(message):
+        message.status.status = -1
+
+    bag = rewrite(mcap, tmp_path / "bag", edit={"/gnss/fix": lose})
+    result = run(bag, "--imagery", imagery, "--out", tmp_path / "out")
+    assert isinstance(result.exception, BagError) and "no message on /gnss/fix is a fix" in str(result.exception)
 
 
 def test_a_drive_begins_there(mcap, drive, imagery, tmp_path):  # noqa: F811

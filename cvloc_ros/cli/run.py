@@ -122,11 +122,11 @@ def run(
 def _as_bag(source: Path, folder: Path, bar: Progress) -> Path:
     """Return what `Bag` reads: the source itself, or a drive of a data set as a bag in a folder."""
     from cvloc_ros.datasets.bag_writing import write_bag
-    from cvloc_ros.datasets.convert import DATE, is_date, is_drive, open_recording
+    from cvloc_ros.datasets.convert import NO_DRIVE, is_date, is_drive, open_recording
     from cvloc_ros.datasets.files import DatasetError
 
     if is_date(source):
-        raise DatasetError(f"expected a bag or a drive at {source}, but {DATE}")
+        raise DatasetError(f"expected a bag or a drive at {source}, but {NO_DRIVE}")
     if not is_drive(source):
         return source
     recording = open_recording(source)

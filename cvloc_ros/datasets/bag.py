@@ -54,6 +54,7 @@ class Bag:
         base_frame: the vehicle's frame (the odometry's child frame, without odometry the truth's).
         T_base_camera: 4x4, optical frame to base_frame.
         gnss_lever_arm: (2,) metres forward and left of base_frame at which the antenna sits.
+        has_fix: whether a message of GNSS is a valid fix.
         datum: the map frame: from the datum topic, else, of the truth, as stated, else at the first fix; may be None.
         start: when the first message was recorded, nanoseconds.
         end: when the last message was recorded, nanoseconds.
@@ -69,6 +70,7 @@ class Bag:
     base_frame: str
     T_base_camera: np.ndarray
     gnss_lever_arm: np.ndarray
+    has_fix: bool
     datum: LocalFrame | None
     start: int
     end: int
@@ -135,6 +137,7 @@ class Bag:
                 base_frame=base_frame,
                 T_base_camera=T_base_camera,
                 gnss_lever_arm=lever_arm,
+                has_fix=fix is not None,
                 datum=_datum(reader, chosen, fix, stated=datum, source=str(path)),
                 start=reader.start_time,
                 end=reader.end_time - 1,

@@ -23,8 +23,8 @@ FIX, ODOM, IMU = "/gnss/fix", "/odom", "/imu"
 TF, TF_STATIC = "/tf", "/tf_static"
 TRUTH, DATUM = "/ground_truth", "/datum"
 LATCHED = frozenset({TF_STATIC, DATUM})
-DATE = "it is a date of KITTI: name one of its drives, a folder ending in _sync"
 BASE, CAMERA_FRAME, GNSS_FRAME, IMU_FRAME = "base_link", "camera_optical", "gnss", "imu"
+NO_DRIVE = "it is a date of KITTI: name one of its drives, a folder ending in _sync"
 
 
 class Recording(Protocol):
@@ -105,7 +105,7 @@ def open_recording(
         if (path / "metadata.yaml").is_file() or path.suffix in (".mcap", ".db3"):
             held = "it is a rosbag2 already: use it as it is"
         elif is_date(path):
-            held = DATE
+            held = NO_DRIVE
         raise DatasetError(
             f"expected a KITTI raw drive (a folder with oxts/ and image_02/), an Oxford RobotCar traversal (a folder "
             f"with stereo/centre/, vo/ and gps/) or a ROS 1 bag (a .bag file) at {path}, but {held}"

@@ -188,10 +188,11 @@ def localize_bag(
 
     """
     bag = Bag.open(source, topics=topics, T_base_camera=T_base_camera, datum=datum)
-    if initial_pose is None and "fix" not in bag.topics:
+    if initial_pose is None and not bag.has_fix:
+        why = f"no message on {bag.topics['fix']} is a fix" if "fix" in bag.topics else "there is no topic of GNSS"
         raise BagError(
-            f"'{source}': expected GNSS, or a pose from which to start, got neither: state where the drive begins "
-            "(cvloc run --start EAST,NORTH,YAW), or name the topic of its NavSatFix (--topics fix=/its/topic)"
+            f"'{source}': expected GNSS, or a pose from which to start, got neither ({why}): state where the drive "
+            "begins (cvloc run --start EAST,NORTH,YAW), or name the topic of its NavSatFix (--topics fix=/its/topic)"
         )
     frame = datum or bag.datum or raster_datum(imagery)
     satellite_map = SatelliteMap.open(imagery, frame)
