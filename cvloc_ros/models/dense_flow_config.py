@@ -63,7 +63,8 @@ class DenseFlowConfig:
         box_metres: half-width of the search box, forward and left (KITTI's protocol).
         box_degrees: half-width in heading (KITTI's protocol).
         heading_step_degrees: of the posterior over the box; its shifts are BEV cells.
-        posterior_sharpness: a pose's log-odds for a mean cosine similarity of one; not learned.
+        posterior_sharpness: a pose's log-odds for a mean cosine similarity of one, in the posterior and in the vote
+            loss; not learned.
 
     """
 

@@ -21,8 +21,8 @@ from cvloc_ros.models.vote import Correlate
 
 # share of the training after which a schedule changes, and its values before and after
 _KAPPA = {"paper": (15 / 25, 200.0, 20.0), "code": (16 / 30, 20.0, 2.0)}
-_VOTE_REACH = 4  # cells
 _BETA = {"paper": (15 / 25, 1.0, 10.0), "code": (17 / 30, 0.0, 500.0)}
+_VOTE_REACH = 4  # cells
 
 
 def kappa(config: DenseFlowConfig, progress: float) -> float:
@@ -90,6 +90,12 @@ def vote_loss(model: DenseFlow, out: DenseFlowOutput, truth: Tensor) -> Tensor:
     """Return the cross-entropy (B,) of the true pose among its neighbours, by the cells' mean cosine similarity.
 
     The neighbours are shifts of up to `_VOTE_REACH` cells along the vehicle's axes, and a heading step to each side.
+
+    Args:
+        model: the network that gave ``out``.
+        out: its output.
+        truth: (B, 3) x, y (m), yaw (rad) of the vehicle in the patch's frame.
+
     """
     c, reach = model.config, _VOTE_REACH
     bev, satellite = (F.normalize(features.float(), dim=1) for features in (out.bev, out.satellite))
