@@ -39,7 +39,7 @@ from cvloc_ros.models.weights import SHIPPED, load_network
 CALIBRATION = Calibration.constant((0.5, 0.5, 0.02), 0.9)
 IDENTITY = {"protocol": "towns"}
 WIDE, NARROW = (20.0, 20.0, np.radians(10.0)), (4.0, 6.0, np.radians(4.0))
-TINY = replace(SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1)
+TINY = replace(SMALL, hidden=8, iterations=2, refine_blocks=1)
 GRID = VoteFlow().config.patch
 
 
@@ -94,17 +94,17 @@ def shipped_vote():
     return load_network(SHIPPED / "vote_flow.safetensors")
 
 
-def random_dense(start):
+def random_dense(**changes):
     torch.manual_seed(0)
-    return DenseFlowMatcher(DenseFlow(replace(TINY, start=start)), vote=random_vote())
+    return DenseFlowMatcher(DenseFlow(replace(TINY, **changes)))
 
 
 MATCHERS = {
     "random weights": lambda: VoteFlowMatcher(random_vote()),
     "shipped weights": lambda: VoteFlowMatcher(shipped_vote()),
     "fast": lambda: VoteFlowMatcher(shipped_vote(), fast=True),
-    "dense_flow": lambda: random_dense("identity"),
-    "dense_flow after the vote": lambda: random_dense("vote"),
+    "dense_flow from the prior": lambda: random_dense(start="identity", reach=0),
+    "dense_flow after the vote": random_dense,
 }
 
 

@@ -1,6 +1,5 @@
 """The paper's eqs. 4 to 7: unit values, and the corrections to its code."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +17,21 @@ from cvloc_ros.models.dense_flow_losses import (
     matching_loss,
     position_loss,
     sample_losses,
-    vote_loss,
+    tilt_loss,
 )
-from cvloc_ros.models.solver import place, solve_pose
+from cvloc_ros.models.solver import place, solve_pose, tilt_shift
 
-TINY = replace(
-    SMALL, trunk_widths=(8, 8, 8, 8), hidden=8, refine_blocks=1, confidence_target="relative", beta_schedule="code"
-)
+TINY = replace(SMALL, hidden=8, refine_blocks=1, confidence_target="relative", beta_schedule="code")
+LEVEL = replace(TINY, tilt_degrees=0.0)
+
+
+def slopes(n):
+    """Where the cameras are and how the ground is tilted, as a batch has it."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "camera": torch.tensor([[0.5, 0.0, 1.65]]).repeat(n, 1),
+        "tilt": 0.005 * torch.randn(n, 2, generator=generator),
+    }
 
 
 def drawn_output(model, truth, iterations=3, seed=0):
@@ -32,15 +39,20 @@ def drawn_output(model, truth, iterations=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     b, target = len(truth), place(model.points, truth)
     draw = lambda *shape: torch.rand(b, *target.shape[1:3], *shape, generator=generator)  # noqa: E731
-    seen = draw() > 0.4
-    moved = [target + (3 - i) * (draw(2) - 0.5) for i in range(iterations)]
-    confidences = [draw() * seen for _ in range(iterations)]
-    pose = truth + 0.1 * torch.randn(b, 3, generator=generator)
-    c = model.config
-    bev = torch.randn(b, 4, c.bev_rows, c.bev_cols, generator=generator)
-    satellite = torch.randn(b, 4, *[c.patch_size // c.stride] * 2, generator=generator)
+    confidences, seen = [draw() for _ in range(iterations)], draw() > 0.4
     return DenseFlowOutput(
-        torch.zeros(b, 3), seen, moved, confidences, confidences[-1], pose, torch.ones(b) > 0, bev, satellite
+        start=torch.zeros(b, 3),
+        votes=None,
+        seen=seen,
+        moved=[target + (3 - i) * (draw(2) - 0.5) for i in range(iterations)],
+        confidences=[S * seen for S in confidences],
+        weights=confidences[-1] * seen,
+        tilt=0.005 * torch.randn(b, 2, generator=generator),
+        ground=model.points.repeat(b, 1, 1, 1),
+        pose=truth + 0.1 * torch.randn(b, 3, generator=generator),
+        solved=torch.ones(b) > 0,
+        bev=torch.randn(b, 4, 24, 24, generator=generator),
+        satellite=torch.randn(b, 4, 64, 64, generator=generator),
     )
 
 
@@ -140,39 +152,32 @@ class TestTerms:
         torch.testing.assert_close(exact, torch.zeros(1, 3), atol=1e-5, rtol=0)
 
 
-class TestVote:
+class TestTilt:
     truth = torch.tensor([[3.0, -2.0, 0.05]])
 
-    @pytest.fixture
-    def model(self):
-        return DenseFlow(TINY)
-
-    def seen_from(self, model, pose):
-        """An output whose BEV is what the satellite shows under a pose."""
+    def test_points_are_to_be_found_where_the_tilted_ground_puts_them(self):
+        model, given = DenseFlow(TINY), slopes(1)
         out = drawn_output(model, self.truth)
-        cells = model.to_cells(place(model.cells, pose))
-        where = ((2 * cells + 1) / out.satellite.shape[-1] - 1).flip(-1)
-        bev = torch.nn.functional.grid_sample(out.satellite, where, align_corners=False)
-        return replace(out, bev=bev.requires_grad_(), seen=torch.ones_like(out.seen))
+        there = place(model.points + tilt_shift(model.points[None], **given), self.truth)
+        for moved, loss in (([there], 0.0), ([place(model.points, self.truth)], None)):
+            once = replace(out, moved=moved, confidences=out.confidences[:1])
+            found = sample_losses(model, once, self.truth, progress=1.0, **given)["matching"]
+            assert (found == loss if loss is not None else found > 1.0).all()
 
-    def test_features_that_fit_at_the_truth_lose_least(self, model):
-        right = vote_loss(model, self.seen_from(model, self.truth), self.truth)
-        cell = model.config.bev.cell
-        for error in ([cell, 0.0, 0.0], [0.0, -3 * cell, 0.0], [0.0, 0.0, math.radians(2.0)]):
-            wrong = vote_loss(model, self.seen_from(model, self.truth + torch.tensor([error])), self.truth)
-            assert right < 0.1 < 0.5 < wrong
+    def test_a_level_network_ignores_it(self):
+        model = DenseFlow(LEVEL)
+        out = drawn_output(model, self.truth, iterations=1)
+        out = replace(out, moved=[place(model.points, self.truth)])
+        found = sample_losses(model, out, self.truth, progress=1.0, **slopes(1))
+        assert found["matching"] == found["tilt"] == 0
 
-    def test_it_pulls_features_to_the_truth(self, model):
-        out = self.seen_from(model, self.truth + torch.tensor([[model.config.bev.cell, 0.0, 0.0]]))
-        before = vote_loss(model, out, self.truth).sum()
-        before.backward()
-        after = vote_loss(model, replace(out, bev=out.bev - 10 * out.bev.grad), self.truth).sum()
-        assert after < before
-
-    def test_it_is_not_in_the_paper(self):
-        assert not FULL.vote_loss
-        out = drawn_output(DenseFlow(replace(TINY, vote_loss=0.0)), self.truth)
-        assert not sample_losses(DenseFlow(replace(TINY, vote_loss=0.0)), out, self.truth, progress=0.0)["vote"].any()
+    def test_what_nobody_knows_is_not_judged(self):
+        truth = self.truth.repeat(2, 1)
+        out = drawn_output(model := DenseFlow(TINY), truth)
+        known = torch.tensor([1.0, 0.0])
+        found = sample_losses(model, out, truth, progress=1.0, tilt_known=known, **slopes(2))["tilt"]
+        assert found[0] > 0 and found[1] == 0
+        assert tilt_loss(torch.tensor([[0.005, -0.01]]), torch.zeros(1, 2), sigma=0.005) == pytest.approx(1.0)
 
 
 class TestTotal:
@@ -183,23 +188,29 @@ class TestTotal:
         model = DenseFlow(replace(TINY, confidence_target=target))
         out = drawn_output(model, self.truth)
         order = [2, 0, 1]
-        permuted = DenseFlowOutput(
-            out.start, out.seen[order], [m[order] for m in out.moved], [S[order] for S in out.confidences],
-            out.weights[order], out.pose[order], out.solved, out.bev[order], out.satellite[order],
-        )  # fmt: skip
-        losses = sample_losses(model, out, self.truth, progress=1.0)
-        other = sample_losses(model, permuted, self.truth[order], progress=1.0)
+        given = slopes(3)
+        permuted = replace(
+            out,
+            seen=out.seen[order],
+            moved=[m[order] for m in out.moved],
+            confidences=[S[order] for S in out.confidences],
+            tilt=out.tilt[order],
+            pose=out.pose[order],
+        )
+        losses = sample_losses(model, out, self.truth, progress=1.0, **given)
+        turned = {name: value[order] for name, value in given.items()}
+        other = sample_losses(model, permuted, self.truth[order], progress=1.0, **turned)
         for name, value in losses.items():
             torch.testing.assert_close(value[order], other[name], msg=name)
             assert len(set(value.tolist())) == 3
         alone = drawn_output(model, self.truth)
         alone.seen[1:] = False  # what the others see is nothing to the first
         torch.testing.assert_close(
-            sample_losses(model, alone, self.truth, progress=1.0)["total"][0], losses["total"][0]
+            sample_losses(model, alone, self.truth, progress=1.0, **given)["total"][0], losses["total"][0]
         )
 
     def test_equation_7(self):
-        model = DenseFlow(replace(TINY, gamma=0.5, alpha=100.0, vote_loss=0.0))
+        model = DenseFlow(replace(LEVEL, gamma=0.5, alpha=100.0))
         out = drawn_output(model, self.truth)
         target = place(model.points, self.truth)
         wanted = 500.0 * position_loss(out.pose, self.truth)
@@ -207,7 +218,7 @@ class TestTotal:
             distance = (moved - target).norm(dim=-1)
             wanted = wanted + weight * matching_loss(moved, target, out.seen, unit=0.4)
             wanted = wanted + weight * 100.0 * confidence_loss(S, distance, out.seen, kappa=2.0)
-        losses = dense_flow_loss(model, out, self.truth, progress=1.0)
+        losses = dense_flow_loss(model, out, self.truth, progress=1.0, **slopes(3))
         torch.testing.assert_close(losses["total"], wanted.mean())
 
     @pytest.mark.parametrize(

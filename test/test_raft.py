@@ -46,7 +46,7 @@ class TestRaft:
     def test_levels_are_averages_around_the_same_place(self):
         satellite = torch.zeros(1, 1, 32, 32)
         satellite[..., 12:16, 20:24] = 1.0  # one cell of the third level, centred at (13.5, 21.5)
-        pyramid = CorrelationPyramid(torch.ones(1, 1, 1, 1), satellite, levels=3, radius=1)
+        pyramid = CorrelationPyramid.everywhere(torch.ones(1, 1, 1, 1), satellite, levels=3, radius=1)
         around = pyramid.look_up(torch.tensor([13.5, 21.5]).view(1, 2, 1, 1)).view(3, 3, 3)
         torch.testing.assert_close(around[2], F.pad(torch.ones(1, 1), (1, 1, 1, 1)))
         torch.testing.assert_close(around[0], torch.ones(3, 3))
@@ -57,7 +57,7 @@ class TestRaft:
         generator = torch.Generator().manual_seed(1)
         satellite, bev = torch.randn(1, 6, 32, 32, generator=generator), torch.randn(1, 6, 3, 4, generator=generator)
         where = torch.rand(1, 2, 3, 4, generator=generator) * 36 - 2
-        found = CorrelationPyramid(bev, satellite, levels=1, radius=2).look_up(where)
+        found = CorrelationPyramid.everywhere(bev, satellite, levels=1, radius=2).look_up(where)
         step = torch.arange(-2.0, 3)
         offsets = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).view(25, 2)
         points = where.permute(0, 2, 3, 1)[..., None, :] + offsets  # (1, 3, 4, 25, 2)
@@ -65,6 +65,25 @@ class TestRaft:
         around = F.grid_sample(satellite, grid, align_corners=False).view(1, 6, 3, 4, 25)
         wanted = (around * bev[..., None]).sum(1) / 6**0.5
         torch.testing.assert_close(found, wanted.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-4)
+
+    def test_around_a_start_it_is_the_same_as_everywhere(self):
+        """Where the samples are the satellite's own features, half a cell being one of them."""
+        generator = torch.Generator().manual_seed(2)
+        satellite, bev = torch.randn(1, 6, 16, 16, generator=generator), torch.randn(1, 6, 4, 5, generator=generator)
+        samples = satellite[..., :14, :16]  # cells lie at (3, 3), (3, 5), ... (9, 11), and see 3 to each side
+        row, col = torch.meshgrid(torch.arange(3.0, 11, 2), torch.arange(3.0, 13, 2), indexing="ij")
+        flow = torch.rand(1, 2, 4, 5, generator=generator) * 2 - 1
+        near = CorrelationPyramid.around(bev, samples, reach=3, levels=1, radius=2).look_up(3 + flow)
+        far = CorrelationPyramid.everywhere(bev, satellite, levels=1, radius=2).look_up(
+            torch.stack([row, col])[None] + flow
+        )
+        torch.testing.assert_close(near, far, atol=1e-5, rtol=1e-4)
+
+    def test_coarser_levels_average_what_is_there(self):
+        bev, samples = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 8, 8)
+        pyramid = CorrelationPyramid.around(bev, samples, reach=2, levels=2, radius=1)
+        assert [volume.shape[-1] for volume in pyramid.volumes] == [5, 3]
+        assert (pyramid.volumes[1] == 1).all()
 
     def test_upsampling_stays_between_the_neighbours_and_keeps_places(self):
         ramp = torch.arange(6.0).expand(1, 2, 5, 6)

@@ -8,15 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_training_run import first_batch, fresh_task, rows, run, stop_at
 
 from cvloc_ros.models.dense_flow_config import FULL, SMALL
 from cvloc_ros.models.matcher import Matcher, MatchInput
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
+from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, save_weights
 from cvloc_ros.training import stream
 from cvloc_ros.training.ablations import COLUMNS, VARIANTS, run_ablations
 from cvloc_ros.training.checkpoint import Stopped
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.methods import complete, read_config
+from cvloc_ros.training.samples import item_sample
 from cvloc_ros.training.scenes import Scene, validation_items
 from cvloc_ros.training.settings import ConfigError, write_yaml
 
@@ -25,13 +30,15 @@ TINY = complete(
         method="dense_flow", samples=8, batch=4, workers=0, threads=1, pool=4, warm_up=4, validation_pairs=2,
         validation=(SourceConfig(protocol="heldout"),), precision="32-true", pictures=1,
     ),
-    {"trunk_widths": [8, 8, 8, 8], "refine_blocks": 1, "hidden": 8, "iterations": 2},
+    {"refine_blocks": 1, "hidden": 8, "iterations": 2},
     {},
 )  # fmt: skip
 
 
 def identity(config):
-    return replace(config, network=replace(config.network, start="identity"))
+    """With trunks of its own, as in the paper."""
+    own = {"encoders": "resnet", "trunk_widths": (8, 8, 8, 8), "start": "identity", "tilt_degrees": 0.0, "reach": 0}
+    return replace(config, network=replace(config.network, **own))
 
 
 def test_presets_survive_the_file(tmp_path):
@@ -52,8 +59,11 @@ def test_a_run_learns_validates_and_draws(config, tmp_path):
     # the shipped vote is right about most places; the prior is about none
     assert (float(last["heldout_start_median_m"]) < 5) == (config.network.start == "vote")
     assert len(list((tmp_path / "pictures").iterdir())) == 1
-    names = [name for name, _ in task.named_parameters()]
-    assert names and all(name.startswith("network.") for name in names)  # the vote is not trained
+    vote = {n: t for n, t in task.network.state_dict().items() if n.startswith("encoders.vote.")}
+    assert bool(vote) == (config.network.start == "vote")
+    if vote:  # which is the shipped one, and is not trained
+        shipped = load_network(SHIPPED / "vote_flow.safetensors").state_dict()
+        assert all(torch.equal(tensor, shipped[n.removeprefix("encoders.vote.")]) for n, tensor in vote.items())
 
 
 def test_starts_in_training_are_beside_the_truth():
@@ -64,7 +74,7 @@ def test_starts_in_training_are_beside_the_truth():
     task(batch, 0.5)["total"].backward()
     off = (seen["start"] - batch["truth"]).abs()
     assert 0.1 < off[:, :2].max() <= 1.0 and 0 < off[:, 2].max() <= np.radians(0.8)
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters() if p.requires_grad)
     task = fresh_task(identity(TINY))
     task.network.forward = lambda **inputs: seen.update(inputs) or forward(**inputs)
     task(batch, 0.5)
@@ -75,7 +85,7 @@ def test_validation_and_the_matcher_start_from_the_same_vote():
     task = fresh_task(TINY)
     layout = task.layout
     (item,) = validation_items(SourceConfig(protocol="train"), 1, grid=layout.patch, box=(20.0, np.radians(10)))
-    sample = {name: torch.from_numpy(value)[None] for name, value in task.prepare(item).items()}
+    sample = {name: torch.from_numpy(value)[None] for name, value in item_sample(item, layout).items()}
     with torch.inference_mode():
         found = task.locate(task.network.eval(), sample)
     matcher: Matcher = task.matcher(task.network, device="cpu")
@@ -85,6 +95,32 @@ def test_validation_and_the_matcher_start_from_the_same_vote():
     )  # fmt: skip
     (match,) = matcher.match_batch([given])
     np.testing.assert_allclose(match.pose, found["final"][0].numpy(), atol=0.02)
+
+
+def test_a_vote_of_other_sizes_is_refused(tmp_path):
+    other = tmp_path / "vote.safetensors"
+    save_weights(VoteFlow(VoteFlowConfig(heights=(0.0, 2.0))), other, {})
+    with pytest.raises(WeightsError, match=r"vote_flow with heights of \(0.0, 3.0, 6.0\).*got \(0.0, 2.0\)"):
+        fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(other))))
+    dense = tmp_path / "dense.safetensors"
+    save_weights(fresh_task(identity(TINY)).network, dense, {})
+    with pytest.raises(WeightsError, match="expected a vote_flow, got another method"):
+        fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(dense))))
+
+
+def test_trunks_can_start_from_a_resnet18(tmp_path):
+    config = identity(TINY)
+    config = replace(config, network=replace(config.network, trunk_widths=(64, 64, 128, 256), stride=8, patch_cell=0.2))
+    trunk = fresh_task(config).network.encoders.ground_trunk.state_dict()
+    state = {n: torch.rand_like(t) if t.is_floating_point() else t.clone() for n, t in trunk.items()}
+    save_file(state, tmp_path / "resnet18.safetensors")
+    task = replace(config.task, trunk_weights=str(tmp_path / "resnet18.safetensors"))
+    encoders = fresh_task(replace(config, task=task)).network.encoders
+    for loaded in (encoders.ground_trunk.state_dict(), encoders.satellite_trunk.state_dict()):
+        assert torch.equal(loaded["layer2.0.conv1.weight"], state["layer2.0.conv1.weight"])
+        assert not torch.equal(loaded["layer3.0.conv1.weight"], state["layer3.0.conv1.weight"])
+    with pytest.raises(WeightsError, match="task.trunk_weights: expected a safetensors file"):
+        fresh_task(replace(config, task=replace(config.task, trunk_weights=str(tmp_path / "none"))))
 
 
 def test_full_size_samples_fit_the_network():

@@ -2,25 +2,24 @@
 
 Song et al., "Learning Dense Flow Field for Highly-accurate Cross-view Camera Localization"; what the paper leaves
 open is a field of `DenseFlowConfig`. Frames are those of `vote_flow`: a pose (x, y, yaw) is the vehicle's in the
-patch's frame, metres and radians. The flow itself is in cells of the satellite features, (row, column), and counts
-from where the start pose puts a cell, so that a right start means no flow.
+patch's frame, metres and radians. The flow itself is in cells, (row, column) in the vehicle's frame, and counts from
+where the start pose puts a cell, so that a right start means no flow.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
-from cvloc_ros.models.encoder import standardize
+from cvloc_ros.models.dense_flow_encoders import Ground, Patch, TrunkEncoders, VoteEncoders
 from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
-from cvloc_ros.models.resnet_trunk import ResNetTrunk
-from cvloc_ros.models.solver import place, solve_pose
-
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of RGB in [0, 1]
+from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
+from cvloc_ros.models.vote_flow_types import Block, VoteFlowOutput
 
 
 @dataclass
@@ -29,23 +28,29 @@ class DenseFlowOutput:
 
     Attributes:
         start: (B, 3) pose that the flow started from.
+        votes: that gave the start, if they did.
         seen: (B, R, C) bool: the camera sees the cell that the pixel is in.
         moved: per iteration, (B, R, C, 2) where each ground point was found, metres in the patch's frame; in
             evaluation only the last iteration's.
         confidences: likewise, (B, R, C) S of eq. 3, in [0, 1] and zero where unseen.
         weights: (B, R, C) the last confidence where the point was found on imagery, else zero.
+        tilt: (B, 2) slope of the ground, forward and left; zero where it is taken to be level.
+        ground: (B, R, C, 2) where the points are on that ground, metres in the vehicle's frame.
         pose: (B, 3) by weighted least squares (eq. 3); the start where it was not solvable.
         solved: (B,) whether it was.
         bev: (B, D, rows, cols) descriptors of the ground cells.
-        satellite: (B, D, S / stride, S / stride) descriptors of the patch.
+        satellite: (B, D, n, n) descriptors of the patch.
 
     """
 
     start: Tensor
+    votes: VoteFlowOutput | None
     seen: Tensor
     moved: list[Tensor]
     confidences: list[Tensor]
     weights: Tensor
+    tilt: Tensor
+    ground: Tensor
     pose: Tensor
     solved: Tensor
     bev: Tensor
@@ -81,33 +86,42 @@ class RefineBlock(nn.Module):
 
 
 class DenseFlow(nn.Module):
-    """The network: two trunks, the RefineBlock and the context encoder, the recurrent decoder."""
+    """The network: encoders, the RefineBlock and the context encoder, the recurrent decoder."""
 
-    # constants, registered as buffers: a tensor made in forward would be one more copy to the device
+    # constant grids, registered as buffers: a tensor made in forward would be one more copy to the device
     cells: Tensor
     points: Tensor
-    pixel_shift: Tensor
-    colour: Tensor
+    lattice: Tensor
 
     def __init__(self, config: DenseFlowConfig | None = None):
         super().__init__()
         self.config = c = config or DenseFlowConfig()
-        width = c.trunk_widths[-1]
-        self.ground = ResNetTrunk(c.trunk_widths, c.stride)
-        self.satellite = ResNetTrunk(c.trunk_widths, c.stride)
-        self.refine = RefineBlock(width, width, c.refine_blocks) if c.refine else nn.Identity()
-        self.context = RefineBlock(width, 2 * c.hidden, c.refine_blocks)
+        self.encoders = VoteEncoders(c) if c.encoders == "vote" else TrunkEncoders(c)
+        inputs = self.encoders.bev_channels
+        self.refine: RefineBlock | None = None
+        if c.refine:
+            self.refine = RefineBlock(inputs, self.encoders.descriptor_channels, c.refine_blocks)
+            if c.encoders == "vote":  # descriptors begin as the vote's
+                for parameter in self.refine.mix.parameters():
+                    nn.init.zeros_(parameter)
+        self.context = RefineBlock(inputs, 2 * c.hidden, c.refine_blocks)
         window = (2 * c.radius + 1) ** 2
         self.update = UpdateBlock(
             correlations=c.levels * window, hidden=c.hidden, factor=c.stride, confidence=c.confidence
         )
-        # feature (i, j) lies at the pixel (stride i, stride j): see `ResNetTrunk`
-        shift = ((c.stride - 1) / c.image_width, (c.stride - 1) / c.image_height)
+        if c.tilt_degrees:
+            self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
+            self.tilt_gain = nn.Parameter(torch.tensor(0.7))  # log: the flow, unsure, shows less tilt than there is
+        # half a cell apart, ``reach`` of them beyond the outermost cells' centres; one more makes their number even
+        half, sides = c.bev.cell / 2, [2 * (n - 1 + c.reach) + 2 for n in (c.bev_rows, c.bev_cols)]
+        first = c.bev.to_metres(np.array([0, 0])) + c.reach * half
+        around = np.stack(
+            np.meshgrid(*(x - half * np.arange(n) for x, n in zip(first, sides, strict=True)), indexing="ij"), -1
+        )
         for name, value in (
             ("cells", c.bev.centres()),
             ("points", c.bev_pixels.centres()),
-            ("pixel_shift", shift),
-            ("colour", _IMAGENET),
+            ("lattice", around),
         ):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
 
@@ -116,6 +130,7 @@ class DenseFlow(nn.Module):
         image: Tensor,
         pixels: Tensor,
         visible: Tensor,
+        camera: Tensor,
         patch: Tensor,
         coverage: Tensor,
         *,
@@ -125,92 +140,159 @@ class DenseFlow(nn.Module):
 
         Args:
             image: (B, 3, H, W) RGB in [0, 1].
-            pixels: (B, 1, n rows, n cols, 2) from `ground_pixels` on ``config.bev_samples``.
-            visible: (B, 1, n rows, n cols) bool.
+            pixels: (B, Z, n rows, n cols, 2) from `ground_pixels` on ``config.bev_samples`` at ``config.heights``.
+            visible: (B, Z, n rows, n cols) bool.
+            camera: (B, 3) the camera's position in the vehicle's frame, metres; of no matter on level ground.
             patch: (B, 3, S, S) RGB in [0, 1], the prior's forward direction up.
             coverage: (B, 1, S, S) in [0, 1].
-            start: (B, 3) pose to start the flow from; the identity if None.
+            start: (B, 3) pose to start the flow from; ``config.start`` if None.
 
         Raises:
             ValueError: a tensor of another size than the config's.
 
         """
-        self._check(image, pixels, patch)
-        bev, seen = self.encode_ground(image, pixels, visible)
-        return self.decode(bev, seen, self.encode_satellite(patch, coverage), coverage, start=start)
+        return self.locate(self.encode_satellite(patch, coverage), image, pixels, visible, camera, start=start)
 
-    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> Tensor:
-        """Return the descriptors of a patch, (B, D, S / stride, S / stride), zero where there is no imagery."""
-        features = self.satellite(self._normalize(patch))
-        if self.config.refine_siamese:
-            features = self.refine(features)
-        return features * F.avg_pool2d(coverage, self.config.stride).to(features.dtype)
-
-    def encode_ground(self, image: Tensor, pixels: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the ground features on the BEV, (B, D, rows, cols), zero where unseen, and ``seen`` as a bool."""
+    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> Patch:
+        """Describe a patch; the arguments are those of `forward`."""
         c = self.config
-        features = self.ground(self._normalize(image))
-        seen = visible[:, :1].to(features.dtype)
-        share = F.avg_pool2d(seen, c.bev_samples_per_cell)
-        if c.project:
-            where = pixels[:, 0] + self.pixel_shift
-            sampled = F.grid_sample(features.to(where.dtype), where, padding_mode="border", align_corners=False)
-            bev = F.avg_pool2d(sampled * seen, c.bev_samples_per_cell) / share.clamp_min(1e-6)
-        else:
-            bev = F.interpolate(features, (c.bev_rows, c.bev_cols), mode="bilinear", align_corners=False)
-        return bev.contiguous(memory_format=torch.channels_last), share >= 0.5
+        self._check("a patch", patch, (3, c.patch_size, c.patch_size))
+        described = self.encoders.satellite(patch, coverage)
+        if (refine := self.refine) is not None and c.refine_siamese:
+            covered = F.avg_pool2d(coverage, c.stride).to(described.features.dtype)
+            described = described._replace(features=refine(described.features) * covered)
+        return described
 
-    def decode(
-        self, bev: Tensor, seen: Tensor, satellite: Tensor, coverage: Tensor, *, start: Tensor | None = None
+    def locate(
+        self,
+        patch: Patch,
+        image: Tensor,
+        pixels: Tensor,
+        visible: Tensor,
+        camera: Tensor,
+        *,
+        start: Tensor | None = None,
+        block: Block | None = None,
     ) -> DenseFlowOutput:
-        """Find the flow and the pose.
+        """Match a batch of camera images with patches that `encode_satellite` has described.
 
         Args:
-            bev: (B, D, rows, cols) from `encode_ground`.
-            seen: (B, 1, rows, cols) bool, likewise.
-            satellite: from `encode_satellite`.
-            coverage: (B, 1, S, S) in [0, 1].
-            start: as for `forward`.
+            patch: from `encode_satellite`.
+            image: as for `forward`, like ``pixels``, ``visible``, ``camera``, ``start``.
+            pixels: see ``image``.
+            visible: see ``image``.
+            camera: see ``image``.
+            start: see ``image``.
+            block: of a vote that gives the start, which poses it searches; all if None.
 
         """
         c = self.config
-        start = torch.zeros(len(bev), 3, device=bev.device) if start is None else start.float()
-        descriptors = self.refine(bev)
-        hidden, context = self.context(bev).split(c.hidden, dim=1)
+        self._check("an image", image, (3, c.image_height, c.image_width))
+        self._check("ground pixels", pixels, (len(c.heights), c.bev_samples.rows, c.bev_samples.cols, 2))
+        ground, votes = self.encoders.ground(image, pixels, visible), None
+        if start is None and c.start == "vote" and isinstance(self.encoders, VoteEncoders):
+            votes = self.encoders.hold_vote(ground, patch, block)
+            start = votes.voted
+        elif start is None:
+            start = torch.zeros_like(camera)
+        return self.decode(ground, patch, camera, start=start.float(), votes=votes)
+
+    def decode(
+        self, ground: Ground, patch: Patch, camera: Tensor, *, start: Tensor, votes: VoteFlowOutput | None = None
+    ) -> DenseFlowOutput:
+        """Find the flow and the pose; the arguments are what the encoders gave, and those of `locate`."""
+        c, seen = self.config, ground.seen
+        descriptors = self._descriptors(ground)
+        hidden, context = self.context(ground.bev).split(c.hidden, dim=1)
         hidden, context = torch.tanh(hidden), F.relu(context)
-        pyramid = CorrelationPyramid(descriptors, satellite, levels=c.levels, radius=c.radius)
-        origin = self.to_cells(place(self.cells, start)).permute(0, 3, 1, 2)
-        flow = torch.zeros_like(origin)
-        placed = place(self.points, start)
+        pyramid = self._correlate(descriptors, patch.features, start)
+        flow = torch.zeros_like(start)[:, :2, None, None].repeat(1, 1, c.bev_rows, c.bev_cols)
         seen_points = _repeat(seen[:, 0], c.stride)
 
-        moved, confidences = [], []
+        shifts, confidences = [], []
         for i in range(c.iterations):
             flow = flow.detach()
-            hidden, change = self.update(hidden, context, pyramid.look_up(origin + flow), flow)
+            hidden, change = self.update(hidden, context, pyramid.look_up(self._places(flow, start)), flow)
             flow = flow + change
             if c.hold_unseen:
                 flow = flow * seen
             if self.training or i == c.iterations - 1:
                 upsampled = convex_upsample(flow, self.update.upsampling(hidden), c.stride)
-                # row and column count backward and right, x and y forward and left
-                moved.append(placed - upsampled.permute(0, 2, 3, 1) * (c.stride * c.patch_cell))
+                shifts.append(self._metres(upsampled))
                 confidences.append(self._confidence(hidden) * seen_points)
-        found = self._on_patch(moved[-1].detach())
-        weights = confidences[-1] * F.grid_sample(coverage.float(), found, align_corners=False)[:, 0]
-        source = self.points.expand_as(moved[-1]).flatten(1, 2)
-        pose, solved = solve_pose(source, moved[-1].flatten(1, 2), weights.flatten(1))
-        pose = torch.where(solved[:, None], pose, start)
-        return DenseFlowOutput(start, seen_points, moved, confidences, weights, pose, solved, descriptors, satellite)
+        moved = [place(self.points + shift, start) for shift in shifts]
+        found = -moved[-1].detach().flip(-1) / c.patch.y_max  # coordinates of `grid_sample` on the patch
+        weights = confidences[-1] * F.grid_sample(patch.coverage.float(), found, align_corners=False)[:, 0]
+        tilt = self._solve_tilt(shifts[-1], weights, camera) if c.tilt_degrees else torch.zeros_like(start[:, :2])
+        on_ground = self.ground_points(camera, tilt)
+        pose, solved = solve_pose(on_ground.flatten(1, 2), moved[-1].flatten(1, 2), weights.flatten(1))
+        return DenseFlowOutput(
+            start=start,
+            votes=votes,
+            seen=seen_points,
+            moved=moved,
+            confidences=confidences,
+            weights=weights,
+            tilt=tilt,
+            ground=on_ground,
+            pose=torch.where(solved[:, None], pose, start),
+            solved=solved,
+            bev=descriptors,
+            satellite=patch.features,
+        )
 
-    def to_cells(self, points: Tensor) -> Tensor:
-        """Map patch-frame points (..., 2) in metres to (row, column) of the satellite's features."""
+    def ground_points(self, camera: Tensor, tilt: Tensor) -> Tensor:
+        """Return where the camera sees the points if the ground is tilted: (B, R, C, 2) metres, vehicle's frame.
+
+        Args:
+            camera: (B, 3) its position in the vehicle's frame, metres.
+            tilt: (B, 2) slope of the ground, forward and left.
+
+        """
+        points = self.points.expand(len(camera), -1, -1, -1)
+        return points + tilt_shift(points, camera, tilt) if self.config.tilt_degrees else points
+
+    def to_features(self, points: Tensor, side: int) -> Tensor:
+        """Map patch-frame points (..., 2) in metres to (row, column) among the patch's ``side`` x ``side`` features."""
         c = self.config
-        return ((c.patch.y_max - points) / c.patch_cell - 0.5) / c.stride
+        step = c.patch_size // side
+        return ((c.patch.y_max - points) / c.patch_cell - 0.5 - self.encoders.first_pixel(step)) / step
 
-    def _on_patch(self, points: Tensor) -> Tensor:
-        """Map patch-frame points (..., 2) in metres to the coordinates of `grid_sample` on the patch."""
-        return -points.flip(-1) / self.config.patch.y_max
+    def _descriptors(self, ground: Ground) -> Tensor:
+        if self.refine is None:
+            return ground.descriptors
+        refined = self.refine(ground.bev)
+        return ground.descriptors + refined if self.config.encoders == "vote" else refined
+
+    def _correlate(self, descriptors: Tensor, satellite: Tensor, start: Tensor) -> CorrelationPyramid:
+        c = self.config
+        if not c.reach:
+            return CorrelationPyramid.everywhere(descriptors, satellite, levels=c.levels, radius=c.radius)
+        side = satellite.shape[-1]
+        where = (2 * self.to_features(place(self.lattice, start), side) + 1) / side - 1
+        around = F.grid_sample(satellite.float(), where.flip(-1), align_corners=False)
+        return CorrelationPyramid.around(descriptors, around, reach=c.reach, levels=c.levels, radius=c.radius)
+
+    def _places(self, flow: Tensor, start: Tensor) -> Tensor:
+        """Return where in the pyramid a flow (B, 2, rows, cols) has led the cells."""
+        if self.config.reach:
+            return self.config.reach + flow
+        side = self.config.patch_size // self.config.stride
+        return self.to_features(place(self.cells + self._metres(flow), start), side).permute(0, 3, 1, 2)
+
+    def _metres(self, flow: Tensor) -> Tensor:
+        """Turn a flow (B, 2, …), which counts backward and right, to metres (B, …, 2) forward and left."""
+        return flow.permute(0, 2, 3, 1) * -self.config.flow_cell
+
+    def _solve_tilt(self, shift: Tensor, weights: Tensor, camera: Tensor) -> Tensor:
+        """Return how the ground is tilted (B, 2), from the cells' means of shifts (B, R, C, 2) and weights."""
+        c = self.config
+        shift = F.avg_pool2d(shift.permute(0, 3, 1, 2), c.stride).flatten(2).mT
+        information = F.avg_pool2d(weights[:, None], c.stride).flatten(1) * self.match_information.exp()
+        cells = self.cells.expand(len(shift), -1, -1, -1).flatten(1, 2)
+        level = torch.zeros_like(camera[:, :2])
+        tilt = solve_tilt(cells, shift, information, camera=camera, start=level, sigma=c.tilt_sigma)
+        return self.tilt_gain.exp() * tilt
 
     def _confidence(self, hidden: Tensor) -> Tensor:
         """Return S before visibility, (B, R, C)."""
@@ -220,24 +302,9 @@ class DenseFlow(nn.Module):
         score = torch.sigmoid(self.update.confidence(hidden).float())
         return F.interpolate(score, scale_factor=c.stride, mode="bilinear", align_corners=False)[:, 0]
 
-    def _normalize(self, image: Tensor) -> Tensor:
-        if self.config.normalization == "image":
-            return standardize(image)
-        if self.config.normalization == "imagenet":
-            mean, deviation = self.colour[:, :, None, None]
-            image = (image - mean) / deviation
-        return image.contiguous(memory_format=torch.channels_last)
-
-    def _check(self, image: Tensor, pixels: Tensor, patch: Tensor) -> None:
-        c = self.config
-        samples = c.bev_samples
-        for name, tensor, wanted in (
-            ("an image", image, (3, c.image_height, c.image_width)),
-            ("a patch", patch, (3, c.patch_size, c.patch_size)),
-            ("ground pixels", pixels, (1, samples.rows, samples.cols, 2)),
-        ):
-            if tensor.shape[1:] != wanted:
-                raise ValueError(f"expected {name} of shape (B, {str(wanted)[1:]}, got {tuple(tensor.shape)}")
+    def _check(self, name: str, tensor: Tensor, wanted: tuple[int, ...]) -> None:
+        if tensor.shape[1:] != wanted:
+            raise ValueError(f"expected {name} of shape (B, {str(wanted)[1:]}, got {tuple(tensor.shape)}")
 
 
 def _repeat(cells: Tensor, factor: int) -> Tensor:

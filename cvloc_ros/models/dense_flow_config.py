@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from cvloc_ros.geometry import GroundGrid
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,21 @@ class DenseFlowConfig:
         bev_cols: cells of the BEV to the left (code: 64).
         bev_x_max: forward edge of the BEV, metres; None centres it on the vehicle (code).
         bev_samples_per_cell: image samples along a cell's side, averaged (code: 1, at its centre).
+        encoders: "resnet" learns two ResNets with the rest (paper); "vote" takes the encoders of a trained `VoteFlow`
+            as they are, features over the ground included: two CPU cores cannot learn them anew in an hour.
         trunk_widths: channels of the two ResNets after the stem and each of three layers (code: ResNet-18 to its
             second layer, a new third one of stride 1).
         project: sample the ground features by the camera's geometry (eq. 1); False stretches the feature map over the
             BEV instead (Table 5, without projection).
-        refine: describe cells by a RefineBlock (eq. 2); False matches the features as they are (Table 5). The context
-            encoder keeps its own.
+        refine: describe cells by a RefineBlock (eq. 2), with the vote's encoders by what it adds to their descriptors;
+            False matches the features as they are (Table 5). The context encoder keeps its own.
         refine_siamese: the same RefineBlock on BEV and satellite (code); False refines the BEV alone (paper).
         refine_blocks: residual blocks of a RefineBlock (code: 6; the paper says "a 3x3 residual block").
         hidden: channels of the recurrent state and as many of context (RAFT: 128).
         levels: of the correlation pyramid (paper: "different resolutions"; code, RAFT: 4).
         radius: cells of a look-up to each side on every level (code, RAFT: 4).
+        reach: half BEV cells around the start's place to each side that the flow can look at; 0: the whole patch
+            (paper).
         iterations: of the recurrent network (paper, section 4.3).
         hold_unseen: cells that the camera does not see keep their start in every iteration (code).
         confidence: weigh matches by a head on the recurrent state times visibility (code; the paper's "similarity"
@@ -56,15 +62,14 @@ class DenseFlowConfig:
         gamma: weight of an iteration's losses is ``gamma ** (n - 1 - i)`` (code, RAFT: 0.8; eq. 7: 1).
         matching_loss: eq. 4; False for Table 5, and then the late weight of the position loss holds from the start.
         position_loss: eq. 6; False for Table 5.
-        vote_loss: weight of a loss that is not in the paper (0): how far the similarity of the cells with what is under
-            them is from pointing out the true pose among its neighbours. `VoteFlow` learns its features by such a loss;
-            the flow alone had learned nothing from scratch after 10 000 samples. No weights are trained with it yet.
-        start: of the flow: "identity" (paper) or "vote", the pose that a `VoteFlow` votes for.
+        tilt_degrees: how far the ground tilts under a vehicle (standard deviation), solved for with the pose, and a
+            loss; 0 takes the ground to be level (paper). A quarter of a degree is a metre at twenty.
+        start: of the flow: "identity" (paper) or "vote", the pose that the `VoteFlow` of the encoders votes for.
         box_metres: half-width of the search box, forward and left (KITTI's protocol).
         box_degrees: half-width in heading (KITTI's protocol).
         heading_step_degrees: of the posterior over the box; its shifts are BEV cells.
-        posterior_sharpness: a pose's log-odds for a mean cosine similarity of one, in the posterior and in the vote
-            loss; not learned.
+        posterior_sharpness: a pose's log-odds for a mean cosine similarity of one, where no vote gives the posterior;
+            not learned.
 
     """
 
@@ -79,6 +84,7 @@ class DenseFlowConfig:
     bev_cols: int = 64
     bev_x_max: float | None = None
     bev_samples_per_cell: int = 1
+    encoders: Literal["resnet", "vote"] = "resnet"
     trunk_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
     project: bool = True
     refine: bool = True
@@ -87,6 +93,7 @@ class DenseFlowConfig:
     hidden: int = 128
     levels: int = 4
     radius: int = 4
+    reach: int = 0
     iterations: int = 12
     hold_unseen: bool = True
     confidence: bool = True
@@ -98,7 +105,7 @@ class DenseFlowConfig:
     gamma: float = 0.8
     matching_loss: bool = True
     position_loss: bool = True
-    vote_loss: float = 0.0
+    tilt_degrees: float = 0.0
     start: Literal["identity", "vote"] = "identity"
     box_metres: float = 20.0
     box_degrees: float = 10.0
@@ -118,11 +125,51 @@ class DenseFlowConfig:
                 f"expected a patch of at least {2**self.levels} cells for {self.levels} levels, got "
                 f"{self.patch_size // self.stride}"
             )
+        if self.start == "vote" and self.encoders != "vote":
+            raise ValueError("expected the encoders vote for the start vote, got resnet: they have no vote")
+        if self.encoders == "vote":
+            self._check_vote()
+
+    def _check_vote(self) -> None:
+        for name, wanted in _VOTES.items():
+            if (value := getattr(self, name)) != wanted:
+                raise ValueError(f"expected {name} to be {wanted} with the encoders vote, got {value}")
+        if self.bev_rows != self.bev_cols:
+            raise ValueError(f"expected a square BEV with the encoders vote, got {self.bev_rows} x {self.bev_cols}")
+        if not (self.project or self.refine):
+            raise ValueError("expected refine where the encoders vote do not project: descriptors are of the BEV")
+
+    @property
+    def vote(self) -> VoteFlowConfig:
+        """The `VoteFlow` whose encoders these are, without its flow."""
+        return VoteFlowConfig(
+            image_width=self.image_width,
+            image_height=self.image_height,
+            patch_size=self.patch_size,
+            patch_cell=self.patch_cell,
+            bev_size=self.bev_rows,
+            bev_cell=self.bev.cell,
+            bev_x_max=self.bev.x_max,
+            box_metres=self.box_metres,
+            box_degrees=self.box_degrees,
+            heading_step_degrees=self.heading_step_degrees,
+            iterations=0,
+        )
 
     @property
     def heights(self) -> tuple[float, ...]:
         """Heights at which features are sampled over each ground point, metres: the ground (paper, section 3.1)."""
-        return (0.0,)
+        return self.vote.heights if self.encoders == "vote" else (0.0,)
+
+    @property
+    def flow_cell(self) -> float:
+        """Unit of the flow, metres: what the places that it looks at are apart."""
+        return self.bev.cell / 2 if self.reach else self.bev.cell
+
+    @property
+    def tilt_sigma(self) -> float:
+        """``tilt_degrees`` as a slope."""
+        return math.tan(math.radians(self.tilt_degrees))
 
     @property
     def bev(self) -> GroundGrid:
@@ -154,8 +201,10 @@ _OPTIONS: dict[str, tuple] = {
     "confidence_target": ("relative", "absolute"),
     "kappa_schedule": ("paper", "code"),
     "beta_schedule": ("paper", "code"),
+    "encoders": ("resnet", "vote"),
     "start": ("identity", "vote"),
 }
+_VOTES = {"stride": 4, "bev_samples_per_cell": 2, "image_fit": "crop", "refine_siamese": False}
 
 
 def _finer(grid: GroundGrid, factor: int) -> GroundGrid:
@@ -163,7 +212,7 @@ def _finer(grid: GroundGrid, factor: int) -> GroundGrid:
 
 
 FULL = DenseFlowConfig()
-# The same design for two CPU cores: the patch and image of vote_flow, cells of 1.6 m, a quarter of the channels.
+# The same design for two CPU cores: on vote_flow's encoders, from its vote, with that pose's surroundings in sight.
 SMALL = DenseFlowConfig(
     image_width=416,
     image_height=128,
@@ -176,15 +225,19 @@ SMALL = DenseFlowConfig(
     bev_cols=24,
     bev_x_max=40.0,
     bev_samples_per_cell=2,
-    trunk_widths=(24, 24, 40, 48),
+    encoders="vote",
     refine_siamese=False,
     refine_blocks=2,
     hidden=48,
+    levels=2,
+    radius=2,
+    reach=6,
     iterations=4,
     confidence_target="absolute",
+    confident_metres=0.5,
     alpha=1.0,
     beta_schedule="paper",
-    vote_loss=2.0,
+    tilt_degrees=0.3,
     start="vote",
 )
 PRESETS = {"full": FULL, "small": SMALL}

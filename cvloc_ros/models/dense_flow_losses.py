@@ -1,13 +1,10 @@
-"""What dense_flow is trained to do: eqs. 4 to 7 of the paper, with two corrections, and a vote that is not in it.
+"""What dense_flow is trained to do: eqs. 4 to 7 of the paper, with two corrections, and the tilt that is not in it.
 
 The distances that eq. 5 grades are constants to it: otherwise matches of little confidence would be rewarded for
 being worse. And every loss is a sample's own, with its own mask, mean and deviation: a batch is a mean of samples.
 """
 
 from __future__ import annotations
-
-import math
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +14,10 @@ from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.losses import relative_pose
 from cvloc_ros.models.solver import place
-from cvloc_ros.models.vote import Correlate
 
 # share of the training after which a schedule changes, and its values before and after
 _KAPPA = {"paper": (15 / 25, 200.0, 20.0), "code": (16 / 30, 20.0, 2.0)}
 _BETA = {"paper": (15 / 25, 1.0, 10.0), "code": (17 / 30, 0.0, 500.0)}
-_VOTE_REACH = 4  # cells
 
 
 def kappa(config: DenseFlowConfig, progress: float) -> float:
@@ -86,49 +81,38 @@ def position_loss(pose: Tensor, truth: Tensor) -> Tensor:
     return error[:, :2].abs().sum(-1) + error[:, 2].rad2deg().abs()
 
 
-def vote_loss(model: DenseFlow, out: DenseFlowOutput, truth: Tensor) -> Tensor:
-    """Return the cross-entropy (B,) of the true pose among its neighbours, by the cells' mean cosine similarity.
-
-    The neighbours are shifts of up to `_VOTE_REACH` cells along the vehicle's axes, and a heading step to each side.
-
-    Args:
-        model: the network that gave ``out``.
-        out: its output.
-        truth: (B, 3) x, y (m), yaw (rad) of the vehicle in the patch's frame.
-
-    """
-    c, reach = model.config, _VOTE_REACH
-    bev, satellite = (F.normalize(features.float(), dim=1) for features in (out.bev, out.satellite))
-    seen = out.seen[:, None, :: c.stride, :: c.stride]
-    grid = replace(
-        c.bev, rows=c.bev_rows + 2 * reach, cols=c.bev_cols + 2 * reach, x_max=c.bev.x_max + reach * c.bev.cell
-    )
-    around = torch.from_numpy(grid.centres()).to(truth)
-    poses = truth[:, None].repeat(1, 3, 1)
-    poses[:, :, 2] += math.radians(c.heading_step_degrees) * torch.tensor([-1.0, 0.0, 1.0], device=truth.device)
-    cells = model.to_cells(place(around, poses.flatten(0, 1))).view(len(truth), -1, grid.cols, 2)
-    size = cells.new_tensor(satellite.shape[-2:])
-    maps = F.grid_sample(satellite, ((2 * cells + 1) / size - 1).flip(-1), align_corners=False)
-    maps = maps.unflatten(2, (3, grid.rows)).transpose(1, 2)
-    scores = Correlate.apply(maps, (bev * seen)[:, None]) / seen.sum((1, 2, 3)).clamp_min(1)[:, None, None, None, None]
-    logits = c.posterior_sharpness * scores.flatten(1)
-    return logits.logsumexp(1) - logits[:, logits.shape[1] // 2]
+def tilt_loss(found: Tensor, tilt: Tensor, *, sigma: float) -> Tensor:
+    """Return the robust error (B,) of slopes (B, 2), in units of their usual size."""
+    return F.smooth_l1_loss(found / sigma, tilt / sigma, reduction="none").mean(1)
 
 
-def sample_losses(model: DenseFlow, out: DenseFlowOutput, truth: Tensor, *, progress: float) -> dict[str, Tensor]:
-    """Return the terms of eq. 7 for each sample, (B,) each, the vote (0 if it has no weight) and their ``total``.
+def sample_losses(
+    model: DenseFlow,
+    out: DenseFlowOutput,
+    truth: Tensor,
+    *,
+    progress: float,
+    camera: Tensor,
+    tilt: Tensor,
+    tilt_known: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return the terms of eq. 7 for each sample, (B,) each, that of the tilt (0 on level ground) and their ``total``.
 
     Args:
         model: the network that gave ``out``, in training mode for the terms of all iterations.
         out: its output.
         truth: (B, 3) x, y (m), yaw (rad) of the vehicle in the patch's frame.
         progress: share of the training that is done.
+        camera: (B, 3) the camera's position in the vehicle's frame, metres.
+        tilt: (B, 2) true slope of the ground in the vehicle's frame; a network that takes it to be level ignores it.
+        tilt_known: (B,) 1 where it is, 0 where nobody knows it and ``tilt`` is level ground; known to all if None.
 
     """
     c = model.config
-    target = place(model.points, truth)
+    # what is seen at a point comes from elsewhere if the ground is tilted, and there is found
+    target = place(model.ground_points(camera, tilt), truth)
     match = torch.zeros(len(truth), device=truth.device)
-    confidence = torch.zeros_like(match)
+    confidence, level = torch.zeros_like(match), torch.zeros_like(match)
     for i, (moved, S) in enumerate(zip(out.moved, out.confidences, strict=True)):
         weight = c.gamma ** (len(out.moved) - 1 - i)
         match = match + weight * matching_loss(moved, target, out.seen, unit=c.patch_cell)
@@ -141,14 +125,16 @@ def sample_losses(model: DenseFlow, out: DenseFlowOutput, truth: Tensor, *, prog
             graded = absolute_confidence_loss(S, distance, out.seen, within=c.confident_metres)
         confidence = confidence + weight * graded
     position = position_loss(out.pose, truth)
-    vote = vote_loss(model, out, truth) if c.vote_loss else torch.zeros_like(match)
-    total = c.matching_loss * match + c.alpha * confidence + beta(c, progress) * position + c.vote_loss * vote
-    return {"total": total, "matching": match, "confidence": confidence, "position": position, "vote": vote}
+    if c.tilt_degrees:
+        level = tilt_loss(out.tilt, tilt, sigma=c.tilt_sigma)
+        level = level if tilt_known is None else level * tilt_known
+    total = c.matching_loss * match + c.alpha * confidence + beta(c, progress) * position + level
+    return {"total": total, "matching": match, "confidence": confidence, "position": position, "tilt": level}
 
 
-def dense_flow_loss(model: DenseFlow, out: DenseFlowOutput, truth: Tensor, *, progress: float) -> dict[str, Tensor]:
-    """Return the batch's means of `sample_losses`, each a scalar."""
-    return {name: value.mean() for name, value in sample_losses(model, out, truth, progress=progress).items()}
+def dense_flow_loss(model: DenseFlow, out: DenseFlowOutput, truth: Tensor, **given) -> dict[str, Tensor]:
+    """Return the batch's means of `sample_losses`, each a scalar; the arguments are the same."""
+    return {name: value.mean() for name, value in sample_losses(model, out, truth, **given).items()}
 
 
 def _mean(values: Tensor, seen: Tensor) -> Tensor:

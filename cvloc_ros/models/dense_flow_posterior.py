@@ -104,9 +104,9 @@ def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, pose
     c, s = torch.cos(flat[:, 2]), torch.sin(flat[:, 2])
     x = torch.outer(points[:, 0], c) - torch.outer(points[:, 1], s) + flat[:, 0]
     y = torch.outer(points[:, 0], s) + torch.outer(points[:, 1], c) + flat[:, 1]
-    cell = network.to_cells(torch.stack([x, y], dim=-1))
-    size = cell.new_tensor(satellite.shape[-2:])
-    where = ((2 * cell + 1) / size - 1).flip(-1)[:, :, None]  # (N, P, 1, 2)
+    side = satellite.shape[-1]
+    where = (2 * network.to_features(torch.stack([x, y], dim=-1), side) + 1) / side - 1
+    where = where.flip(-1)[:, :, None]  # (N, P, 1, 2)
     similarity, covered = F.grid_sample(volume, where, align_corners=False)[..., 0].unbind(1)
     weights = weight[seen].clamp_min(1e-3)[:, None]  # where every cell is doubted, all count the same
     total = (covered * weights).sum(0)

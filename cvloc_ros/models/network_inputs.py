@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from cvloc_ros.geometry import Camera, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.dense_flow import DenseFlow
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 
@@ -50,6 +53,23 @@ class View:
             pixels, visible = (torch.from_numpy(array)[None].to(self._device) for array in arrays)
             self._ground = kept = given.camera, given.T_base_camera.copy(), (pixels, visible)
         return kept[2]
+
+
+class PatchView:
+    """What a network knows of patches; they are described once for as long as they stay the same objects."""
+
+    def __init__(self, network: DenseFlow | VoteFlow, device: torch.device):
+        self._network, self._device = network, device
+        self._kept: tuple[list[np.ndarray], Any] | None = None
+
+    def look(self, inputs: Sequence[MatchInput]) -> Any:
+        """Return what the network's ``encode_satellite`` makes of the patches of a batch."""
+        given = [array for each in inputs for array in (each.patch, each.coverage)]
+        if self._kept is None or [*map(id, self._kept[0])] != [*map(id, given)]:
+            patch = image_tensor([each.patch for each in inputs], self._device)
+            covered = coverage_tensor([each.coverage for each in inputs], self._device)
+            self._kept = given, self._network.encode_satellite(patch, covered)
+        return self._kept[1]
 
 
 def image_tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """The parts of RAFT that dense_flow decodes its flow with (Teed and Deng, ECCV 2020).
 
-Coordinates are (row, column) in cells of the satellite features, 0 at the centre of the first.
+Coordinates are (row, column), 0 at the centre of the first.
 """
 
 from __future__ import annotations
@@ -9,38 +9,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cvloc_ros.models.flow import LocalCorrelation
+
 
 class CorrelationPyramid:
-    """Similarity of every BEV cell with every satellite cell, and with their averages over 2x2, 4x4, … cells.
-
-    Averaging the features before the product is averaging the product, as the paper does, at a fraction of the cost.
+    """Similarities of every BEV cell with places of the satellite, and their averages over 2x2, 4x4, … places.
 
     Args:
-        bev: (B, C, rows, cols).
-        satellite: (B, C, H, W).
-        levels: of the pyramid.
-        radius: cells of a look-up to each side, on every level.
+        volumes: of each level, (B, rows * cols, h, w) float32, of each cell with h x w places.
+        shape: rows and cols of the BEV.
+        radius: places of a look-up to each side, on every level.
 
     """
 
-    def __init__(self, bev: Tensor, satellite: Tensor, *, levels: int, radius: int):
-        b, c, self.rows, self.cols = bev.shape
-        self.radius = radius
-        queries = bev.flatten(2).transpose(1, 2) / c**0.5
-        self.volumes = []
-        for level in range(levels):
-            pooled = F.avg_pool2d(satellite, 2) if level else satellite
-            satellite = pooled
+    def __init__(self, volumes: list[Tensor], shape: tuple[int, ...], *, radius: int):
+        self.volumes, self.shape, self.radius = volumes, shape, radius
+
+    @classmethod
+    def everywhere(cls, bev: Tensor, satellite: Tensor, *, levels: int, radius: int) -> CorrelationPyramid:
+        """Correlate every cell with the whole patch, as the paper does.
+
+        Args:
+            bev: (B, C, rows, cols) descriptors.
+            satellite: (B, C, H, W) likewise; a place is a cell of it.
+            levels: as for the class, and ``radius``.
+            radius: see ``levels``.
+
+        """
+        queries = bev.flatten(2).transpose(1, 2) / bev.shape[1] ** 0.5
+        volumes = []
+        for level in range(levels):  # averaging features before the product is averaging the product, for less
+            satellite = F.avg_pool2d(satellite, 2) if level else satellite
             # float32: the gather's gradient would go through a float32 copy of the whole volume in every iteration
-            self.volumes.append((queries @ pooled.flatten(2)).float().view(b, -1, *pooled.shape[-2:]))
+            volumes.append((queries @ satellite.flatten(2)).float().unflatten(2, satellite.shape[-2:]))
+        return cls(volumes, bev.shape[-2:], radius=radius)
+
+    @classmethod
+    def around(cls, bev: Tensor, samples: Tensor, *, reach: int, levels: int, radius: int) -> CorrelationPyramid:
+        """Correlate every cell with what is near to where a rigid start puts it: a few hundredths of the patch.
+
+        Args:
+            bev: (B, C, rows, cols) descriptors.
+            samples: (B, C, n, n) of the satellite, half a cell apart in the axes of the started vehicle, reaching
+                ``reach`` samples beyond the outermost cells; n is even (see `LocalCorrelation`).
+            reach: places to each side; a cell's own is the middle one, (reach, reach).
+            levels: as for the class, and ``radius``.
+            radius: see ``levels``.
+
+        """
+        side = 2 * reach + 1
+        volume = LocalCorrelation.apply(samples.float(), bev.float() / bev.shape[1] ** 0.5, side)
+        volumes = [volume.flatten(2).transpose(1, 2).unflatten(2, (side, side))]
+        while len(volumes) < levels:
+            volumes.append(F.avg_pool2d(volumes[-1], 2, ceil_mode=True, count_include_pad=False))
+        return cls(volumes, bev.shape[-2:], radius=radius)
 
     def look_up(self, where: Tensor) -> Tensor:
-        """Return the correlations around the place of every BEV cell, zero beyond the patch.
+        """Return the correlations around a place of every BEV cell, zero beyond the volume.
 
         All (2 radius + 1)^2 places of a window lie equally between cells: one gather serves all of them.
 
         Args:
-            where: (B, 2, rows, cols) float32.
+            where: (B, 2, rows, cols) float32, row and column of the volume's places.
 
         Returns:
             (B, levels (2 radius + 1)^2, rows, cols) in the order of levels, rows, columns.
@@ -62,7 +92,7 @@ class CorrelationPyramid:
             values = values[..., :-1, :] * (1 - down) + values[..., 1:, :] * down
             values = values[..., :-1] * (1 - right) + values[..., 1:] * right
             out.append(values.flatten(2))
-        return torch.cat(out, dim=2).transpose(1, 2).reshape(b, -1, self.rows, self.cols)
+        return torch.cat(out, dim=2).transpose(1, 2).reshape(b, -1, *self.shape)
 
 
 class MotionEncoder(nn.Module):

@@ -21,7 +21,7 @@ from cvloc_ros.models.peaks import cells_near, find_peaks, heard, highest_cell
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
-from cvloc_ros.models.vote_flow_types import Block, PatchFeatures, VoteFlowOutput
+from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
 
 
 class VoteFlow(nn.Module):
@@ -150,12 +150,28 @@ class VoteFlow(nn.Module):
         start: Tensor | None = None,
     ) -> VoteFlowOutput:
         """Match a batch of camera images with patches that `encode_satellite` has described; else as `forward`."""
-        coarse, fine, coarse_weight, fine_weight, hidden = self.bev(*self.ground(image), pixels, visible)
+        ground = self.describe(image, pixels, visible)
+        out = self.vote(ground, satellite, block=block, centre=centre)
+        self._flow(out, ground, satellite, camera, out.voted.detach() if start is None else start)
+        return out
 
-        precision = hidden.dtype  # what autocast, if it is on, has chosen for this device
-        coarse_logits = self._coarse_vote(coarse, coarse_weight, satellite, precision, block)
+    def describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> GroundFeatures:
+        """Describe the ground that a batch of images shows; the arguments are those of `forward`."""
+        return GroundFeatures(*self.bev(*self.ground(image), pixels, visible))
+
+    def vote(
+        self,
+        ground: GroundFeatures,
+        satellite: PatchFeatures,
+        *,
+        block: Block | None = None,
+        centre: Tensor | None = None,
+    ) -> VoteFlowOutput:
+        """Hold both votes, of what `describe` and `encode_satellite` gave; else as `forward`, without its flow."""
+        precision = ground.hidden.dtype  # what autocast, if it is on, has chosen for this device
+        coarse_logits = self._coarse_vote(ground.coarse, ground.coarse_weight, satellite, precision, block)
         peaks = find_peaks(coarse_logits, self.headings, self.shifts, count=self._peak_count(block), given=centre)
-        fine_logits = self._fine_vote(fine, fine_weight, satellite, peaks.poses, precision)
+        fine_logits = self._fine_vote(ground.fine, ground.fine_weight, satellite, peaks.poses, precision)
         evidence = fine_logits.flatten(2).logsumexp(2)
         peak_logits = peaks.heights.detach() + evidence
         best = (
@@ -163,20 +179,27 @@ class VoteFlow(nn.Module):
         )
         each = torch.arange(len(best), device=best.device)
         fine_logits, centre = fine_logits[each, best], peaks.poses[each, best]
-        voted = self._fine_peak(fine_logits, centre)
+        return VoteFlowOutput(
+            coarse_logits=coarse_logits,
+            peak_logits=peak_logits,
+            box_logits=heard(coarse_logits, evidence, peaks),
+            fine_logits=fine_logits,
+            fine_centre=centre,
+            voted=self._fine_peak(fine_logits, centre),
+            solved=torch.ones_like(best, dtype=torch.bool),
+        )
 
-        pose = voted.detach() if start is None else start
-        seen = (fine_weight > 0).squeeze(1)
-        state, context = self.update.initial(hidden)
-        out = VoteFlowOutput(
-            coarse_logits, peak_logits, heard(coarse_logits, evidence, peaks), fine_logits, centre, voted,
-            [], [], [], [], [], [], [], torch.ones_like(seen[:, 0, 0]),
-        )  # fmt: skip
-        lattice = self.flow_lattice.expand(len(image), -1, -1, -1)
-        tilt, ground = torch.zeros_like(camera[:, :2]), lattice
+    def _flow(
+        self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, pose: Tensor
+    ) -> None:
+        """Let the cells move from a pose (B, 3), and add what they find to the output."""
+        seen = (ground.fine_weight > 0).squeeze(1)
+        state, context = self.update.initial(ground.hidden)
+        lattice = self.flow_lattice.expand(len(camera), -1, -1, -1)
+        tilt, tilted = torch.zeros_like(camera[:, :2]), lattice
         for _ in range(self.config.iterations):
-            points = self._cells_of(ground)
-            correlation, covered = self._look_around(fine, satellite, ground, pose)
+            points = self._cells_of(tilted)
+            correlation, covered = self._look_around(ground.fine, satellite, tilted, pose)
             state, flow, scale = self.update(state, context, correlation, covered)
             weight = (0.1 / scale).square() * seen * covered[:, 0]
             out.starts.append(pose)
@@ -194,14 +217,13 @@ class VoteFlow(nn.Module):
                 sigma=self.config.tilt_sigma,
             )
             tilt = tilt + self.tilt_gain.exp() * (solved - tilt)
-            ground = lattice + tilt_shift(lattice, camera, tilt)
-            source, moved = self._cells_of(ground), place(points + flow, pose)
+            tilted = lattice + tilt_shift(lattice, camera, tilt)
+            source, moved = self._cells_of(tilted), place(points + flow, pose)
             solution, out.solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
             solution = torch.where(out.solved[:, None], solution, pose)
             out.tilts.append(tilt)
             out.poses.append(solution)
-            pose, tilt, ground = solution.detach(), tilt.detach(), ground.detach()
-        return out
+            pose, tilt, tilted = solution.detach(), tilt.detach(), tilted.detach()
 
     def ground_points(self, camera: Tensor, tilt: Tensor) -> Tensor:
         """Return where the camera sees the cells if the ground is tilted: (B, rows, cols, 2) metres, vehicle frame.

@@ -13,9 +13,9 @@ from torch import Tensor
 from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
-from cvloc_ros.models.network_inputs import View, camera_positions, coverage_tensor, image_tensor
+from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_types import PatchFeatures, VoteFlowOutput
+from cvloc_ros.models.vote_flow_types import VoteFlowOutput
 
 GPU_BATCH = 16
 
@@ -37,7 +37,7 @@ class VoteFlowMatcher:
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self._axes = posterior_axes(network)
         self._view = View(c, self.device)
-        self._satellite: tuple[list[np.ndarray], PatchFeatures] | None = None
+        self._patches = PatchView(self.network, self.device)
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
@@ -52,7 +52,7 @@ class VoteFlowMatcher:
         ground = self._view.look(inputs)
         camera = camera_positions(inputs, self.device)
         prepared = time.perf_counter()
-        satellite = self._patch_features(inputs)
+        satellite = self._patches.look(inputs)
         encoded = time.perf_counter()
         block = self.network.block(inputs[0].box, inputs[0].centre)
         out = self.network.locate(satellite, **ground, camera=camera, block=block)
@@ -96,15 +96,6 @@ class VoteFlowMatcher:
             similarity=tuple(found["similarity"].tolist()),
             milliseconds=milliseconds,
         )
-
-    def _patch_features(self, inputs: Sequence[MatchInput]) -> PatchFeatures:
-        """Describe patches once for as long as they stay the same objects."""
-        given = [array for each in inputs for array in (each.patch, each.coverage)]
-        if self._satellite is None or [*map(id, self._satellite[0])] != [*map(id, given)]:
-            patch = image_tensor([each.patch for each in inputs], self.device)
-            covered = coverage_tensor([each.coverage for each in inputs], self.device)
-            self._satellite = given, self.network.encode_satellite(patch, covered)
-        return self._satellite[1]
 
 
 def of_one_block(network: VoteFlow, inputs: Sequence[MatchInput]) -> Iterator[list[MatchInput]]:

@@ -1,8 +1,8 @@
-"""What `VoteFlow` takes and gives: what it knows of a patch, which poses it searches, what it says about a batch."""
+"""What `VoteFlow` takes and gives: what it knows of ground and patch, which poses it searches, what it says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class VoteFlowOutput:
         fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
         fine_centre: (B, 3) the peak that won.
         voted: (B, 3) pose that the two votes give.
+        solved: (B,) whether the last least squares was well posed; as long as there was none, it counts as such.
         starts: per iteration, (B, 3) pose from which the flow was measured.
         points: per iteration, (B, rows, cols, 2) where the cells were taken to be, metres in the vehicle frame: not
             quite where level ground would have them.
@@ -30,7 +31,6 @@ class VoteFlowOutput:
         weights: per iteration, (B, rows, cols) in [0, 1].
         tilts: per iteration, (B, 2) slope of the ground, forward and left, after least squares.
         poses: per iteration, (B, 3) pose after least squares.
-        solved: (B,) whether the last least squares was well posed.
 
     """
 
@@ -40,14 +40,33 @@ class VoteFlowOutput:
     fine_logits: Tensor
     fine_centre: Tensor
     voted: Tensor
-    starts: list[Tensor]
-    points: list[Tensor]
-    flows: list[Tensor]
-    scales: list[Tensor]
-    weights: list[Tensor]
-    tilts: list[Tensor]
-    poses: list[Tensor]
     solved: Tensor
+    starts: list[Tensor] = field(default_factory=list)
+    points: list[Tensor] = field(default_factory=list)
+    flows: list[Tensor] = field(default_factory=list)
+    scales: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    tilts: list[Tensor] = field(default_factory=list)
+    poses: list[Tensor] = field(default_factory=list)
+
+
+class GroundFeatures(NamedTuple):
+    """What the network knows of the ground that a camera sees, on the BEV's cells.
+
+    Attributes:
+        coarse: (B, Dc, rows, cols) unit descriptors for the first vote.
+        fine: (B, Df, rows, cols) likewise for the second vote and the flow.
+        coarse_weight: (B, 1, rows, cols) in [0, 1]: how much the first vote counts a cell; zero where unseen.
+        fine_weight: likewise of the second vote.
+        hidden: (B, hidden, rows, cols) what the descriptors were read off.
+
+    """
+
+    coarse: Tensor
+    fine: Tensor
+    coarse_weight: Tensor
+    fine_weight: Tensor
+    hidden: Tensor
 
 
 class PatchFeatures(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -155,5 +155,4 @@ def load_matcher(
         )
     if isinstance(network, VoteFlow):
         return VoteFlowMatcher(network, device=device, fast=fast), card
-    vote = load_network(SHIPPED / "vote_flow.safetensors") if network.config.start == "vote" else None
-    return DenseFlowMatcher(network, vote=cast("VoteFlow | None", vote), device=device), card
+    return DenseFlowMatcher(network, device=device), card

@@ -6,12 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
-from cvloc_ros.datasets.item import Item
 from cvloc_ros.models.matcher import Matcher
-from cvloc_ros.training.samples import Layout, item_sample
+from cvloc_ros.training.samples import Layout
 
 
 class Task(nn.Module, ABC):
@@ -41,6 +39,11 @@ class Task(nn.Module, ABC):
         """What the network wants to see."""
         return self.network.config  # type: ignore[return-value]
 
+    @property
+    @abstractmethod
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The parts of the network that take whole images, and are worth compiling."""
+
     @abstractmethod
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the losses, scalars under the names of ``terms``, and their ``total``.
@@ -51,17 +54,13 @@ class Task(nn.Module, ABC):
 
         """
 
-    def prepare(self, item: Item) -> dict[str, np.ndarray]:
-        """Return a validation item as a sample: what `locate` needs, without a batch's axis, and the ``truth``."""
-        return item_sample(item, self.layout)
-
     @abstractmethod
     def locate(self, network: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return poses (B, 3) under the names of ``poses``, x, y (m), yaw (rad) in the patch, without the truth.
 
         Args:
             network: like ``self.network``, with weights of its own.
-            batch: of samples that `prepare` gave.
+            batch: of samples as `item_sample` gives them.
 
         """
 

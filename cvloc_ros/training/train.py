@@ -95,8 +95,8 @@ class _Run:
         if fabric.world_size > 1:
             task = synchronize(task, gpu=fabric.device.type == "cuda")
         if config.compile:  # the encoders only: what follows them is many small steps, which take long to compile
-            task.network.ground.compile()  # type: ignore[union-attr, operator]
-            task.network.satellite.compile()  # type: ignore[union-attr, operator]
+            for encoder in task.encoders:
+                encoder.compile()
         optimizer = torch.optim.AdamW(task.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.model, self.optimizer = fabric.setup(task, optimizer)
         parts = {"task": task, "averaged": self.averaged, "optimizer": optimizer, "scale": fabric.strategy.precision}

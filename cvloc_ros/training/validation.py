@@ -19,7 +19,7 @@ from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.models.losses import relative_pose
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.log import SCORES
-from cvloc_ros.training.samples import search_box
+from cvloc_ros.training.samples import item_sample, search_box
 from cvloc_ros.training.scenes import validation_items
 from cvloc_ros.training.task import Task
 
@@ -41,7 +41,7 @@ class Validation:
         self.task, self.samples, self.drawn = task, {}, {}
         for source in config.validation:
             items = self._items(source, config.validation_pairs)
-            self.samples[source.name] = [_tensors(task.prepare(item)) for item in items]
+            self.samples[source.name] = [_tensors(item_sample(item, task.layout)) for item in items]
             self.drawn[source.name] = items[: config.pictures]
 
     def _items(self, source: SourceConfig, count: int) -> list[Item]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cvloc_ros.localization.setting import check_settings, setting
 from cvloc_ros.models.losses import total_loss
@@ -46,6 +46,11 @@ class VoteFlowTask(Task):
         self.config = config
         self.network: VoteFlow = VoteFlow(network)
         self.naming = GroundNaming(self.network)
+
+    @property
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """What is worth compiling."""
+        return self.network.ground, self.network.satellite
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the losses; see `Task.forward`."""
