@@ -105,6 +105,7 @@ MATCHERS = {
     "fast": lambda: VoteFlowMatcher(shipped_vote(), fast=True),
     "dense_flow from the prior": lambda: random_dense(start="identity", reach=0),
     "dense_flow after the vote": random_dense,
+    "dense_flow fast": lambda: DenseFlowMatcher(random_dense().network, fast=True),
 }
 
 

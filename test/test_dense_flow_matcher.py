@@ -21,7 +21,6 @@ from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.solver import place
 from cvloc_ros.models.weights import (
     SHIPPED,
-    NotShippedError,
     WeightsError,
     load_matcher,
     load_network,
@@ -168,12 +167,6 @@ class TestWeights:
         assert card["method"] == matcher.name == "dense_flow"
         one = match_one(matcher, *frame[0])
         assert one.probability.shape == (11, 27, 27)
-
-    def test_without_weights_it_says_how_to_get_them(self):
-        if (SHIPPED / "dense_flow.safetensors").exists():
-            pytest.skip("they are shipped")
-        with pytest.raises(NotShippedError, match=r"no weights of dense_flow are shipped: train.*--weights"):
-            load_matcher("dense_flow")
 
     def test_weights_of_another_method_are_refused(self, tmp_path):
         path = tmp_path / "dense.safetensors"

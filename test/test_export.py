@@ -6,28 +6,33 @@ import pytest
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
-from cvloc_ros.models.onnx_export import INPUTS, OUTPUTS, check_onnx
+from cvloc_ros.models.onnx_export import DENSE_FLOW_OUTPUTS, INPUTS, VOTE_FLOW_OUTPUTS, check_onnx
 from cvloc_ros.models.weights import SHIPPED, load_network
 
 HINT = "is not installed: pip install 'cvloc_ros[export]'"
 
 
-def test_exported_equals_eager(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "outputs", "weights"),
+    [("vote_flow", VOTE_FLOW_OUTPUTS, "weight"), ("dense_flow", DENSE_FLOW_OUTPUTS, "weights")],
+)
+def test_exported_equals_eager(method, outputs, weights, tmp_path):
     pytest.importorskip("onnx", reason=f"onnx {HINT}")
     pytest.importorskip("onnxscript", reason=f"onnxscript {HINT}")
     onnxruntime = pytest.importorskip("onnxruntime", reason=f"onnxruntime {HINT}")
-    path = tmp_path / "model" / "vote_flow.onnx"
-    result = CliRunner().invoke(app, ["export", "--out", str(path)], catch_exceptions=False)
+    path = tmp_path / "model" / f"{method}.onnx"
+    result = CliRunner().invoke(app, ["export", "--method", method, "--out", str(path)], catch_exceptions=False)
     assert result.exit_code == 0 and "its pose is PyTorch's" in result.output
-    assert [file.name for file in path.parent.iterdir()] == ["vote_flow.onnx"], "weights are inside"
+    assert [file.name for file in path.parent.iterdir()] == [f"{method}.onnx"], "weights are inside"
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert tuple(value.name for value in session.get_inputs()) == INPUTS
-    assert tuple(value.name for value in session.get_outputs()) == OUTPUTS
+    assert tuple(value.name for value in session.get_outputs()) == outputs
     assert all(isinstance(side, int) for value in session.get_inputs() for side in value.shape), "shapes are fixed"
-    apart = check_onnx(load_network(SHIPPED / "vote_flow.safetensors"), path, seed=2)
+    apart = check_onnx(load_network(SHIPPED / f"{method}.safetensors"), path, seed=2)
     assert apart["solved"] == 0
-    assert apart["pose"] < 1e-3 and apart["weight"] < 1e-3
-    assert apart["coarse_logits"] < 0.01 and apart["fine_logits"] < 0.01  # between -30 and 30
+    assert apart["pose"] < 1e-3 and apart[weights] < 1e-3
+    for logits in apart.keys() & {"coarse_logits", "fine_logits"}:
+        assert apart[logits] < 0.01  # between -30 and 30
 
 
 def test_without_the_packages(tmp_path, monkeypatch):

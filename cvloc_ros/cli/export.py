@@ -12,9 +12,10 @@ TOLERANCE = 1e-3  # metres and radians
 
 def export(
     out: Annotated[Path, typer.Option(help="ONNX file to write.")] = Path("vote_flow.onnx"),
-    weights: Annotated[Path | None, typer.Option(help="Safetensors file; the shipped weights if omitted.")] = None,
+    method: Annotated[str, typer.Option(help="Matching method: vote_flow or dense_flow.")] = "vote_flow",
+    weights: Annotated[Path | None, typer.Option(help="Its safetensors file; the shipped weights if omitted.")] = None,
 ) -> None:
-    """Write vote_flow as an ONNX file of fixed shapes, and check it with ONNX Runtime against PyTorch.
+    """Write a method's network as an ONNX file of fixed shapes, and check it with ONNX Runtime against PyTorch.
 
     The file matches one image with one satellite patch over the whole search box; doc/speed.md says what goes in and
     what comes out. Takes about a minute. Needs onnx, onnxscript and onnxruntime: pip install 'cvloc_ros[export]'.
@@ -30,13 +31,10 @@ def export(
     from rich.console import Console
 
     from cvloc_ros.models.onnx_export import check_onnx, export_onnx
-    from cvloc_ros.models.vote_flow import VoteFlow
-    from cvloc_ros.models.weights import SHIPPED, load_network
+    from cvloc_ros.models.weights import load_network, weights_path
 
     console = Console()
-    network = load_network(weights or SHIPPED / "vote_flow.safetensors")
-    if not isinstance(network, VoteFlow):
-        raise ValueError(f"expected weights of vote_flow, got those of another method in {weights}")
+    network = load_network(weights_path(method, str(weights) if weights else None))
     with console.status("exporting"):
         export_onnx(network, out)
     with console.status("checking"):

@@ -93,6 +93,9 @@ class DenseFlow(nn.Module):
     points: Tensor
     lattice: Tensor
 
+    precision: torch.dtype | None = None
+    """Of the decoder's convolutions, where not the surrounding code chooses it."""
+
     def __init__(self, config: DenseFlowConfig | None = None):
         super().__init__()
         self.config = c = config or DenseFlowConfig()
@@ -201,6 +204,14 @@ class DenseFlow(nn.Module):
         self, ground: Ground, patch: Patch, camera: Tensor, *, start: Tensor, votes: VoteFlowOutput | None = None
     ) -> DenseFlowOutput:
         """Find the flow and the pose; the arguments are what the encoders gave, and those of `locate`."""
+        if self.precision is None:
+            return self._decode(ground, patch, camera, start, votes)
+        with torch.autocast(start.device.type, dtype=self.precision):
+            return self._decode(ground, patch, camera, start, votes)
+
+    def _decode(
+        self, ground: Ground, patch: Patch, camera: Tensor, start: Tensor, votes: VoteFlowOutput | None
+    ) -> DenseFlowOutput:
         c, seen = self.config, ground.seen
         descriptors = self._descriptors(ground)
         hidden, context = self.context(ground.bev).split(c.hidden, dim=1)

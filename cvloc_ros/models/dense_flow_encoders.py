@@ -131,7 +131,7 @@ class VoteEncoders(nn.Module):
         ground = self.vote.describe(image, pixels, visible)
         bev = ground.hidden if self.config.project else stretched(self.vote.ground(image)[1], self.config)
         # entries of about one, as the correlation of RAFT expects them
-        return Ground(bev, ground.fine_weight > 0, ground.fine * self.descriptor_channels**0.5, ground)
+        return Ground(bev.float(), ground.fine_weight > 0, ground.fine * self.descriptor_channels**0.5, ground)
 
     @torch.no_grad()
     def hold_vote(self, ground: Ground, patch: Patch, block: Block | None) -> VoteFlowOutput:

@@ -85,16 +85,17 @@ class LocalCorrelation(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         """Return the gradients of features and descriptors."""
         descriptors, *phases = ctx.saved_tensors
-        d_descriptors = torch.zeros_like(descriptors)
-        d_phases = [torch.zeros_like(phase) for phase in phases]
         rows, cols = descriptors.shape[-2:]
-        places = zip(_places(phases, ctx.window, rows, cols), _places(d_phases, ctx.window, rows, cols), strict=True)
-        for k, (near, d_near) in enumerate(places):
+        d_descriptors, d_features = torch.zeros_like(descriptors), None
+        for k, near in enumerate(_places(phases, ctx.window, rows, cols)):
             d_descriptors.addcmul_(near, grad[:, k : k + 1])
-            d_near.addcmul_(descriptors, grad[:, k : k + 1])
-        d_features = grad.new_empty(ctx.size)
-        for k, d_phase in enumerate(d_phases):
-            d_features[:, :, k // 2 :: 2, k % 2 :: 2] = d_phase
+        if ctx.needs_input_grad[0]:
+            d_phases = [torch.zeros_like(phase) for phase in phases]
+            for k, d_near in enumerate(_places(d_phases, ctx.window, rows, cols)):
+                d_near.addcmul_(descriptors, grad[:, k : k + 1])
+            d_features = grad.new_empty(ctx.size)
+            for k, d_phase in enumerate(d_phases):
+                d_features[:, :, k // 2 :: 2, k % 2 :: 2] = d_phase
         return d_features, d_descriptors, None
 
 

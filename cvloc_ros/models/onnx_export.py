@@ -1,4 +1,4 @@
-"""vote_flow as an ONNX file of fixed shapes, for other runtimes (ONNX Runtime, TensorRT, OpenVINO)."""
+"""A network as an ONNX file of fixed shapes, for other runtimes (ONNX Runtime, TensorRT, OpenVINO)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,27 @@ from torch import Tensor, nn
 
 from cvloc_ros.geometry import PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.vote_flow import VoteFlow
 
 INPUTS = ("image", "pixels", "visible", "camera", "patch", "coverage")
-"""As `VoteFlow.forward` takes them, of one image."""
-OUTPUTS = ("pose", "solved", "coarse_logits", "fine_logits", "points", "flow", "scale", "weight")
+"""As the networks' ``forward`` takes them, of one image."""
+VOTE_FLOW_OUTPUTS = ("pose", "solved", "coarse_logits", "fine_logits", "points", "flow", "scale", "weight")
 """As in `VoteFlowOutput`, of the last iteration."""
+DENSE_FLOW_OUTPUTS = ("pose", "solved", "start", "tilt", "ground", "moved", "weights")
+"""As in `DenseFlowOutput`."""
 _OPSET = 18  # the exporter's own; 16 was the first to sample images as torch does
+
+
+def output_names(network: VoteFlow | DenseFlow) -> tuple[str, ...]:
+    """Return what a network's file gives, in order."""
+    return DENSE_FLOW_OUTPUTS if isinstance(network, DenseFlow) else VOTE_FLOW_OUTPUTS
 
 
 class _Located(nn.Module):
     """The network with a tuple for an answer."""
 
-    def __init__(self, network: VoteFlow):
+    def __init__(self, network: VoteFlow | DenseFlow):
         super().__init__()
         self.network = network
 
@@ -32,11 +40,13 @@ class _Located(nn.Module):
         self, image: Tensor, pixels: Tensor, visible: Tensor, camera: Tensor, patch: Tensor, coverage: Tensor
     ) -> tuple[Tensor, ...]:
         out = self.network(image, pixels, visible, camera, patch, coverage)
+        if isinstance(out, DenseFlowOutput):
+            return out.pose, out.solved, out.start, out.tilt, out.ground, out.moved[-1], out.weights
         last = (out.points, out.flows, out.scales, out.weights)
         return out.poses[-1], out.solved, out.coarse_logits, out.fine_logits, *(each[-1] for each in last)
 
 
-def example_inputs(network: VoteFlow, *, seed: int = 0) -> tuple[Tensor, ...]:
+def example_inputs(network: VoteFlow | DenseFlow, *, seed: int = 0) -> tuple[Tensor, ...]:
     """Return inputs of the shapes that a network takes, in the order of `INPUTS`: images of noise, a level camera."""
     c, generator = network.config, torch.Generator().manual_seed(seed)
     camera = PinholeCamera.from_focal(c.image_width, c.image_height, 250.0)
@@ -51,8 +61,8 @@ def example_inputs(network: VoteFlow, *, seed: int = 0) -> tuple[Tensor, ...]:
     )
 
 
-def export_onnx(network: VoteFlow, path: Path) -> None:
-    """Write a network that matches one image with one patch over the whole search box; see `VoteFlow.forward`.
+def export_onnx(network: VoteFlow | DenseFlow, path: Path) -> None:
+    """Write a network that matches one image with one patch over the whole search box; see its ``forward``.
 
     Raises:
         ImportError: onnx or onnxscript are not installed.
@@ -68,7 +78,7 @@ def export_onnx(network: VoteFlow, path: Path) -> None:
                 example_inputs(network),
                 path,
                 input_names=INPUTS,
-                output_names=OUTPUTS,
+                output_names=output_names(network),
                 opset_version=_OPSET,
                 dynamo=True,
                 external_data=False,
@@ -78,7 +88,7 @@ def export_onnx(network: VoteFlow, path: Path) -> None:
         logging.disable(logging.NOTSET)
 
 
-def check_onnx(network: VoteFlow, path: Path, *, seed: int = 1) -> dict[str, float]:
+def check_onnx(network: VoteFlow | DenseFlow, path: Path, *, seed: int = 1) -> dict[str, float]:
     """Return by how much the answers of ONNX Runtime differ from torch's: by output, the largest difference.
 
     Raises:
@@ -94,5 +104,5 @@ def check_onnx(network: VoteFlow, path: Path, *, seed: int = 1) -> dict[str, flo
         wanted = _Located(network.cpu().eval())(*inputs)
     return {
         name: float(np.abs(answer.astype(float) - value.numpy().astype(float)).max())
-        for name, answer, value in zip(OUTPUTS, answers, wanted, strict=True)
+        for name, answer, value in zip(output_names(network), answers, wanted, strict=True)
     }

@@ -32,10 +32,6 @@ class DeviceError(WeightsError):
     """A device that is not there, or cannot run the network."""
 
 
-class NotShippedError(WeightsError):
-    """A method whose weights have to be trained."""
-
-
 def save_weights(network: Network, path: Path, card: dict) -> None:
     """Write a network in half precision to ``path`` (.safetensors) and its card to the .json beside it."""
     state = {
@@ -108,6 +104,24 @@ def load_network(path: Path) -> Network:
     return network.eval()
 
 
+def weights_path(method: str, weights: str | None = None) -> Path:
+    """Return the weights file of a method: the one that is given, or the shipped one.
+
+    Raises:
+        WeightsError: an unknown method, or a file of another.
+
+    """
+    if method not in METHODS:
+        raise WeightsError(f"expected a method of {', '.join(METHODS)}, got {method!r}")
+    path = Path(weights) if weights else SHIPPED / f"{method}.safetensors"
+    if weights and path.exists() and (found := read_card(path).get("method")) != method:
+        raise WeightsError(
+            f"expected weights of {method}, got those of {found} in {path}: ask for the method {found}, or give "
+            f"weights of {method}"
+        )
+    return path
+
+
 def choose_device(device: str) -> str:
     """Resolve "auto" to the GPU where there is one.
 
@@ -134,25 +148,13 @@ def load_matcher(
         fast: run the method's fast form, as it is used for driving, not the network as it was trained.
 
     Raises:
-        NotShippedError: no weights of the method are shipped, and none were given.
         WeightsError: an unknown method or weights that do not load.
         DeviceError: no such device.
 
     """
-    if method not in METHODS:
-        raise WeightsError(f"expected a method of {', '.join(METHODS)}, got {method!r}")
-    path = Path(weights) if weights else SHIPPED / f"{method}.safetensors"
-    if method == "dense_flow" and not weights and not path.exists():
-        raise NotShippedError(
-            "no weights of dense_flow are shipped: train them with `cvloc train` and give their file with --weights"
-        )
+    path = weights_path(method, weights)
     device = choose_device(device)
     network, card = load_network(path), read_card(path)
-    if card["method"] != method:
-        raise WeightsError(
-            f"expected weights of {method}, got those of {card['method']} in {path}: ask for the method "
-            f"{card['method']}, or give weights of {method}"
-        )
     if isinstance(network, VoteFlow):
         return VoteFlowMatcher(network, device=device, fast=fast), card
-    return DenseFlowMatcher(network, device=device), card
+    return DenseFlowMatcher(network, device=device, fast=fast), card
