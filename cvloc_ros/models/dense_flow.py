@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.dense_flow_encoders import Ground, Patch, TrunkEncoders, VoteEncoders
+from cvloc_ros.models.flow import half_cell_lattice
 from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_types import Block, VoteFlowOutput
@@ -115,17 +115,8 @@ class DenseFlow(nn.Module):
         if c.tilt_degrees:
             self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
             self.tilt_gain = nn.Parameter(torch.tensor(0.7))  # log: the flow, unsure, shows less tilt than there is
-        # half a cell apart, ``reach`` of them beyond the outermost cells' centres; one more makes their number even
-        half, sides = c.bev.cell / 2, [2 * (n - 1 + c.reach) + 2 for n in (c.bev_rows, c.bev_cols)]
-        first = c.bev.to_metres(np.array([0, 0])) + c.reach * half
-        around = np.stack(
-            np.meshgrid(*(x - half * np.arange(n) for x, n in zip(first, sides, strict=True)), indexing="ij"), -1
-        )
-        for name, value in (
-            ("cells", c.bev.centres()),
-            ("points", c.bev_pixels.centres()),
-            ("lattice", around),
-        ):
+        lattice = half_cell_lattice(c.bev, c.reach)
+        for name, value in (("cells", c.bev.centres()), ("points", c.bev_pixels.centres()), ("lattice", lattice)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
 
     def forward(

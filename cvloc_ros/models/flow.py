@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.encoder import conv_bn
 
 MIN_SCALE = 0.1  # m; a match is never trusted to better than this
@@ -61,6 +63,17 @@ class FlowUpdate(nn.Module):
         hidden = self.gru(hidden, torch.cat([encoded, context], dim=1))
         out = self.head(hidden).float()
         return hidden, out[:, :2], MIN_SCALE + F.softplus(out[:, 2])
+
+
+def half_cell_lattice(grid: GroundGrid, margin: int) -> np.ndarray:
+    """Return points half a cell apart that reach ``margin`` points beyond a grid's outermost cell centres.
+
+    Their number to each side is even, so that they fall into two equal phases: (n rows, n cols, 2) metres.
+    """
+    first = grid.to_metres(np.array([0, 0])) + margin * grid.cell / 2
+    sides = [2 * (cells + margin) for cells in (grid.rows, grid.cols)]
+    axes = [start - grid.cell / 2 * np.arange(n) for start, n in zip(first, sides, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
 class LocalCorrelation(torch.autograd.Function):

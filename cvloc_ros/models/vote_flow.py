@@ -7,104 +7,29 @@ the prior was right.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cvloc_ros.models.bev import BevEncoder
-from cvloc_ros.models.encoder import Encoder
-from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation
-from cvloc_ros.models.peaks import cells_near, find_peaks, heard, highest_cell
+from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation, half_cell_lattice
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
-from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
+from cvloc_ros.models.vote_network import Votes
 
 
-class VoteFlow(nn.Module):
-    """The network. Submodules: two encoders, the BEV describer, the satellite heads, the flow update."""
+class VoteFlow(Votes):
+    """The network: the votes, and the flow that refines what they give."""
 
-    layout = torch.contiguous_format  # of the satellite's maps: planes, which votes and flow sample one by one
-
-    # constant grids, registered as buffers
-    cells: Tensor
-    fine_lattice: Tensor
     flow_lattice: Tensor
-    headings: Tensor
-    shifts: Tensor
-    fine_headings: Tensor
-    fine_shifts: Tensor
 
     def __init__(self, config: VoteFlowConfig | None = None):
-        super().__init__()
-        self.config = c = config or VoteFlowConfig()
-        half, quarter = c.encoder_widths[:2]
-        self.ground = Encoder(c.encoder_widths)
-        self.satellite = Encoder(c.encoder_widths)
-        self.bev = BevEncoder((half, quarter), len(c.heights), c.bev_hidden, c.coarse_channels, c.fine_channels)
-        self.satellite_coarse = nn.Conv2d(quarter, c.coarse_channels, 1)
-        self.satellite_fine = nn.Conv2d(half, c.fine_channels, 1)
+        super().__init__(config or VoteFlowConfig())
+        c = self.config
         self.update = FlowUpdate(c.window, c.bev_hidden, c.flow_hidden)
-        self.coarse_sharpness = nn.Parameter(torch.tensor(3.0))  # log of the vote's inverse temperature
-        self.fine_sharpness = nn.Parameter(torch.tensor(3.0))
         self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
         self.tilt_gain = nn.Parameter(torch.tensor(0.7))  # log: the flow, unsure, shows less tilt than there is
-        self._register_grids()
-
-    def _register_grids(self) -> None:
-        c = self.config
-        half = c.bev_cell / 2
-
-        def constant(name: str, value) -> None:
-            self.register_buffer(name, torch.as_tensor(np.asarray(value), dtype=torch.float32), persistent=False)
-
-        def lattice(margin: int) -> np.ndarray:
-            """Points half a cell apart, reaching ``margin`` half cells beyond the BEV's outermost cell centres."""
-            n = 2 * (c.bev_size - 1) + 1 + 2 * margin
-            n += n % 2  # an even side, so that the points fall into two equal phases
-            first = c.bev.to_metres(np.array([0, 0])) + margin * half
-            x, y = np.meshgrid(first[0] - half * np.arange(n), first[1] - half * np.arange(n), indexing="ij")
-            return np.stack([x, y], axis=-1)
-
-        constant("cells", c.bev.centres())
-        fine = lattice(c.fine_shifts)
-        # of one parity, samples two apart lie side by side: shifts of half a cell are four votes of whole cells
-        constant("fine_lattice", np.concatenate([fine[i::2, j::2] for i in (0, 1) for j in (0, 1)]))
         n = 2 * (c.bev_size - 1) + c.window
-        constant("flow_lattice", lattice(c.window // 2)[:n, :n])
-        reach = round(c.box_degrees / c.heading_step_degrees)
-        constant("headings", np.radians(c.heading_step_degrees) * np.arange(-reach, reach + 1))
-        reach = int(np.ceil(c.box_metres / c.bev_cell))
-        constant("shifts", -c.bev_cell * np.arange(-reach, reach + 1))  # row 0 is farthest forward
-        constant("fine_shifts", -half * np.arange(-c.fine_shifts, c.fine_shifts + 1))
-        constant(
-            "fine_headings",
-            np.radians(c.fine_heading_step_degrees) * np.arange(-c.fine_headings, c.fine_headings + 1),
-        )
-
-    @property
-    def half_extent(self) -> float:
-        """Metres from the patch's centre to its edge."""
-        return self.config.patch_size * self.config.patch_cell / 2
-
-    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
-        """Describe a patch.
-
-        Args:
-            patch: (B, 3, S, S) RGB in [0, 1].
-            coverage: (B, 1, S, S) in [0, 1].
-
-        """
-        half, quarter = self.satellite(patch)
-        maps = []
-        for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
-            covered = F.avg_pool2d(coverage, factor)
-            features = head(features).float().contiguous(memory_format=self.layout)
-            maps += [F.normalize(features, dim=1) * covered, covered]
-        return PatchFeatures(*maps)
+        self._register("flow_lattice", half_cell_lattice(c.bev, c.window // 2)[:n, :n])
 
     def forward(
         self,
@@ -155,40 +80,6 @@ class VoteFlow(nn.Module):
         self._flow(out, ground, satellite, camera, out.voted.detach() if start is None else start)
         return out
 
-    def describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> GroundFeatures:
-        """Describe the ground that a batch of images shows; the arguments are those of `forward`."""
-        return GroundFeatures(*self.bev(*self.ground(image), pixels, visible))
-
-    def vote(
-        self,
-        ground: GroundFeatures,
-        satellite: PatchFeatures,
-        *,
-        block: Block | None = None,
-        centre: Tensor | None = None,
-    ) -> VoteFlowOutput:
-        """Hold both votes, of what `describe` and `encode_satellite` gave; else as `forward`, without its flow."""
-        precision = ground.hidden.dtype  # what autocast, if it is on, has chosen for this device
-        coarse_logits = self._coarse_vote(ground.coarse, ground.coarse_weight, satellite, precision, block)
-        peaks = find_peaks(coarse_logits, self.headings, self.shifts, count=self._peak_count(block), given=centre)
-        fine_logits = self._fine_vote(ground.fine, ground.fine_weight, satellite, peaks.poses, precision)
-        evidence = fine_logits.flatten(2).logsumexp(2)
-        peak_logits = peaks.heights.detach() + evidence
-        best = (
-            peak_logits.argmax(1) if centre is None else torch.zeros_like(coarse_logits[:, 0, 0, 0], dtype=torch.long)
-        )
-        each = torch.arange(len(best), device=best.device)
-        fine_logits, centre = fine_logits[each, best], peaks.poses[each, best]
-        return VoteFlowOutput(
-            coarse_logits=coarse_logits,
-            peak_logits=peak_logits,
-            box_logits=heard(coarse_logits, evidence, peaks),
-            fine_logits=fine_logits,
-            fine_centre=centre,
-            voted=self._fine_peak(fine_logits, centre),
-            solved=torch.ones_like(best, dtype=torch.bool),
-        )
-
     def _flow(
         self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, pose: Tensor
     ) -> None:
@@ -236,34 +127,6 @@ class VoteFlow(nn.Module):
         cells = self.cells.expand(len(camera), -1, -1, -1)
         return cells + tilt_shift(cells, camera, tilt)
 
-    def _warp(self, features: Tensor, points: Tensor, poses: Tensor) -> Tensor:
-        """Sample patch features at vehicle-frame points: see `warp_to_vehicle`."""
-        return warp_to_vehicle(features, points, poses, half_extent=self.half_extent)
-
-    def block(self, box: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Block:
-        """Return which headings and shifts of the first vote a search box needs.
-
-        The box is centred at the vote's pose nearest to its own centre, so that it always holds as many poses.
-
-        Args:
-            box: half-widths in the axes of its centre: metres forward, metres left, radians.
-            centre: x, y (m), yaw (rad) in the patch's frame.
-
-        """
-        c = self.config
-        cos, sin = abs(math.cos(centre[2])), abs(math.sin(centre[2]))
-        along = (
-            (len(self.headings), centre[2], box[2], math.radians(c.heading_step_degrees)),
-            (len(self.shifts), centre[0], cos * box[0] + sin * box[1], -c.bev_cell),
-            (len(self.shifts), centre[1], sin * box[0] + cos * box[1], -c.bev_cell),
-        )
-        slices = []
-        for count, at, half, step in along:
-            middle = round(count // 2 + at / step)
-            reach = math.floor(half / abs(step) + 0.5 + 1e-6)
-            slices.append(slice(max(0, middle - reach), min(count, middle + reach + 1)))
-        return slices[0], slices[1], slices[2]
-
     def _cells_of(self, lattice: Tensor) -> Tensor:
         """Return the cells (B, rows, cols, C) among the points of ``flow_lattice`` (B, n, n, C)."""
         margin = self.config.window // 2
@@ -287,104 +150,3 @@ class VoteFlow(nn.Module):
         around = self._warp(satellite.fine, ground[:, None], pose[:, None])[:, 0]
         covered = self._warp(satellite.fine_covered, self._cells_of(ground)[:, None], pose[:, None])[:, 0]
         return LocalCorrelation.apply(around, fine, self.config.window), covered
-
-    def _coarse_vote(
-        self,
-        descriptors: Tensor,
-        weight: Tensor,
-        satellite: PatchFeatures,
-        precision: torch.dtype,
-        block: Block | None,
-    ) -> Tensor:
-        """Correlate over all shifts and headings of the box; the map is cut so that shifts are the box's."""
-        c = self.config
-        turned = rotate_bev(
-            torch.cat([descriptors * weight, weight], dim=1),
-            self.cells,
-            self.headings,
-            x_max=c.bev_x_max,
-            y_max=c.bev.y_max,
-            cell=c.bev_cell,
-        )
-        top, left, pad = self._first_cells()
-        size = c.bev_size + len(self.shifts) - 1
-        box, covered = (
-            F.pad(plane, pad)[:, None, :, top : top + size, left : left + size]
-            for plane in (satellite.coarse, satellite.coarse_covered)
-        )
-        kernels, weights = turned[:, :, :-1], turned[:, :, -1:]
-        score = weighted_vote(box, covered, kernels, weights, block=block, precision=precision)
-        logits = score[:, 0] * self.coarse_sharpness.exp()
-        return logits if block is None else self._within(block, logits)
-
-    def _first_cells(self) -> tuple[int, int, tuple[int, int, int, int]]:
-        """Return the row and column of the patch's features where the first shift puts the BEV's first cell.
-
-        They count from what `F.pad` makes of the features with the padding that is returned as the third.
-        """
-        c, reach = self.config, len(self.shifts) // 2
-        cells = round(2 * self.half_extent / c.bev_cell)
-        # zero shift puts BEV row 0 on the map row of the same metres
-        top = round((self.half_extent - c.bev_x_max) / c.bev_cell) - reach
-        left = round((self.half_extent - c.bev.y_max) / c.bev_cell) - reach
-        size = c.bev_size + 2 * reach
-        pad = (max(0, -left), max(0, left + size - cells), max(0, -top), max(0, top + size - cells))
-        return max(0, top), max(0, left), pad
-
-    def _within(self, block: Block, logits: Tensor) -> Tensor:
-        """Return the first vote (B, headings, shifts, shifts) of which only a block is known."""
-        size = len(self.shifts)
-        whole = logits.new_full((len(logits), len(self.headings), size, size), float("-inf"))
-        whole[:, block[0], block[1], block[2]] = logits
-        return whole
-
-    def _peak_count(self, block: Block | None) -> int:
-        """Return around how many peaks the second vote is held: one, where it sees most of the box from there."""
-        reach = self.config.fine_shifts  # half cells
-        if block is not None and all(side.stop - side.start <= 3 * reach for side in block[1:]):
-            return 1
-        return self.config.peaks
-
-    def _fine_vote(
-        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centres: Tensor, precision: torch.dtype
-    ) -> Tensor:
-        """Correlate at half a cell's steps around poses (B, K, 3); the map is turned instead of the BEV.
-
-        Returns:
-            (B, K, headings, shifts, shifts).
-
-        """
-        (b, count), k = centres.shape[:2], len(self.fine_headings)
-        poses = centres.repeat_interleave(k, 1)
-        poses[..., 2] += self.fine_headings.repeat(count)
-        n = self.fine_lattice.shape[1]
-        around, covered = (
-            self._warp(plane, self.fine_lattice, poses)
-            .unflatten(-2, (4, n))
-            .transpose(2, 3)
-            .reshape(b * count, 4 * k, -1, n, n)
-            for plane in (satellite.fine, satellite.fine_covered)
-        )
-        kernels, weights = (each[:, None].repeat_interleave(count, 0) for each in (descriptors * weight, weight))
-        score = weighted_vote(around, covered, kernels, weights, precision=precision)
-        return self._fine_logits(score.unflatten(0, (b, count)))
-
-    def _fine_logits(self, score: Tensor) -> Tensor:
-        """Put the four phases (B, K, 4 headings, 1, steps, steps) of the second vote together."""
-        b, count, *_, steps = score.shape
-        score = score.reshape(b, count, -1, 2, 2, steps, steps).permute(0, 1, 2, 5, 3, 6, 4)
-        wanted = len(self.fine_shifts)
-        return score.flatten(5, 6).flatten(3, 4)[..., :wanted, :wanted] * self.fine_sharpness.exp()
-
-    def _fine_peak(self, logits: Tensor, centre: Tensor) -> Tensor:
-        """Return the pose (B, 3) at the peak, interpolated by the mean over its neighbours."""
-        where = highest_cell(logits)
-        near = cells_near(where, logits.shape, 1, 1)
-        p = logits.masked_fill(~near, float("-inf")).flatten(1).softmax(1).view_as(logits)
-        yaw = centre[:, 2] + (p.sum((2, 3)) * self.fine_headings).sum(1)
-        dx = (p.sum((1, 3)) * self.fine_shifts).sum(1)
-        dy = (p.sum((1, 2)) * self.fine_shifts).sum(1)
-        # shifts were counted along the axes of each turned vehicle: the peak's own heading is the best single one
-        turn = centre[:, 2] + self.fine_headings[where[:, 0]]
-        c, s = torch.cos(turn), torch.sin(turn)
-        return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, yaw], dim=-1)
