@@ -17,6 +17,7 @@ from cvloc_ros.localization.ready import load_ready_localizer
 from cvloc_ros.localization.types import Frame, Prior
 from cvloc_ros.models import fused
 from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.encoder import Residual, conv_bn, standardize
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow
 from cvloc_ros.models.fast_vote_flow import standardize as fast_standardize
@@ -120,6 +121,18 @@ def test_half_precision_stays_within_5_cm(network, pairs):
     for precision in (torch.float32, torch.bfloat16):
         matcher = VoteFlowMatcher(network, fast=True)
         matcher.network = FastVoteFlow(network, precision=precision)
+        localizer = Localizer(matcher, UNCALIBRATED, None)
+        found.append([result.localization for result in localize_pairs(localizer, pairs, draw=draw_tracked_prior)])
+    apart = np.array([a.T_map_base.vector() - b.T_map_base.vector() for a, b in zip(*found, strict=True)])
+    assert np.abs(apart[:, :2]).max() < 0.05
+    assert np.degrees(np.abs(apart[:, 2]).max()) < 0.1
+
+
+def test_dense_flow_in_half_precision_stays_within_5_cm(pairs):
+    """With the vote's fast form, and a decoder in half precision: beside the network as it was trained."""
+    found = []
+    for fast in (False, True):
+        matcher = DenseFlowMatcher(load_network(SHIPPED / "dense_flow.safetensors"), fast=fast)
         localizer = Localizer(matcher, UNCALIBRATED, None)
         found.append([result.localization for result in localize_pairs(localizer, pairs, draw=draw_tracked_prior)])
     apart = np.array([a.T_map_base.vector() - b.T_map_base.vector() for a, b in zip(*found, strict=True)])
