@@ -32,7 +32,17 @@ _DOUBT_EVERY = 4  # images: so often the tracker asks for the whole box
 _SIGMA = np.array([0.5, 0.5, np.radians(1.0)])  # of the tracker's prior
 _SPARED = 0.05  # milliseconds
 COLUMNS = ("stage", "eager ms", "p95", "fast ms", "p95", "ratio")  # medians and 95th percentiles
-_SUBMODULES = {"satellite": "encode satellite", "ground": "encode ground", "bev": "project to BEV", "update": "flow"}
+_SUBMODULES = {
+    "satellite": "encode satellite",
+    "satellite_trunk": "encode satellite",
+    "ground": "encode ground",
+    "ground_trunk": "encode ground",
+    "bev": "project to BEV",
+    "refine": "describe cells",
+    "context": "encode context",
+    "update": "flow",
+}
+_AT = ("", "encoders.vote.", "encoders.")  # where methods have these parts
 
 
 def bench_localizers(
@@ -186,8 +196,11 @@ def _one_frame(
 @contextmanager
 def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
     """Add up the milliseconds that the network's parts take while the context is open."""
-    submodules = {name: stage for name, stage in _SUBMODULES.items() if hasattr(network, name)}
-    spent = dict.fromkeys(submodules.values(), 0.0)
+    modules = dict(network.named_modules())
+    submodules = [
+        (modules[at + name], stage) for at in _AT for name, stage in _SUBMODULES.items() if at + name in modules
+    ]
+    spent = dict.fromkeys([stage for _, stage in submodules], 0.0)
     began: dict[str, float] = {}
     handles = []
 
@@ -196,8 +209,7 @@ def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    for attribute, stage in submodules.items():
-        module = getattr(network, attribute)
+    for module, stage in submodules:
         handles.append(module.register_forward_pre_hook(lambda *_, stage=stage: began.__setitem__(stage, now())))
         handles.append(
             module.register_forward_hook(
