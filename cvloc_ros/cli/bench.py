@@ -10,7 +10,7 @@ import typer
 
 def bench(
     frames: Annotated[int, typer.Option(min=5, help="Frames to time.")] = 60,
-    method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
+    method: Annotated[str, typer.Option(help="Matching method: vote_flow or dense_flow.")] = "vote_flow",
     weights: Annotated[Path | None, typer.Option(help="Safetensors file; the shipped weights if omitted.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network; 1 is what the node takes.")] = 1,

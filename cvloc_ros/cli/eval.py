@@ -37,7 +37,7 @@ def evaluate(
     out: Annotated[
         Path, typer.Option(help="Folder for tables and reports; of a data set, one in it a protocol.")
     ] = Path("out/eval"),
-    method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
+    method: Annotated[str, typer.Option(help="Matching method: vote_flow or dense_flow.")] = "vote_flow",
     weights: Annotated[Path | None, typer.Option(help="A .safetensors file other than the shipped weights.")] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, or cuda, which takes frames in batches; town-drives run on the CPU.")

@@ -35,7 +35,7 @@ def run(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")] = Path("out/run"),
-    method: Annotated[str, typer.Option(help="Matching method.")] = "vote_flow",
+    method: Annotated[str, typer.Option(help="Matching method: vote_flow or dense_flow.")] = "vote_flow",
     weights: Annotated[
         Path | None, typer.Option(help="A .safetensors file with its card beside it, instead of the shipped weights.")
     ] = None,

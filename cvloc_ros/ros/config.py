@@ -107,7 +107,7 @@ class NodeConfig:
         "origin of the map as [latitude, longitude] or with altitude; empty takes the centre of the imagery",
         unit="deg, m",
     )
-    method: str = setting("vote_flow", "name of the matcher")
+    method: str = setting("vote_flow", "the matcher: vote_flow or dense_flow")
     weights: str = setting("", "safetensors file of the matcher; empty takes the one that comes with the package")
     device: str = setting("auto", "where the network runs: auto, cpu, cuda, cuda:1, ...")
     threads: int = setting(
