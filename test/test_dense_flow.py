@@ -95,7 +95,7 @@ class TestSizes:
 
     def test_the_small_preset_sees_what_the_vote_does(self):
         vote = VoteFlow().config
-        assert replace(vote, iterations=0) == SMALL.vote
+        assert vote == SMALL.vote
         assert SMALL.patch == vote.patch and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
         assert sum(p.numel() for p in DenseFlow(SMALL).parameters() if p.requires_grad) < 1.5e6
 
@@ -110,7 +110,7 @@ class TestSizes:
             ({"start": "votes"}, "start to be one of identity, vote, got 'votes'"),
             ({"stride": 16}, "stride to be one of 4, 8"),
             ({"image_width": 1020}, "image_width to be a multiple of the stride 8, got 1020"),
-            ({"patch_size": 64}, "at least 16 cells for 4 levels, got 8"),
+            ({"patch_size": 64}, "expected the flow to see 16 places or more for 4 levels, got 8"),
             ({"start": "vote"}, "expected the encoders vote for the start vote, got resnet"),
             ({"encoders": "vote"}, "expected stride to be 4 with the encoders vote, got 8"),
         ],
@@ -124,6 +124,10 @@ class TestSizes:
         [
             ({"bev_rows": 16}, "expected a square BEV with the encoders vote, got 16 x 24"),
             ({"project": False, "refine": False}, "expected refine where the encoders vote do not project"),
+            ({"normalization": "imagenet"}, "expected normalization to be image with the encoders vote"),
+            ({"image_width": 408}, "expected image_width to be a multiple of 16 with the encoders vote, got 408"),
+            ({"reach": -1}, "expected a reach of 0 or more half cells, got -1"),
+            ({"reach": 1}, "expected the flow to see 4 places or more for 2 levels, got 3"),
         ],
     )
     def test_the_votes_encoders_have_sizes_of_their_own(self, wrong, message):
@@ -180,6 +184,23 @@ class TestDecoder:
             whole = pyramid.volumes[0].mean((0, 1))
             row, col = np.unravel_index(int(whole.argmax()), whole.shape)
             assert (6 - row, 6 - col) == (ahead, left)
+
+    @torch.inference_mode()
+    def test_where_all_is_seen_the_flow_counts_along_the_patch(self):
+        """As its windows lie, whatever the start's heading."""
+        network, start = DenseFlow(TINY), torch.tensor([[5.0, -3.0, 0.3]])
+        flow = torch.tensor([4.0, -1.5]).view(1, 2, 1, 1).expand(1, 2, 24, 24)
+        moved = network._places(flow, start) - network._places(torch.zeros_like(flow), start)
+        torch.testing.assert_close(moved, flow, atol=1e-4, rtol=0)
+
+    @torch.inference_mode()
+    def test_without_projection_no_descriptor_knows_the_cameras_geometry(self):
+        torch.manual_seed(0)
+        for base in (TINY, TINY_VOTE):
+            network = DenseFlow(replace(base, project=False)).eval()
+            one, start = batch(base, 1), torch.zeros(1, 3)
+            other = one | {"pixels": one["pixels"].flip(2)}
+            torch.testing.assert_close(network(**one, start=start).bev, network(**other, start=start).bev)
 
     @torch.inference_mode()
     def test_shifting_patch_and_start_shifts_the_pose(self, network):

@@ -34,7 +34,7 @@ TINY = replace(SMALL, hidden=8, iterations=2, refine_blocks=1)
 IDENTITY = replace(
     TINY, encoders="resnet", trunk_widths=(8, 8, 8, 8), start="identity", tilt_degrees=0.0, reach=0, levels=4, radius=4
 )
-VOTED_ELSEWHERE = replace(TINY, start="identity", reach=0)
+FROM_PRIOR = replace(TINY, start="identity")
 BOX = (20.0, 20.0, np.radians(10.0))
 
 
@@ -58,7 +58,7 @@ def match_one(matcher, *inputs, box=BOX):
 
 
 class TestMatch:
-    @pytest.mark.parametrize("config", [IDENTITY, TINY, VOTED_ELSEWHERE], ids=["identity", "vote", "vote's encoders"])
+    @pytest.mark.parametrize("config", [IDENTITY, TINY, FROM_PRIOR, replace(FROM_PRIOR, reach=0)])
     @pytest.mark.parametrize("target", ["relative", "absolute"])
     def test_a_match_is_what_the_interface_says(self, frame, config, target):
         network = untrained(replace(config, confidence_target=target))
@@ -87,10 +87,28 @@ class TestMatch:
         """An untrained flow moves little: what is left is the vote, which finds the town's vehicle."""
         inputs, truth = frame
         network = untrained(TINY)
-        network.encoders.vote.load_state_dict(load_network(SHIPPED / "vote_flow.safetensors").state_dict())
+        network.encoders.vote.load_state_dict(
+            load_network(SHIPPED / "vote_flow.safetensors").state_dict(), strict=False
+        )
         match = match_one(DenseFlowMatcher(network), *inputs)
         assert np.linalg.norm(match.pose[:2] - truth[:2]) < 3.0
         assert np.linalg.norm(truth[:2]) > 6.0
+
+    def test_the_fast_form_is_the_same_function(self, frame):
+        """In half precision too, and the caller's network stays as it is."""
+        network = untrained(TINY)
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        plain, fast = DenseFlowMatcher(network), DenseFlowMatcher(network, fast=True)
+        fast.network.precision = torch.bfloat16  # on every processor
+        for box, centre in ((BOX, (0.0, 0.0, 0.0)), ((4.0, 6.0, 0.07), (9.0, -5.0, 0.05))):
+            one, other = (
+                matcher.match_batch([MatchInput(*frame[0], box=box, centre=centre)])[0] for matcher in (plain, fast)
+            )
+            np.testing.assert_allclose(other.pose[:2], one.pose[:2], atol=0.05)
+            np.testing.assert_allclose(other.pose[2], one.pose[2], atol=np.radians(0.1))
+            np.testing.assert_allclose(other.probability, one.probability, atol=0.01)
+        assert network.precision is None and network.state_dict().keys() == before.keys()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
     def test_a_patch_is_described_once(self, frame, monkeypatch):
         """For as long as it is the same object, and what is found on it is the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from cvloc_ros.models.dense_flow_config import FULL, SMALL
 from cvloc_ros.models.matcher import Matcher, MatchInput
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
-from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, save_weights
+from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, provenance, save_weights
 from cvloc_ros.training import stream
 from cvloc_ros.training.ablations import COLUMNS, VARIANTS, run_ablations
 from cvloc_ros.training.checkpoint import Stopped
@@ -24,6 +25,7 @@ from cvloc_ros.training.methods import complete, read_config
 from cvloc_ros.training.samples import item_sample
 from cvloc_ros.training.scenes import Scene, validation_items
 from cvloc_ros.training.settings import ConfigError, write_yaml
+from cvloc_ros.training.sync_norm import SyncedBatchNorm, synchronize
 
 TINY = complete(
     TrainConfig(
@@ -106,6 +108,27 @@ def test_a_vote_of_other_sizes_is_refused(tmp_path):
     save_weights(fresh_task(identity(TINY)).network, dense, {})
     with pytest.raises(WeightsError, match="expected a vote_flow, got another method"):
         fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(dense))))
+
+
+def test_a_frozen_vote_stays_frozen_in_several_processes():
+    network = synchronize(fresh_task(TINY).network, gpu=False)
+    assert not any(p.requires_grad for p in network.encoders.parameters())
+    own = synchronize(fresh_task(identity(TINY)).network, gpu=False)
+    assert any(isinstance(module, SyncedBatchNorm) for module in own.modules())
+
+
+def test_the_card_says_which_vote_it_is_built_on(tmp_path):
+    built_on = fresh_task(TINY).built_on
+    shipped = SHIPPED / "vote_flow.safetensors"
+    assert built_on == provenance(shipped)
+    assert built_on["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest() and built_on["samples"] > 1e5
+    assert fresh_task(identity(TINY)).built_on is None
+
+
+@pytest.mark.parametrize(("name", "config"), [("vote_weights", identity(TINY)), ("trunk_weights", TINY)])
+def test_weights_for_other_encoders_are_refused(name, config):
+    with pytest.raises(ConfigError, match=rf"task.{name}: expected the encoders (vote|resnet) for it, got"):
+        fresh_task(replace(config, task=replace(config.task, **{name: "some.safetensors"})))
 
 
 def test_trunks_can_start_from_a_resnet18(tmp_path):

@@ -11,7 +11,7 @@ TOLERANCE = 1e-3  # metres and radians
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="ONNX file to write.")] = Path("vote_flow.onnx"),
+    out: Annotated[Path | None, typer.Option(help="ONNX file to write.", show_default="METHOD.onnx")] = None,
     method: Annotated[str, typer.Option(help="Matching method: vote_flow or dense_flow.")] = "vote_flow",
     weights: Annotated[Path | None, typer.Option(help="Its safetensors file; the shipped weights if omitted.")] = None,
 ) -> None:
@@ -33,7 +33,7 @@ def export(
     from cvloc_ros.models.onnx_export import check_onnx, export_onnx
     from cvloc_ros.models.weights import load_network, weights_path
 
-    console = Console()
+    console, out = Console(), out or Path(f"{method}.onnx")
     network = load_network(weights_path(method, str(weights) if weights else None))
     with console.status("exporting"):
         export_onnx(network, out)

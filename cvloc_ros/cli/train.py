@@ -82,7 +82,7 @@ def train(
 
     \b
         method: dense_flow
-        network: {preset: small, start: identity}
+        network: {preset: small, start: identity, reach: 0, levels: 4, radius: 4}
 
     Validation is on frames that training never sees: of towns in the training's styles and in the held-out style, or
     of the protocols of `cvloc eval`. A GPU is used where there is one. Several processes:

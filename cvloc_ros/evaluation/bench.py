@@ -198,7 +198,7 @@ def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
     """Add up the milliseconds that the network's parts take while the context is open."""
     modules = dict(network.named_modules())
     submodules = [
-        (modules[at + name], stage) for at in _AT for name, stage in _SUBMODULES.items() if at + name in modules
+        (modules[at + name], stage) for name, stage in _SUBMODULES.items() for at in _AT if at + name in modules
     ]
     spent = dict.fromkeys([stage for _, stage in submodules], 0.0)
     began: dict[str, float] = {}

@@ -2,7 +2,7 @@
 
 Song et al., "Learning Dense Flow Field for Highly-accurate Cross-view Camera Localization"; what the paper leaves
 open is a field of `DenseFlowConfig`. Frames are those of `vote_flow`: a pose (x, y, yaw) is the vehicle's in the
-patch's frame, metres and radians. The flow itself is in cells, (row, column) in the vehicle's frame, and counts from
+patch's frame, metres and radians. The flow itself is in units of ``config.flow_cell``, (row, column), and counts from
 where the start pose puts a cell, so that a right start means no flow.
 """
 
@@ -104,7 +104,7 @@ class DenseFlow(nn.Module):
         self.refine: RefineBlock | None = None
         if c.refine:
             self.refine = RefineBlock(inputs, self.encoders.descriptor_channels, c.refine_blocks)
-            if c.encoders == "vote":  # descriptors begin as the vote's
+            if self._refines_votes:  # descriptors begin as the vote's
                 for parameter in self.refine.mix.parameters():
                     nn.init.zeros_(parameter)
         self.context = RefineBlock(inputs, 2 * c.hidden, c.refine_blocks)
@@ -220,7 +220,7 @@ class DenseFlow(nn.Module):
                 flow = flow * seen
             if self.training or i == c.iterations - 1:
                 upsampled = convex_upsample(flow, self.update.upsampling(hidden), c.stride)
-                shifts.append(self._metres(upsampled))
+                shifts.append(self._metres(upsampled, start))
                 confidences.append(self._confidence(hidden) * seen_points)
         moved = [place(self.points + shift, start) for shift in shifts]
         found = -moved[-1].detach().flip(-1) / c.patch.y_max  # coordinates of `grid_sample` on the patch
@@ -264,7 +264,12 @@ class DenseFlow(nn.Module):
         if self.refine is None:
             return ground.descriptors
         refined = self.refine(ground.bev)
-        return ground.descriptors + refined if self.config.encoders == "vote" else refined
+        return ground.descriptors + refined if self._refines_votes else refined
+
+    @property
+    def _refines_votes(self) -> bool:
+        """Whether the RefineBlock adds to descriptors that are of the BEV already."""
+        return self.config.encoders == "vote" and self.config.project
 
     def _correlate(self, descriptors: Tensor, satellite: Tensor, start: Tensor) -> CorrelationPyramid:
         c = self.config
@@ -280,11 +285,16 @@ class DenseFlow(nn.Module):
         if self.config.reach:
             return self.config.reach + flow
         side = self.config.patch_size // self.config.stride
-        return self.to_features(place(self.cells + self._metres(flow), start), side).permute(0, 3, 1, 2)
+        return self.to_features(place(self.cells + self._metres(flow, start), start), side).permute(0, 3, 1, 2)
 
-    def _metres(self, flow: Tensor) -> Tensor:
-        """Turn a flow (B, 2, …), which counts backward and right, to metres (B, …, 2) forward and left."""
-        return flow.permute(0, 2, 3, 1) * -self.config.flow_cell
+    def _metres(self, flow: Tensor, start: Tensor) -> Tensor:
+        """Turn a flow (B, 2, …) to metres (B, …, 2) forward and left, in the axes of the started vehicle.
+
+        It counts backward and right, in the axes of the places that it looks at: those of the patch, where all of that
+        is seen.
+        """
+        shift = flow.permute(0, 2, 3, 1) * -self.config.flow_cell
+        return shift if self.config.reach else place(shift, start * start.new_tensor([0.0, 0.0, -1.0]))
 
     def _solve_tilt(self, shift: Tensor, weights: Tensor, camera: Tensor) -> Tensor:
         """Return how the ground is tilted (B, 2), from the cells' means of shifts (B, R, C, 2) and weights."""

@@ -39,14 +39,14 @@ class DenseFlowConfig:
         trunk_widths: channels of the two ResNets after the stem and each of three layers (code: ResNet-18 to its
             second layer, a new third one of stride 1).
         project: sample the ground features by the camera's geometry (eq. 1); False stretches the feature map over the
-            BEV instead (Table 5, without projection).
+            BEV instead (Table 5, without projection). A vote that gives the start projects all the same.
         refine: describe cells by a RefineBlock (eq. 2), with the vote's encoders by what it adds to their descriptors;
             False matches the features as they are (Table 5). The context encoder keeps its own.
         refine_siamese: the same RefineBlock on BEV and satellite (code); False refines the BEV alone (paper).
         refine_blocks: residual blocks of a RefineBlock (code: 6; the paper says "a 3x3 residual block").
         hidden: channels of the recurrent state and as many of context (RAFT: 128).
         levels: of the correlation pyramid (paper: "different resolutions"; code, RAFT: 4).
-        radius: cells of a look-up to each side on every level (code, RAFT: 4).
+        radius: places of a look-up to each side on every level (code, RAFT: 4).
         reach: half BEV cells around the start's place to each side that the flow can look at; 0: the whole patch
             (paper).
         iterations: of the recurrent network (paper, section 4.3).
@@ -120,11 +120,11 @@ class DenseFlowConfig:
         for name in ("image_width", "image_height", "patch_size"):
             if (value := getattr(self, name)) % self.stride:
                 raise ValueError(f"expected {name} to be a multiple of the stride {self.stride}, got {value}")
-        if self.patch_size // self.stride < 2**self.levels:
-            raise ValueError(
-                f"expected a patch of at least {2**self.levels} cells for {self.levels} levels, got "
-                f"{self.patch_size // self.stride}"
-            )
+        if self.reach < 0:
+            raise ValueError(f"expected a reach of 0 or more half cells, got {self.reach}")
+        places, least = 2 * self.reach + 1 if self.reach else self.patch_size // self.stride, 2**self.levels
+        if places < least:
+            raise ValueError(f"expected the flow to see {least} places or more for {self.levels} levels, got {places}")
         if self.start == "vote" and self.encoders != "vote":
             raise ValueError("expected the encoders vote for the start vote, got resnet: they have no vote")
         if self.encoders == "vote":
@@ -134,6 +134,11 @@ class DenseFlowConfig:
         for name, wanted in _VOTES.items():
             if (value := getattr(self, name)) != wanted:
                 raise ValueError(f"expected {name} to be {wanted} with the encoders vote, got {value}")
+        for name in ("image_width", "image_height", "patch_size"):
+            if (value := getattr(self, name)) % _VOTES_SIDES:
+                raise ValueError(
+                    f"expected {name} to be a multiple of {_VOTES_SIDES} with the encoders vote, got {value}"
+                )
         if self.bev_rows != self.bev_cols:
             raise ValueError(f"expected a square BEV with the encoders vote, got {self.bev_rows} x {self.bev_cols}")
         if not (self.project or self.refine):
@@ -141,7 +146,7 @@ class DenseFlowConfig:
 
     @property
     def vote(self) -> VoteFlowConfig:
-        """The `VoteFlow` whose encoders these are, without its flow."""
+        """The `VoteFlow` whose encoders these are; what concerns its flow is of no matter."""
         return VoteFlowConfig(
             image_width=self.image_width,
             image_height=self.image_height,
@@ -153,7 +158,6 @@ class DenseFlowConfig:
             box_metres=self.box_metres,
             box_degrees=self.box_degrees,
             heading_step_degrees=self.heading_step_degrees,
-            iterations=0,
         )
 
     @property
@@ -204,7 +208,14 @@ _OPTIONS: dict[str, tuple] = {
     "encoders": ("resnet", "vote"),
     "start": ("identity", "vote"),
 }
-_VOTES = {"stride": 4, "bev_samples_per_cell": 2, "image_fit": "crop", "refine_siamese": False}
+_VOTES = {
+    "stride": 4,
+    "bev_samples_per_cell": 2,
+    "image_fit": "crop",
+    "normalization": "image",
+    "refine_siamese": False,
+}
+_VOTES_SIDES = 16  # pixels that image and patch are to divide by
 
 
 def _finer(grid: GroundGrid, factor: int) -> GroundGrid:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.encoder import standardize
 from cvloc_ros.models.resnet_trunk import ResNetTrunk
-from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
+from cvloc_ros.models.vote_network import Votes
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of RGB in [0, 1]
 
@@ -37,7 +37,7 @@ class Ground(NamedTuple):
 
     Attributes:
         bev: (B, channels, rows, cols) features.
-        seen: (B, 1, rows, cols) bool: the camera sees most of the cell.
+        seen: (B, 1, rows, cols) bool: the camera sees the cell; of the trunks most of it, of a vote some of it.
         descriptors: (B, D, rows, cols) what the encoders themselves match cells by.
         vote: what a vote knows of it, if there is one.
 
@@ -105,7 +105,7 @@ class VoteEncoders(nn.Module):
     def __init__(self, config: DenseFlowConfig):
         super().__init__()
         self.config = config
-        self.vote = VoteFlow(config.vote).eval().requires_grad_(False)
+        self.vote = Votes(config.vote).eval().requires_grad_(False)
         vote = self.vote.config
         self.bev_channels = vote.bev_hidden if config.project else vote.encoder_widths[1]
         self.descriptor_channels = vote.fine_channels
@@ -128,14 +128,15 @@ class VoteEncoders(nn.Module):
     @torch.no_grad()
     def ground(self, image: Tensor, pixels: Tensor, visible: Tensor) -> Ground:
         """Describe the ground; the arguments are those of `DenseFlow.forward`."""
-        ground = self.vote.describe(image, pixels, visible)
-        bev = ground.hidden if self.config.project else stretched(self.vote.ground(image)[1], self.config)
+        half, quarter = self.vote.ground(image)
+        ground = GroundFeatures(*self.vote.bev(half, quarter, pixels, visible))
+        bev = ground.hidden if self.config.project else stretched(quarter, self.config)
         # entries of about one, as the correlation of RAFT expects them
         return Ground(bev.float(), ground.fine_weight > 0, ground.fine * self.descriptor_channels**0.5, ground)
 
     @torch.no_grad()
     def hold_vote(self, ground: Ground, patch: Patch, block: Block | None) -> VoteFlowOutput:
-        """Hold both votes, of what `ground` and `satellite` gave; see `VoteFlow.vote`."""
+        """Hold both votes, of what `ground` and `satellite` gave; see `Votes.vote`."""
         assert ground.vote and patch.vote
         return self.vote.vote(ground.vote, patch.vote, block=block)
 

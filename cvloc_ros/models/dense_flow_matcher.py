@@ -17,12 +17,12 @@ from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_encoders import VoteEncoders
 from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
-from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
+from cvloc_ros.models.fast_vote_flow import FastVotes, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
-from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, of_one_block, peak_similarity, posterior_axes
 from cvloc_ros.models.vote_flow_types import Block, VoteFlowOutput
+from cvloc_ros.models.vote_network import Votes
 
 _SCALES = (0.1, 20.0)  # m; no match is trusted to better than the first, none is said to be worse than the second
 
@@ -33,7 +33,7 @@ class DenseFlowMatcher:
     Args:
         network: trained.
         device: to run it on.
-        fast: take one image at a time, in half precision where the processor has it, with a `FastVoteFlow` if it votes.
+        fast: take one image at a time, the decoder in half precision where the processor has it, and `FastVotes`.
 
     """
 
@@ -50,7 +50,7 @@ class DenseFlowMatcher:
             self.network = deepcopy(self.network)
             self.network.precision = None if precision == torch.float32 else precision
             if isinstance(encoders := self.network.encoders, VoteEncoders):
-                encoders.vote = FastVoteFlow(encoders.vote, precision=precision)
+                encoders.vote = FastVotes(encoders.vote, precision=precision)
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self.batch_size = GPU_BATCH if self.device.type == "cuda" and not fast else 1
@@ -123,7 +123,7 @@ class DenseFlowMatcher:
     def _voted(self, out: DenseFlowOutput) -> dict[str, Any]:
         """Return the posteriors of the vote that gave the start."""
         vote, votes = self.network.encoders.vote, out.votes
-        assert isinstance(vote, VoteFlow) and votes
+        assert isinstance(vote, Votes) and votes
         similarity = tuple(peak_similarity(vote, votes)[0].tolist())
         return _posterior(votes.box_logits, votes.fine_logits) | posterior_axes(vote) | {"similarity": similarity}
 

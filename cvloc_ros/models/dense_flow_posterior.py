@@ -97,14 +97,14 @@ def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, pose
     seen = out.seen[0, ::stride, ::stride]
     bev = F.normalize(out.bev[0].float(), dim=0)[:, seen]
     satellite = F.normalize(out.satellite[0].float(), dim=0)
-    covered = F.avg_pool2d(coverage[0].float(), stride).expand(bev.shape[1], -1, -1)
+    side = satellite.shape[-1]
+    covered = F.avg_pool2d(coverage[0].float(), coverage.shape[-1] // side).expand(bev.shape[1], -1, -1)
     volume = torch.stack([torch.einsum("cn,chw->nhw", bev, satellite), covered], dim=1)
     flat = poses.reshape(-1, 3)
     points = network.cells[seen]
     c, s = torch.cos(flat[:, 2]), torch.sin(flat[:, 2])
     x = torch.outer(points[:, 0], c) - torch.outer(points[:, 1], s) + flat[:, 0]
     y = torch.outer(points[:, 0], s) + torch.outer(points[:, 1], c) + flat[:, 1]
-    side = satellite.shape[-1]
     where = (2 * network.to_features(torch.stack([x, y], dim=-1), side) + 1) / side - 1
     where = where.flip(-1)[:, :, None]  # (N, P, 1, 2)
     similarity, covered = F.grid_sample(volume, where, align_corners=False)[..., 0].unbind(1)

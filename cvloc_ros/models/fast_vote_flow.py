@@ -22,6 +22,7 @@ from cvloc_ros.models.sampling import bilinear, correlate, sample
 from cvloc_ros.models.vote import trusted_mean
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import Block, PatchFeatures
+from cvloc_ros.models.vote_network import Votes
 
 
 def fast_precision(device: torch.device) -> torch.dtype:
@@ -32,29 +33,33 @@ def fast_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
-class FastVoteFlow(VoteFlow):
-    """A trained `VoteFlow`, made fast."""
+class FastVotes(Votes):
+    """The votes of a trained network, made fast."""
 
     layout = torch.channels_last
     turned_cells: Tensor
     turned_shares: Tensor
 
-    def __init__(self, network: VoteFlow, *, precision: torch.dtype = torch.float32):
+    def __init__(self, network: Votes, *, precision: torch.dtype = torch.float32):
         """Copy a network; its convolutions will run in ``precision``."""
         super().__init__(network.config)
         self.load_state_dict(network.state_dict())
         self.eval().requires_grad_(False)
         self.precision = precision
-        self.ground = _FastEncoder(self.ground, precision)  # type: ignore[assignment]
-        self.satellite = _FastEncoder(self.satellite, torch.float32)  # type: ignore[assignment]
-        self.bev = _FastBevEncoder(self.bev, precision)  # type: ignore[assignment]
-        self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
+        halved = self._replace_parts()
         fuse(self)
-        for part in (self.ground, self.update):
+        for part in halved:
             part.to(dtype=precision)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._register_turned()
         self.to(next(network.parameters()).device)
+
+    def _replace_parts(self) -> list[nn.Module]:
+        """Put fast forms in the place of the network's parts; return those that run in half precision."""
+        self.ground = _FastEncoder(self.ground, self.precision)  # type: ignore[assignment]
+        self.satellite = _FastEncoder(self.satellite, torch.float32)  # type: ignore[assignment]
+        self.bev = _FastBevEncoder(self.bev, self.precision)  # type: ignore[assignment]
+        return [self.ground]
 
     def _register_turned(self) -> None:
         """Where the BEV's cells are sampled to turn it to each heading of the first vote: see `rotate_bev`."""
@@ -106,6 +111,24 @@ class FastVoteFlow(VoteFlow):
         similarity, counted = (each.unflatten(0, (count, 4 * k)) for each in (similarity, counted))
         return self._fine_logits(trusted_mean(similarity, counted, weight.sum())[None])
 
+    def _on_patch(self, points: Tensor, poses: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+        """Return what `sample` needs for vehicle-frame points (rows, cols, 2), m, as placed by poses (K, 3)."""
+        scale = cells / (2 * self.half_extent)  # cells a metre; they count backward and to the right
+        cos, sin = torch.cos(poses[:, 2]), torch.sin(poses[:, 2])
+        turn = -scale * torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2)
+        shift = (self.half_extent - poses[:, :2]) * scale - 0.5
+        where = torch.addmm(shift.reshape(-1, 1), turn, points.reshape(-1, 2).T).view(-1, 2, *points.shape[:-1])
+        row, col = where.unbind(1)
+        return bilinear(row, col, (cells, cells))
+
+
+class FastVoteFlow(FastVotes, VoteFlow):
+    """A trained `VoteFlow`, made fast."""
+
+    def _replace_parts(self) -> list[nn.Module]:
+        self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
+        return [*super()._replace_parts(), self.update]
+
     def _look_around(
         self, fine: Tensor, satellite: PatchFeatures, ground: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -117,16 +140,6 @@ class FastVoteFlow(VoteFlow):
         near = around.unfold(0, window, 2).unfold(1, window, 2).permute(0, 1, 3, 4, 2).reshape(n * n, window**2, -1)
         correlation = fine[0].permute(1, 2, 0).reshape(n * n, 1, -1) @ near.mT  # faster than the other way round
         return correlation.view(1, n, n, -1).permute(0, 3, 1, 2).to(self.precision), covered.permute(0, 3, 1, 2)
-
-    def _on_patch(self, points: Tensor, poses: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-        """Return what `sample` needs for vehicle-frame points (rows, cols, 2), m, as placed by poses (K, 3)."""
-        scale = cells / (2 * self.half_extent)  # cells a metre; they count backward and to the right
-        cos, sin = torch.cos(poses[:, 2]), torch.sin(poses[:, 2])
-        turn = -scale * torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2)
-        shift = (self.half_extent - poses[:, :2]) * scale - 0.5
-        where = torch.addmm(shift.reshape(-1, 1), turn, points.reshape(-1, 2).T).view(-1, 2, *points.shape[:-1])
-        row, col = where.unbind(1)
-        return bilinear(row, col, (cells, cells))
 
 
 class _FastEncoder(nn.Module):

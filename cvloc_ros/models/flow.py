@@ -79,9 +79,9 @@ def half_cell_lattice(grid: GroundGrid, margin: int) -> np.ndarray:
 class LocalCorrelation(torch.autograd.Function):
     """Similarity of each cell with a window of samples around it, ``(features, descriptors, window)``.
 
-    features (B, C, 2 rows + window - 2, 2 cols + window - 2) are samples at half a cell's spacing, descriptors
-    (B, C, rows, cols); what comes out is (B, window^2, rows, cols). Written as one product a window place, both ways:
-    unfolding the windows would copy every sample six times, and folding them again costs more than all else here.
+    features (B, C, 2 rows + window - 2, 2 cols + window - 2), or larger, are samples at half a cell's spacing,
+    descriptors (B, C, rows, cols); what comes out is (B, window^2, rows, cols). Written as one product a window place,
+    both ways: unfolding the windows would copy every sample six times, and folding them again costs more than all else.
     """
 
     @staticmethod

@@ -32,8 +32,8 @@ class CorrelationPyramid:
         Args:
             bev: (B, C, rows, cols) descriptors.
             satellite: (B, C, H, W) likewise; a place is a cell of it.
-            levels: as for the class, and ``radius``.
-            radius: see ``levels``.
+            levels: of the pyramid.
+            radius: as for the class.
 
         """
         queries = bev.flatten(2).transpose(1, 2) / bev.shape[1] ** 0.5
@@ -51,10 +51,10 @@ class CorrelationPyramid:
         Args:
             bev: (B, C, rows, cols) descriptors.
             samples: (B, C, n, n) of the satellite, half a cell apart in the axes of the started vehicle, reaching
-                ``reach`` samples beyond the outermost cells; n is even (see `LocalCorrelation`).
+                ``reach`` samples beyond the outermost cells or more (see `half_cell_lattice`).
             reach: places to each side; a cell's own is the middle one, (reach, reach).
-            levels: as for the class, and ``radius``.
-            radius: see ``levels``.
+            levels: of the pyramid.
+            radius: as for the class.
 
         """
         side = 2 * reach + 1
@@ -109,7 +109,7 @@ class MotionEncoder(nn.Module):
         self.merge = nn.Conv2d(2 * hidden, hidden - 2, 3, padding=1)
 
     def forward(self, flow: Tensor, correlation: Tensor) -> Tensor:
-        """Map flow (B, 2, rows, cols) in cells and correlation (B, correlations, rows, cols)."""
+        """Map flow (B, 2, rows, cols) and correlation (B, correlations, rows, cols)."""
         both = torch.cat([F.relu(self.correlation(correlation)), F.relu(self.flow(flow))], dim=1)
         return torch.cat([F.relu(self.merge(both)), flow], dim=1)
 
@@ -169,7 +169,7 @@ class UpdateBlock(nn.Module):
         )
 
     def forward(self, hidden: Tensor, context: Tensor, correlation: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new state (B, hidden, rows, cols) and the change of flow (B, 2, rows, cols) in cells."""
+        """Return the new state (B, hidden, rows, cols) and the change of flow (B, 2, rows, cols), in its unit."""
         motion = self.encoder(flow, correlation)
         hidden = self.gru(hidden, torch.cat([context, motion], dim=1))
         return hidden, self.flow(hidden).float()

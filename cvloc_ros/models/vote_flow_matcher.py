@@ -16,6 +16,7 @@ from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import VoteFlowOutput
+from cvloc_ros.models.vote_network import Votes
 
 GPU_BATCH = 16
 
@@ -98,13 +99,13 @@ class VoteFlowMatcher:
         )
 
 
-def of_one_block(network: VoteFlow, inputs: Sequence[MatchInput]) -> Iterator[list[MatchInput]]:
+def of_one_block(network: Votes, inputs: Sequence[MatchInput]) -> Iterator[list[MatchInput]]:
     """Cut a batch into runs that search the same poses of the first vote, which go through the network together."""
     for _, run in groupby(inputs, key=lambda each: network.block(each.box, each.centre)):
         yield list(run)
 
 
-def posterior_axes(network: VoteFlow) -> dict[str, np.ndarray]:
+def posterior_axes(network: Votes) -> dict[str, np.ndarray]:
     """Return the axes of both votes under their names in `Match`."""
     axes = {
         "x": network.shifts,
@@ -116,7 +117,7 @@ def posterior_axes(network: VoteFlow) -> dict[str, np.ndarray]:
     return {name: axis.cpu().numpy().astype(float) for name, axis in axes.items()}
 
 
-def peak_similarity(network: VoteFlow, out: VoteFlowOutput) -> Tensor:
+def peak_similarity(network: Votes, out: VoteFlowOutput) -> Tensor:
     """Return the mean cosine similarities (B, 2) at the peaks of the first and of the second vote."""
     votes = ((out.coarse_logits, network.coarse_sharpness), (out.fine_logits, network.fine_sharpness))
     return torch.stack([logits.flatten(1).amax(1) / sharpness.exp() for logits, sharpness in votes], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -120,6 +121,20 @@ def weights_path(method: str, weights: str | None = None) -> Path:
             f"weights of {method}"
         )
     return path
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """Return what the card of something that is made from weights says about them.
+
+    Raises:
+        WeightsError: they have no card.
+
+    """
+    card = read_card(path)
+    own = {name: card.get(name) for name in ("method", "date", "data", "command", "lineage") if card.get(name)}
+    samples = card.get("training", {}).get("samples")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"weights": path.name, "sha256": digest, **own, "samples": samples}
 
 
 def choose_device(device: str) -> str:

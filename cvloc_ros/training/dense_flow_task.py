@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,9 +17,12 @@ from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.matcher import Matcher
 from cvloc_ros.models.resnet_trunk import load_resnet18
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network
+from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, provenance
 from cvloc_ros.training.samples import to_inputs
+from cvloc_ros.training.settings import ConfigError
 from cvloc_ros.training.task import Task, beside
+
+_OF_THE_FLOW = {"window", "iterations", "flow_hidden", "tilt_degrees"}  # of `VoteFlowConfig`, of no matter for votes
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class DenseFlowTask(Task):
         """Build the network, and load what its encoders start from.
 
         Raises:
+            ConfigError: weights for other encoders than the network's.
             WeightsError: the weights of the vote or of the trunks do not load, or are of another architecture.
 
         """
@@ -64,10 +68,13 @@ class DenseFlowTask(Task):
         self.config = config
         self.network: DenseFlow = DenseFlow(network)
         encoders = self.network.encoders
+        for name, wanted in (("vote_weights", "vote"), ("trunk_weights", "resnet")):
+            if getattr(config, name) and network.encoders != wanted:
+                raise ConfigError(f"task.{name}: expected the encoders {wanted} for it, got {network.encoders}")
         if isinstance(encoders, VoteEncoders):
-            _load_vote(
-                encoders, Path(config.vote_weights) if config.vote_weights else SHIPPED / "vote_flow.safetensors"
-            )
+            path = Path(config.vote_weights) if config.vote_weights else SHIPPED / "vote_flow.safetensors"
+            _load_vote(encoders, path)
+            self.built_on = provenance(path)
         elif config.trunk_weights:
             try:
                 for trunk in (encoders.ground_trunk, encoders.satellite_trunk):
@@ -108,11 +115,11 @@ def _load_vote(encoders: VoteEncoders, path: Path) -> None:
     if not isinstance(vote, VoteFlow):
         raise WeightsError(f"task.vote_weights: expected a vote_flow, got another method in {path}")
     wanted = encoders.vote.config
-    if replace(vote.config, iterations=0) != wanted:
-        differing = [n for n, value in vars(wanted).items() if n != "iterations" and getattr(vote.config, n) != value]
-        n = differing[0]
-        raise WeightsError(
-            f"task.vote_weights: expected a vote_flow with {n} of {getattr(wanted, n)}, as the network has it, got "
-            f"{getattr(vote.config, n)} in {path}"
-        )
-    encoders.vote.load_state_dict(vote.state_dict())
+    for name in vars(wanted).keys() - _OF_THE_FLOW:
+        if (value := getattr(vote.config, name)) != getattr(wanted, name):
+            raise WeightsError(
+                f"task.vote_weights: expected a vote_flow with {name} of {getattr(wanted, name)}, as the network's, "
+                f"got {value} in {path}"
+            )
+    state = vote.state_dict()
+    encoders.vote.load_state_dict({name: state[name] for name in encoders.vote.state_dict()})

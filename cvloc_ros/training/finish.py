@@ -65,6 +65,8 @@ def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[st
             for name, models in accuracy.tables.items()
         },
     }
+    if task.built_on:
+        card["encoders"] = task.built_on
     lineage = out / "lineage.json"
     if lineage.exists():
         card["lineage"] = json.loads(lineage.read_text())
@@ -105,8 +107,8 @@ def _data(config: TrainConfig) -> str:
     return ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares)
 
 
-def _lineage(lineage: dict | None) -> str:
-    """Return the table row that says which weights a training started from; nothing for a random start."""
+def _lineage(label: str, lineage: dict | None) -> str:
+    """Return the table row that says which weights others come from; nothing if they come from none."""
     if not lineage:
         return ""
     steps = []
@@ -114,7 +116,7 @@ def _lineage(lineage: dict | None) -> str:
         count = lineage.get("samples")
         steps.append(f"{lineage['weights']} of {lineage.get('date', '?')} ({count or 'unknown'} samples)")
         lineage = lineage.get("lineage")
-    return f"| started from | {', which started from '.join(steps)} |\n"
+    return f"| {label} | {', which started from '.join(steps)} |\n"
 
 
 def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccuracy, fit: Fit, parameters: int) -> str:
@@ -123,6 +125,7 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
     never = "any real image; the towns of the tables below" if towns_only else "the towns of the tables below"
     left_out = card["calibration"]["towns_left_out"]
     honest = left_out["nees"]
+    origins = _lineage("started from", card.get("lineage")) + _lineage("encoders", card.get("encoders"))
     return f"""# Weights of {method}
 
 | | |
@@ -130,7 +133,7 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
 | method | `{method}`: {task.summary} |
 | parameters | {parameters / 1e6:.2f} million, stored in half precision |
 | trained on | {card["data"]}: {config.samples} samples, a town's pair used {config.reuse} times |
-{_lineage(card.get("lineage"))}| never trained on | {never}; the held-out style |
+{origins}| never trained on | {never}; the held-out style |
 | calibrated on | {len(fit.nees)} pairs of other towns in the training's styles, half of them in colours of no season |
 | made by | `{card["command"]}` |
 | date | {card["date"]} |

@@ -38,7 +38,7 @@ def synchronize(module: nn.Module, *, gpu: bool) -> Any:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
+            if type(child) is nn.BatchNorm2d and child.weight.requires_grad:  # frozen ones only apply what they know
                 synced = SyncedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
                 synced.load_state_dict(child.state_dict())
                 setattr(parent, name, synced)

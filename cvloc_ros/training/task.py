@@ -24,6 +24,7 @@ class Task(nn.Module, ABC):
         terms: names of the losses, without ``total``.
         drawn: those of them that the training curve shows.
         poses: names of what `locate` returns; the last is the answer.
+        built_on: where trained weights come from that are part of the network and stay as they are; None without.
 
     """
 
@@ -33,6 +34,7 @@ class Task(nn.Module, ABC):
     terms: tuple[str, ...]
     drawn: tuple[str, ...]
     poses: tuple[str, ...]
+    built_on: dict[str, Any] | None = None
 
     @property
     def layout(self) -> Layout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -18,7 +17,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cvloc_ros.models.weights import WeightsError, load_network, read_card
+from cvloc_ros.models.weights import WeightsError, load_network, provenance, read_card
 from cvloc_ros.training.checkpoint import Checkpoint, Stopped, StopSignals
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.loading import share, steps
@@ -224,9 +223,8 @@ def start_from(task: Task, path: Path) -> dict[str, Any]:
         task.network.load_state_dict(network.state_dict())
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit the network of this training: {error}: give it its sizes") from None
-    parent = {name: card.get(name) for name in ("method", "date", "data", "command", "lineage") if card.get(name)}
-    parent["samples"] = card.get("training", {}).get("samples")
-    return {"weights": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **parent}
+    task.built_on = card.get("encoders")
+    return provenance(path)
 
 
 def learning_rate(config: TrainConfig, seen: int) -> float:
