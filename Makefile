@@ -4,7 +4,7 @@
 #   make demo     simulate a drive, play it over DDS into the node, write out/demo
 #   make test     all tests
 #   make lint     ruff and mypy
-#   make train    make the shipped weights again; interrupted, it goes on where it was
+#   make train    make the shipped weights, their curves and tables again; interrupted, it goes on where it was
 #   make bench    time every stage
 #   make figures  bring the README's tables and pictures up to date
 #
@@ -58,9 +58,19 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A run that was interrupted goes on; one that is new has its settings from a file, or the defaults.
+run = $(BIN)/cvloc train --out runs/$(1) $(if $(wildcard runs/$(1)/checkpoint.pt),--resume,$(2))
+WEIGHTS := cvloc_ros/models/weights
+
 train: setup
-	$(BIN)/cvloc train --out runs/vote_flow $(if $(wildcard runs/vote_flow/checkpoint.pt),--resume)
-	cp runs/vote_flow/vote_flow.* cvloc_ros/models/weights/
+	$(call run,vote_flow)
+	cp runs/vote_flow/vote_flow.* $(WEIGHTS)/
+	$(call run,dense_flow,--config $(WEIGHTS)/dense_flow.yaml)
+	cp runs/dense_flow/dense_flow.* $(WEIGHTS)/
+	$(call run,dense_flow_from_prior,--config tools/training/dense_flow_from_prior.yaml)
+	cp runs/dense_flow_from_prior/dense_flow.png $(WEIGHTS)/dense_flow.from_prior.png
+	$(BIN)/cvloc ablate --config tools/training/dense_flow_ablations.yaml --out runs/ablations
+	cp runs/ablations/ablations.md $(WEIGHTS)/dense_flow.ablations.md
 
 bench: setup
 	$(BIN)/cvloc bench --json out/bench.json
