@@ -76,8 +76,9 @@ def test_the_covariance_is_finite_positive_definite_and_longer_along_the_heading
 
 
 def test_the_quality_tells_right_from_wrong(localizer):
-    """On twice the frames: of the others too few are wrong to tell."""
-    results = list(localize_pairs(localizer, list(town_pairs(TEST_TOWNS, 2 * COUNT, style="train"))))
+    """In both styles: of the towns in known styles too few are wrong to tell."""
+    given = [pair for style in ("train", "heldout") for pair in town_pairs(TEST_TOWNS, 2 * COUNT, style=style)]
+    results = list(localize_pairs(localizer, given))
     quality, right = np.array([r.localization.quality for r in results]), distances(results) < 2
     assert quality[right].mean() > quality[~right].mean() + 0.2
     assert abs(quality.mean() - right.mean()) < 0.15
@@ -91,7 +92,8 @@ def test_the_wrong_image_is_as_good_as_chance(localizer, pairs):
     ]
     found = list(localize_pairs(localizer, shuffled))
     assert np.median(distances(found)) > 6.0
-    assert np.mean([r.localization.quality for r in found]) < 0.5
+    assert np.mean([r.localization.quality for r in found]) < 0.3
+    assert np.mean([r.localization.accepted for r in found]) < 0.1
 
 
 def test_a_blank_image_is_not_believed(localizer, pairs):

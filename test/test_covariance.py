@@ -1,15 +1,16 @@
 """Covariance and quality: what the fit must recover, what it must survive, and that towns left out judge it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
+from cvloc_ros.datasets.town import TownPair
 from cvloc_ros.evaluation.metrics import CHI2_3DOF_95, honesty, nees
 from cvloc_ros.evaluation.pairs import draw_tracked_prior
 from cvloc_ros.localization.covariance import Calibration
 from cvloc_ros.localization.evidence import EVIDENCE, Evidence
-from cvloc_ros.training.calibrate import MEAN_NEES, fit
+from cvloc_ros.training.calibrate import ELSEWHERE_EVERY, MEAN_NEES, PER_TOWN, fit, with_images_from_elsewhere
 
 SIGMA = np.array([0.5, 0.25, 0.01])
 
@@ -122,3 +123,28 @@ def test_the_scale_is_right_for_natural_colours():
     found = fit(evidence, errors, towns=towns, natural=natural)
     assert MEAN_NEES[0] - 0.1 < found.nees[found.accepted & natural].mean() < MEAN_NEES[1] + 0.1
     assert found.nees[found.accepted & ~natural].mean() > 2 * MEAN_NEES[1]
+
+
+def test_what_looks_like_an_image_from_elsewhere_is_of_little_quality(fitted):
+    """As long as something tells it from the others; the covariance of what is there does not change."""
+    evidence, errors = frames(2000, seed=0)
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=(250, len(EVIDENCE)))
+    values[:, 5] += 4
+    elsewhere = [Evidence(v, np.eye(3), 0.0) for v in values]
+    found = fit(evidence, errors, towns=np.arange(2000) // 8, elsewhere=elsewhere).calibration
+    quality = np.array([[each.probability(e) for e in elsewhere] for each in (fitted.calibration, found)]).mean(1)
+    assert quality[0] > 0.8 and quality[1] < 0.3
+    assert np.mean([found.probability(e) for e in evidence]) > 0.9
+    assert found.log_sigma == fitted.calibration.log_sigma
+
+
+def test_images_from_elsewhere_are_of_another_town():
+    pairs = [TownPair(*[None] * len(fields(TownPair))) for _ in range(40)]
+    pairs = [replace(pair, ground=k, satellite=k) for k, pair in enumerate(pairs)]
+    told = []
+    given = list(with_images_from_elsewhere(iter(pairs), told))
+    assert [pair.satellite for pair, away in zip(given, told, strict=True) if not away] == list(range(40))
+    away = [pair for pair, away in zip(given, told, strict=True) if away]
+    assert len(away) == 40 // ELSEWHERE_EVERY - 1  # no town is before the first
+    assert all(pair.ground // PER_TOWN == pair.satellite // PER_TOWN - 1 for pair in away)

@@ -3,11 +3,13 @@
 Half of the pairs have colours that no season has: where a town looks different from all that the network knows, its
 evidence misleads, and a calibration on familiar towns alone would be twice too sure there. The scale of it all is
 right for natural colours. A part of the priors is as good as a tracker's, so that small search boxes are known too.
+And now and then the camera is in another town: what cannot be found, on a map that is old or wrong, has to look so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +27,7 @@ from cvloc_ros.localization.types import Prior
 from cvloc_ros.models.matcher import Match, Matcher, MatchInput
 
 PER_TOWN = 8  # pairs
+ELSEWHERE_EVERY = 8  # pairs, after which one has the camera image of another town
 SCATTER = 0.4  # share of unnatural colours in every other town, as in training
 TRACKED = 1 / 3  # share of priors that are a tracker's
 LARGEST_ERROR = np.array([12.0, 12.0, np.radians(12.0)])  # m, m, rad: beyond it wrong is wrong
@@ -84,10 +87,18 @@ def calibrate(matcher: Matcher, *, pairs: int) -> Fit:
     """Localize pairs of the calibration towns (training's styles, other seeds) and fit the model to the errors."""
     recorder = _Recorder(matcher)
     localizer = Localizer(recorder, UNCALIBRATED, None)
-    results = localize_pairs(localizer, calibration_pairs(pairs), seed=1, draw=_draw_prior)
-    errors = np.array([result.error for result in results])
-    towns = np.arange(len(errors)) // PER_TOWN
-    return fit(recorder.evidence, errors, towns=towns, natural=towns % 2 == 0)  # see `calibration_pairs`
+    elsewhere: list[bool] = []
+    given = with_images_from_elsewhere(calibration_pairs(pairs), elsewhere)
+    errors = np.array([result.error for result in localize_pairs(localizer, given, seed=1, draw=_draw_prior)])
+    here, there = np.flatnonzero(~np.array(elsewhere)), np.flatnonzero(elsewhere)
+    towns = np.arange(len(here)) // PER_TOWN
+    return fit(
+        [recorder.evidence[i] for i in here],
+        errors[here],
+        towns=towns,
+        natural=towns % 2 == 0,  # see `calibration_pairs`
+        elsewhere=[recorder.evidence[i] for i in there],
+    )
 
 
 def calibration_pairs(count: int) -> Iterator[TownPair]:
@@ -98,11 +109,37 @@ def calibration_pairs(count: int) -> Iterator[TownPair]:
             yield render_pair(town, k, scatter=SCATTER if i % 2 else 0.0)
 
 
+def with_images_from_elsewhere(pairs: Iterable[TownPair], told: list[bool]) -> Iterator[TownPair]:
+    """Yield pairs, and after every `ELSEWHERE_EVERY` the last again with the camera image of a town before.
+
+    Args:
+        pairs: `PER_TOWN` of each town.
+        told: gets, pair by pair, whether the image is from elsewhere.
+
+    """
+    before: deque[TownPair] = deque(maxlen=PER_TOWN + 1)
+    for k, pair in enumerate(pairs):
+        before.append(pair)
+        told.append(False)
+        yield pair
+        if k % ELSEWHERE_EVERY == ELSEWHERE_EVERY - 1 and len(before) > PER_TOWN:
+            told.append(True)
+            other = before[0]
+            yield replace(pair, ground=other.ground, K=other.K, T_base_camera=other.T_base_camera)
+
+
 def _draw_prior(rng: np.random.Generator, localizer: Localizer) -> Prior:
     return draw_tracked_prior(rng, localizer) if rng.random() < TRACKED else draw_prior(rng, localizer)
 
 
-def fit(evidence: list[Evidence], errors: np.ndarray, *, towns: np.ndarray, natural: np.ndarray | None = None) -> Fit:
+def fit(
+    evidence: list[Evidence],
+    errors: np.ndarray,
+    *,
+    towns: np.ndarray,
+    natural: np.ndarray | None = None,
+    elsewhere: Sequence[Evidence] = (),
+) -> Fit:
     """Fit a `Calibration`; what is chosen, and the scale, rest on towns that were left out of the fit.
 
     Args:
@@ -110,6 +147,7 @@ def fit(evidence: list[Evidence], errors: np.ndarray, *, towns: np.ndarray, natu
         errors: (N, 3) forward, left (m) and heading (rad) in the frame of the truth.
         towns: (N,) which town a frame is of.
         natural: (N,) the frames that the scale is taken from; all if None.
+        elsewhere: of more frames, which cannot be found where they are sought: wrong, as the quality is to say.
 
     Raises:
         ValueError: all frames are of one town.
@@ -122,7 +160,7 @@ def fit(evidence: list[Evidence], errors: np.ndarray, *, towns: np.ndarray, natu
     forward, left = c * errors[:, 0] + s * errors[:, 1], c * errors[:, 1] - s * errors[:, 0]
     errors = np.stack([forward, left, errors[:, 2]], axis=-1)  # in the axes of the estimate, as its covariance is
 
-    left_out = {ridge: _answer_left_out(evidence, errors, folds, ridge) for ridge in RIDGES}
+    left_out = {ridge: _answer_left_out(evidence, errors, folds, ridge, elsewhere) for ridge in RIDGES}
     ridge = min(RIDGES, key=lambda each: _score(*left_out[each], errors))
     covariances, quality = left_out[ridge]
     values = nees(errors, covariances)
@@ -130,18 +168,18 @@ def fit(evidence: list[Evidence], errors: np.ndarray, *, towns: np.ndarray, natu
     natural = np.ones(len(errors), bool) if natural is None else natural
     scale = _scale(values[accepted & natural] if (accepted & natural).any() else values)
     accepted = _accepted(evidence, scale**2 * covariances, quality)
-    calibration = replace(_regress(evidence, errors, ridge), scale=scale)
+    calibration = replace(_regress(evidence, errors, ridge, elsewhere), scale=scale)
     return Fit(calibration, ridge, quality, _right(errors), accepted, values / scale**2)
 
 
 def _answer_left_out(
-    evidence: list[Evidence], errors: np.ndarray, folds: np.ndarray, ridge: float
+    evidence: list[Evidence], errors: np.ndarray, folds: np.ndarray, ridge: float, elsewhere: Sequence[Evidence]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return covariances (N, 3, 3) and qualities (N,), each from a fit to the other folds."""
     covariances, quality = np.zeros((len(errors), 3, 3)), np.zeros(len(errors))
     for fold in np.unique(folds):
         rest = np.flatnonzero(folds != fold)
-        calibration = _regress([evidence[i] for i in rest], errors[rest], ridge)
+        calibration = _regress([evidence[i] for i in rest], errors[rest], ridge, elsewhere)
         for i in np.flatnonzero(folds == fold):
             covariances[i] = calibration.covariance(evidence[i])
             quality[i] = calibration.probability(evidence[i])
@@ -176,21 +214,22 @@ def _right(errors: np.ndarray) -> np.ndarray:
     return np.hypot(errors[:, 0], errors[:, 1]) < QUALITY_RADIUS
 
 
-def _regress(evidence: list[Evidence], errors: np.ndarray, ridge: float) -> Calibration:
+def _regress(evidence: list[Evidence], errors: np.ndarray, ridge: float, elsewhere: Sequence[Evidence]) -> Calibration:
     """Fit both regressions, with a scale of 1."""
     values = np.stack([e.values for e in evidence])
     start = Calibration.constant((1.0, 1.0, 1.0), 0.5)
     start = replace(start, mean=_rounded(values.mean(0)), deviation=_rounded(values.std(0) + 1e-6))
     inputs = torch.from_numpy(start.standardize(values))
     squared = torch.from_numpy(np.clip(np.abs(errors), 1e-3, LARGEST_ERROR) ** 2)
-    right = torch.from_numpy(_right(errors).astype(float))
+    judged = torch.from_numpy(start.standardize(np.stack([e.values for e in (*evidence, *elsewhere)])))
+    right = torch.from_numpy(np.append(_right(errors), np.zeros(len(elsewhere))))
 
     def sigma_loss(weights: torch.Tensor) -> torch.Tensor:
         log_sigma = inputs @ weights.T
         return (0.5 * squared * torch.exp(-2 * log_sigma) + log_sigma).sum(1).mean()
 
     def quality_loss(weights: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights, right)
+        return torch.nn.functional.binary_cross_entropy_with_logits(judged @ weights, right)
 
     log_sigma = torch.zeros(3, inputs.shape[1], dtype=torch.float64)
     log_sigma[:, 0] = 0.5 * squared.mean(0).log()

@@ -147,7 +147,8 @@ what the map alone gives away. Chance answers with the centre of the search box.
 
 ## Can it be trusted?
 
-The covariance and the quality are fitted to the calibration pairs. Judged on calibration towns that were left out of
+The covariance and the quality are fitted to the calibration pairs; an eighth of them come again with the camera image
+of another town, which the quality has to tell. Judged on calibration towns that were left out of
 the fit, the gate (quality of at least {GateConfig().min_quality}) lets {100 * left_out["accepted"]:.0f} % of the frames
 through, of which {100 * left_out["within_2m"]:.0f} % are within 2 m. Their mean NEES is {honest["mean"]:.1f} (3 is
 honest), and {100 * honest["within_95"]:.0f} % of the truths are inside the 95 % ellipsoid. On the towns of the table:
