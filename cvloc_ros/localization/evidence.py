@@ -135,7 +135,8 @@ def _local(p: np.ndarray, shift: np.ndarray) -> list[float]:
     another = places[distance > _SAME_PEAK].max(initial=0.0)
     return [
         _entropy(p),
-        _log_odds(1 - places[1:-1, 1:-1].sum()),
+        # added up by itself: as the rest of one, a millionth would be half rounding
+        _log_odds(places[[0, -1]].sum() + places[1:-1, [0, -1]].sum()),
         np.log((places[row, column] + _LEAST) / (another + _LEAST)),
     ]
 

@@ -116,9 +116,9 @@ def sample_losses(
     for i, (moved, S) in enumerate(zip(out.moved, out.confidences, strict=True)):
         weight = c.gamma ** (len(out.moved) - 1 - i)
         match = match + weight * matching_loss(moved, target, out.seen, unit=c.patch_cell)
-        distance = torch.hypot(*(moved - target).detach().unbind(-1))  # of pairs, much faster than a norm
         if not c.confidence:
             continue
+        distance = torch.hypot(*(moved - target).detach().unbind(-1))  # of pairs, much faster than a norm
         if c.confidence_target == "relative":
             graded = confidence_loss(S, distance, out.seen, kappa=kappa(c, progress))
         else:

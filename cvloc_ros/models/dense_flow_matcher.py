@@ -125,7 +125,7 @@ class DenseFlowMatcher:
         vote, votes = self.network.encoders.vote, out.votes
         assert isinstance(vote, Votes) and votes
         similarity = tuple(peak_similarity(vote, votes)[0].tolist())
-        return _posterior(votes.box_logits, votes.fine_logits) | posterior_axes(vote) | {"similarity": similarity}
+        return _posterior(votes.box_logits[0], votes.fine_logits[0]) | posterior_axes(vote) | {"similarity": similarity}
 
     def _posterior(self, out: DenseFlowOutput, coverage: Tensor, given: MatchInput) -> dict[str, Any]:
         sharpness = self.network.config.posterior_sharpness
@@ -136,7 +136,7 @@ class DenseFlowMatcher:
         local = pose_scores(self.network, out, coverage, nearby.poses(out.pose[0]))
         yaw, shifts = everywhere.axes()
         local_yaw, local_shift = nearby.axes()
-        return _posterior(score[None] * sharpness, local[None] * sharpness) | {
+        return _posterior(score * sharpness, local * sharpness) | {
             "x": shifts,
             "y": shifts,
             "yaw": yaw,
@@ -147,9 +147,9 @@ class DenseFlowMatcher:
 
 
 def _posterior(logits: Tensor, local_logits: Tensor) -> dict[str, Any]:
-    """Return the posteriors of one image, from logits (1, headings, shifts, shifts)."""
+    """Return the posteriors of one image, from logits (headings, shifts, shifts)."""
     return {
-        name: x[0].float().flatten().softmax(0).view_as(x[0]).cpu().numpy().astype(float)
+        name: x.float().flatten().softmax(0).view_as(x).cpu().numpy().astype(float)
         for name, x in (("probability", logits), ("local", local_logits))
     }
 

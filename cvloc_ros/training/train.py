@@ -210,7 +210,7 @@ def make_fabric(config: TrainConfig, out: Path) -> Fabric:
 
 
 def start_from(task: Task, path: Path) -> dict[str, Any]:
-    """Load weights into a task's network; return where they come from, for the card.
+    """Load weights into a task's network, what they are built on included; return where they come from, for the card.
 
     Raises:
         WeightsError: a missing or damaged file, or one of another method or architecture.
