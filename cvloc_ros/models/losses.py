@@ -14,6 +14,7 @@ from cvloc_ros.models.vote_flow_types import VoteFlowOutput
 
 COARSE_SIGMA = (1.0, math.radians(1.2))  # m, rad: the Gaussian that the first vote should reproduce
 FINE_SIGMA = (0.4, math.radians(0.5))
+CLOSE_SIGMA = (0.25, math.radians(0.35))
 
 
 def relative_pose(origin: Tensor, pose: Tensor) -> Tensor:
@@ -96,12 +97,20 @@ def total_loss(
     fine = vote_loss(
         out.fine_logits,
         relative_pose(out.fine_centre, truth),
-        headings=model.fine_headings,
-        shifts=model.fine_shifts,
+        headings=model.second.headings,
+        shifts=model.second.shifts,
         sigma=FINE_SIGMA,
     ).mean()
-    # the first peak is beside the truth, the others are not
-    peak = -out.peak_logits.log_softmax(1)[:, 0].mean()
+    assert out.close_logits is not None and out.close_centre is not None and out.choice_logits is not None
+    close = vote_loss(
+        out.close_logits,
+        relative_pose(out.close_centre, truth),
+        headings=model.third.headings,
+        shifts=model.third.shifts,
+        sigma=CLOSE_SIGMA,
+    ).mean()
+    # the first of the places is beside the truth, the others are not
+    peak, choice = (-logits.log_softmax(1)[:, 0].mean() for logits in (out.peak_logits, out.choice_logits))
     seen_at = model.ground_points(camera, tilt)
     flow = torch.stack([flow_loss(model, out, truth, seen_at, i).mean() for i in range(len(out.flows))]).mean()
     sigma = model.config.tilt_sigma
@@ -109,10 +118,12 @@ def total_loss(
     level = (level if tilt_known is None else level * tilt_known).mean()
     pose = torch.stack([pose_loss(p, truth).mean() for p in out.poses]).mean()
     return {
-        "total": coarse + fine + peak + 0.5 * flow + 0.5 * pose + 0.5 * level,
+        "total": coarse + fine + peak + close + choice + 0.5 * flow + 0.5 * pose + 0.5 * level,
         "coarse": coarse,
         "fine": fine,
         "peak": peak,
+        "close": close,
+        "choice": choice,
         "flow": flow,
         "pose": pose,
         "tilt": level,

@@ -30,6 +30,12 @@ class Peaks(NamedTuple):
     heights: Tensor
     cells: list[Tensor]
 
+    def chosen(self, order: Tensor) -> Peaks:
+        """Return the peaks of which the indices (B, L) are given, in that order."""
+        each = torch.arange(len(order), device=order.device)[:, None]
+        cells = torch.stack(self.cells, 1)[each, order]
+        return Peaks(self.poses[each, order], self.heights[each, order], list(cells.unbind(1)))
+
 
 def find_peaks(logits: Tensor, headings: Tensor, shifts: Tensor, *, count: int, given: Tensor | None = None) -> Peaks:
     """Return the ``count`` highest peaks of votes.

@@ -1,4 +1,4 @@
-"""vote_flow, the compact default matcher: vote over the search box, vote again around its peaks, refine by flow.
+"""vote_flow, the compact default matcher: vote, vote again around the peaks, refine by flow; look closely, refine again.
 
 Frames: *vehicle* is the frame of the BEV (the camera's vehicle, wherever it is); *patch* is the vehicle-frame of the
 prior, in which the satellite patch is cut. A pose (x, y, yaw) is the vehicle's in the patch; (0, 0, 0) means that
@@ -10,21 +10,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cvloc_ros.models.close_look import CloseLook
 from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation, half_cell_lattice
+from cvloc_ros.models.local_vote import LocalVote
+from cvloc_ros.models.peaks import heard
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
 
+TRAINED_CANDIDATES = 2
+"""At how many candidates the third vote is held in training, at most."""
+
+
 class VoteFlow(Votes):
-    """The network: the votes, and the flow that refines what they give."""
+    """The network: two votes over what the encoders see, a flow that refines, and a third vote that looks closely.
+
+    The third is held on finer features, on ground tilted as the flow has found it: around what the flow made of the
+    best candidate, and at the next best. From its peak the flow starts again.
+    """
 
     flow_lattice: Tensor
 
     def __init__(self, config: VoteFlowConfig | None = None):
         super().__init__(config or VoteFlowConfig())
         c = self.config
+        self.close = CloseLook(c)
+        self.close_sharpness = nn.Parameter(torch.tensor(3.0))
+        self.third = LocalVote(
+            c.close, shifts=c.close_shifts, headings=c.close_headings, step_degrees=c.close_heading_step_degrees
+        )
         self.update = FlowUpdate(c.window, c.bev_hidden, c.flow_hidden)
         self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
         self.tilt_gain = nn.Parameter(torch.tensor(0.7))  # log: the flow, unsure, shows less tilt than there is
@@ -43,6 +59,7 @@ class VoteFlow(Votes):
         block: Block | None = None,
         centre: Tensor | None = None,
         start: Tensor | None = None,
+        close: Tensor | None = None,
     ) -> VoteFlowOutput:
         """Match a batch of camera images with satellite patches.
 
@@ -57,10 +74,26 @@ class VoteFlow(Votes):
             centre: (B, 3) hold the second vote here instead of at the first vote's peak, and at the highest peaks
                 elsewhere only to compare (training).
             start: (B, 3) start the flow here instead of at the second vote's result (training).
+            close: (B, 3) hold the third vote here instead of where the flow has ended, and do not start the flow again
+                (training).
 
         """
         satellite = self.encode_satellite(patch, coverage)
-        return self.locate(satellite, image, pixels, visible, camera, block=block, centre=centre, start=start)
+        given = {"centre": centre, "start": start, "close": close}
+        return self.locate(satellite, image, pixels, visible, camera, block=block, **given)
+
+    def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
+        """Describe a patch for all three votes; see `Votes.encode_satellite`."""
+        half, quarter = self.satellite(patch)
+        close = self.close.describe_patch(patch, half, coverage).contiguous(memory_format=self.layout)
+        return self._describe_patch(half, quarter, coverage)._replace(close=close, close_covered=coverage)
+
+    def describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> GroundFeatures:
+        """Describe the ground for all three votes; see `Votes.describe`."""
+        half, quarter = self.ground(image)
+        ground = GroundFeatures(*self.bev(half, quarter, pixels, visible))
+        close, weight = self.close.describe(image, half, ground.hidden, pixels, visible)
+        return ground._replace(close=close, close_weight=weight)
 
     def locate(
         self,
@@ -73,12 +106,51 @@ class VoteFlow(Votes):
         block: Block | None = None,
         centre: Tensor | None = None,
         start: Tensor | None = None,
+        close: Tensor | None = None,
     ) -> VoteFlowOutput:
         """Match a batch of camera images with patches that `encode_satellite` has described; else as `forward`."""
         ground = self.describe(image, pixels, visible)
         out = self.vote(ground, satellite, block=block, centre=centre)
         self._flow(out, ground, satellite, camera, out.voted.detach() if start is None else start)
+        candidates = self.config.candidates if close is None else min(TRAINED_CANDIDATES, self.config.candidates)
+        self._look_closely(out, ground, satellite, camera, out.poses[-1] if close is None else close, candidates)
+        if close is None:
+            self._flow(out, ground, satellite, camera, out.voted)
         return out
+
+    def _look_closely(
+        self,
+        out: VoteFlowOutput,
+        ground: GroundFeatures,
+        satellite: PatchFeatures,
+        camera: Tensor,
+        pose: Tensor,
+        candidates: int,
+    ) -> None:
+        """Hold the third vote at a pose (B, 3) and at the best other candidates, and add what it says to the output."""
+        assert ground.close is not None and ground.close_weight is not None
+        assert satellite.close is not None and satellite.close_covered is not None
+        logits, poses = out.peak_logits, out.candidates.detach()
+        # the best comes first: in training, the one that is beside the truth
+        order = logits.scatter(1, out.best[:, None], float("inf")).topk(min(candidates, logits.shape[1]), 1).indices
+        poses = poses.gather(1, order[..., None].expand(-1, -1, 3))
+        poses = torch.cat([pose.detach()[:, None], poses[:, 1:]], dim=1)
+        lattice = self.third.lattice.expand(len(camera), -1, -1, -1)
+        third = self.close_sharpness.exp() * self._hold(
+            self.third,
+            (ground.close, ground.close_weight),
+            (satellite.close, satellite.close_covered),
+            poses,
+            precision=ground.hidden.dtype,
+            lattice=lattice + tilt_shift(lattice, camera, out.tilts[-1].detach()),
+        )
+        evidence = third.flatten(2).logsumexp(2)
+        out.choice_logits = logits.gather(1, order).detach() + evidence
+        best = torch.zeros_like(out.best) if out.given else out.choice_logits.argmax(1)
+        each = torch.arange(len(best), device=best.device)
+        out.close_logits, out.close_centre = third[each, best], poses[each, best]
+        out.voted = self.third.peak(out.close_logits, out.close_centre)
+        out.box_logits = heard(out.box_logits, evidence, out.peaks.chosen(order))
 
     def _flow(
         self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, pose: Tensor

@@ -29,10 +29,17 @@ class VoteFlowConfig:
         fine_headings: headings of the second vote to each side.
         fine_heading_step_degrees: of the second vote.
         tilt_degrees: how far the ground tilts under a vehicle, unreported (standard deviation).
+        candidates: places that the third vote is held at, if the second was held at as many.
+        close_size: cells of the third vote's side, each half a BEV cell, before and beside the vehicle.
+        close_shifts: shifts of the third vote to each side, in half its cells.
+        close_headings: headings of the third vote to each side.
+        close_heading_step_degrees: of the third vote.
         window: half cells of the local correlation's side.
         iterations: of the flow.
         coarse_channels: of the first vote's descriptors.
         fine_channels: of the second vote's and the flow's.
+        close_channels: of the third vote's.
+        close_hidden: of the features that those of the ground are read off.
         bev_hidden: of the BEV's features.
         flow_hidden: of the recurrent state.
         encoder_widths: channels at 1/2, 1/4, 1/8 and 1/16 of the image.
@@ -50,15 +57,22 @@ class VoteFlowConfig:
     box_metres: float = 20.0
     box_degrees: float = 10.0
     heading_step_degrees: float = 2.0
-    peaks: int = 3
+    peaks: int = 6
     fine_shifts: int = 5
     fine_headings: int = 2
     fine_heading_step_degrees: float = 1.0
     tilt_degrees: float = 0.3
+    candidates: int = 3
+    close_size: int = 28
+    close_shifts: int = 4
+    close_headings: int = 2
+    close_heading_step_degrees: float = 0.6
     window: int = 5
     iterations: int = 3
     coarse_channels: int = 16
     fine_channels: int = 24
+    close_channels: int = 16
+    close_hidden: int = 32
     bev_hidden: int = 64
     flow_hidden: int = 32
     encoder_widths: tuple[int, int, int, int] = (16, 32, 64, 96)
@@ -77,6 +91,13 @@ class VoteFlowConfig:
     def bev_samples(self) -> GroundGrid:
         """The grid at which image features are sampled: half the BEV's cell."""
         return GroundGrid(2 * self.bev_size, 2 * self.bev_size, self.bev_cell / 2, self.bev_x_max)
+
+    @property
+    def close(self) -> GroundGrid:
+        """The grid of the third vote's cells: one cell from the BEV's near edge, because that one is seen by few."""
+        cell, n = self.bev_cell / 2, self.close_size
+        near = self.bev_x_max - self.bev_size * self.bev_cell
+        return GroundGrid(n, n, cell, near + (n + 1) * cell)
 
     @property
     def patch(self) -> GroundGrid:

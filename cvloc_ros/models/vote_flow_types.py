@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from cvloc_ros.models.peaks import Peaks
+
 Block = tuple[slice, slice, slice]
 """Headings, shifts forward and shifts left of the first vote."""
 
@@ -18,10 +20,17 @@ class VoteFlowOutput:
     Attributes:
         coarse_logits: (B, headings, shifts, shifts) over the search box.
         peak_logits: (B, K) both votes together at each peak of the first around which the second was held.
-        box_logits: (B, headings, shifts, shifts) over the search box, after the second votes have had their say.
+        peaks: those peaks.
+        best: (B,) which of the peaks won; the first where training has given it.
+        given: whether it has.
+        candidates: (B, K, 3) where the second vote puts the pose at each.
+        box_logits: (B, headings, shifts, shifts) over the search box, after the later votes have had their say.
         fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
         fine_centre: (B, 3) the peak that won.
-        voted: (B, 3) pose that the two votes give.
+        voted: (B, 3) pose that the votes give, the last that was held.
+        choice_logits: (B, L) all three votes together at each candidate that the third was held at.
+        close_logits: (B, headings, shifts, shifts) the third vote around ``close_centre``, the candidate that won.
+        close_centre: (B, 3).
         solved: (B,) whether the last least squares was well posed; as long as there was none, it counts as such.
         starts: per iteration, (B, 3) pose from which the flow was measured.
         points: per iteration, (B, rows, cols, 2) where the cells were taken to be, metres in the vehicle frame: not
@@ -36,11 +45,18 @@ class VoteFlowOutput:
 
     coarse_logits: Tensor
     peak_logits: Tensor
+    peaks: Peaks
+    best: Tensor
+    given: bool
+    candidates: Tensor
     box_logits: Tensor
     fine_logits: Tensor
     fine_centre: Tensor
     voted: Tensor
     solved: Tensor
+    choice_logits: Tensor | None = None
+    close_logits: Tensor | None = None
+    close_centre: Tensor | None = None
     starts: list[Tensor] = field(default_factory=list)
     points: list[Tensor] = field(default_factory=list)
     flows: list[Tensor] = field(default_factory=list)
@@ -59,6 +75,9 @@ class GroundFeatures(NamedTuple):
         coarse_weight: (B, 1, rows, cols) in [0, 1]: how much the first vote counts a cell; zero where unseen.
         fine_weight: likewise of the second vote.
         hidden: (B, hidden, rows, cols) what the descriptors were read off.
+        close: (B, Dc, rows, cols) unit descriptors of the near ground for the third vote, and ``close_weight``; None
+            where there is no third vote.
+        close_weight: see ``close``.
 
     """
 
@@ -67,6 +86,8 @@ class GroundFeatures(NamedTuple):
     coarse_weight: Tensor
     fine_weight: Tensor
     hidden: Tensor
+    close: Tensor | None = None
+    close_weight: Tensor | None = None
 
 
 class PatchFeatures(NamedTuple):
@@ -77,6 +98,8 @@ class PatchFeatures(NamedTuple):
         coarse_covered: (B, 1, S/4, S/4) in [0, 1], the share of imagery.
         fine: (B, Df, S/2, S/2) likewise, and ``fine_covered`` (B, 1, S/2, S/2).
         fine_covered: see ``fine``.
+        close: (B, Dc, S, S) likewise, and ``close_covered`` (B, 1, S, S); None where there is no third vote.
+        close_covered: see ``close``.
 
     """
 
@@ -84,3 +107,5 @@ class PatchFeatures(NamedTuple):
     coarse_covered: Tensor
     fine: Tensor
     fine_covered: Tensor
+    close: Tensor | None = None
+    close_covered: Tensor | None = None

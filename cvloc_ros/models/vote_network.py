@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
-from cvloc_ros.models.flow import half_cell_lattice
-from cvloc_ros.models.peaks import cells_near, find_peaks, heard, highest_cell
+from cvloc_ros.models.local_vote import LocalVote
+from cvloc_ros.models.peaks import find_peaks, heard
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
+
+TRAINED_PEAKS = 3
+"""Around how many peaks the second vote is held in training, at most: more of them cost time and teach little."""
 
 
 class Votes(nn.Module):
@@ -28,11 +31,8 @@ class Votes(nn.Module):
 
     # constant grids, registered as buffers
     cells: Tensor
-    fine_lattice: Tensor
     headings: Tensor
     shifts: Tensor
-    fine_headings: Tensor
-    fine_shifts: Tensor
 
     def __init__(self, config: VoteFlowConfig):
         super().__init__()
@@ -46,16 +46,13 @@ class Votes(nn.Module):
         self.coarse_sharpness = nn.Parameter(torch.tensor(3.0))  # log of the vote's inverse temperature
         self.fine_sharpness = nn.Parameter(torch.tensor(3.0))
         self._register("cells", c.bev.centres())
-        fine = half_cell_lattice(c.bev, c.fine_shifts)
-        # of one parity, samples two apart lie side by side: shifts of half a cell are four votes of whole cells
-        self._register("fine_lattice", np.concatenate([fine[i::2, j::2] for i in (0, 1) for j in (0, 1)]))
         reach = round(c.box_degrees / c.heading_step_degrees)
         self._register("headings", np.radians(c.heading_step_degrees) * np.arange(-reach, reach + 1))
         reach = int(np.ceil(c.box_metres / c.bev_cell))
         self._register("shifts", -c.bev_cell * np.arange(-reach, reach + 1))  # row 0 is farthest forward
-        self._register("fine_shifts", -c.bev_cell / 2 * np.arange(-c.fine_shifts, c.fine_shifts + 1))
-        turns = np.arange(-c.fine_headings, c.fine_headings + 1)
-        self._register("fine_headings", np.radians(c.fine_heading_step_degrees) * turns)
+        self.second = LocalVote(
+            c.bev, shifts=c.fine_shifts, headings=c.fine_headings, step_degrees=c.fine_heading_step_degrees
+        )
 
     def _register(self, name: str, value: np.ndarray) -> None:
         self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
@@ -73,7 +70,10 @@ class Votes(nn.Module):
             coverage: (B, 1, S, S) in [0, 1].
 
         """
-        half, quarter = self.satellite(patch)
+        return self._describe_patch(*self.satellite(patch), coverage)
+
+    def _describe_patch(self, half: Tensor, quarter: Tensor, coverage: Tensor) -> PatchFeatures:
+        """Read the descriptors off the satellite encoder's features."""
         maps = []
         for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
             covered = F.avg_pool2d(coverage, factor)
@@ -96,22 +96,33 @@ class Votes(nn.Module):
         """Hold both votes, of what `describe` and `encode_satellite` gave; ``block``, ``centre`` as for `VoteFlow`."""
         precision = ground.hidden.dtype  # what autocast, if it is on, has chosen for this device
         coarse_logits = self._coarse_vote(ground.coarse, ground.coarse_weight, satellite, precision, block)
-        peaks = find_peaks(coarse_logits, self.headings, self.shifts, count=self._peak_count(block), given=centre)
-        fine_logits = self._fine_vote(ground.fine, ground.fine_weight, satellite, peaks.poses, precision)
+        count = self._peak_count(block) if centre is None else min(TRAINED_PEAKS, self.config.peaks)
+        peaks = find_peaks(coarse_logits, self.headings, self.shifts, count=count, given=centre)
+        fine_logits = self.fine_sharpness.exp() * self._hold(
+            self.second,
+            (ground.fine, ground.fine_weight),
+            (satellite.fine, satellite.fine_covered),
+            peaks.poses,
+            precision=precision,
+        )
         evidence = fine_logits.flatten(2).logsumexp(2)
         peak_logits = peaks.heights.detach() + evidence
-        best = (
-            peak_logits.argmax(1) if centre is None else torch.zeros_like(coarse_logits[:, 0, 0, 0], dtype=torch.long)
-        )
+        best = peak_logits.argmax(1)
+        if centre is not None:
+            best = torch.zeros_like(best)
+        candidates = self.second.peak(fine_logits.flatten(0, 1), peaks.poses.flatten(0, 1)).view_as(peaks.poses)
         each = torch.arange(len(best), device=best.device)
-        fine_logits, centre = fine_logits[each, best], peaks.poses[each, best]
         return VoteFlowOutput(
             coarse_logits=coarse_logits,
             peak_logits=peak_logits,
+            peaks=peaks,
+            best=best,
+            given=centre is not None,
+            candidates=candidates,
             box_logits=heard(coarse_logits, evidence, peaks),
-            fine_logits=fine_logits,
-            fine_centre=centre,
-            voted=self._fine_peak(fine_logits, centre),
+            fine_logits=fine_logits[each, best],
+            fine_centre=peaks.poses[each, best],
+            voted=candidates[each, best],
             solved=torch.ones_like(best, dtype=torch.bool),
         )
 
@@ -200,46 +211,35 @@ class Votes(nn.Module):
             return 1
         return self.config.peaks
 
-    def _fine_vote(
-        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centres: Tensor, precision: torch.dtype
+    def _hold(
+        self,
+        vote: LocalVote,
+        ground: tuple[Tensor, Tensor],
+        satellite: tuple[Tensor, Tensor],
+        centres: Tensor,
+        *,
+        precision: torch.dtype,
+        lattice: Tensor | None = None,
     ) -> Tensor:
-        """Correlate at half a cell's steps around poses (B, K, 3); the map is turned instead of the BEV.
+        """Hold a local vote.
+
+        Args:
+            vote: which.
+            ground: descriptors (B, D, rows, cols) of its cells and their weights (B, 1, rows, cols).
+            satellite: descriptors (B, D, n, n) of the patch and its coverage (B, 1, n, n).
+            centres: (B, K, 3) poses around which it is held.
+            precision: of the correlation.
+            lattice: (B, rows, cols, 2) where its lattice really is, if the ground is not level; metres.
 
         Returns:
-            (B, K, headings, shifts, shifts).
+            (B, K, headings, shifts, shifts) mean similarities.
 
         """
-        (b, count), k = centres.shape[:2], len(self.fine_headings)
-        poses = centres.repeat_interleave(k, 1)
-        poses[..., 2] += self.fine_headings.repeat(count)
-        n = self.fine_lattice.shape[1]
-        around, covered = (
-            self._warp(plane, self.fine_lattice, poses)
-            .unflatten(-2, (4, n))
-            .transpose(2, 3)
-            .reshape(b * count, 4 * k, -1, n, n)
-            for plane in (satellite.fine, satellite.fine_covered)
-        )
+        b, count = centres.shape[:2]
+        points = vote.lattice if lattice is None else lattice[:, None]
+        poses = vote.poses(centres)
+        around, covered = (vote.phases(self._warp(plane, points, poses), count) for plane in satellite)
+        descriptors, weight = ground
         kernels, weights = (each[:, None].repeat_interleave(count, 0) for each in (descriptors * weight, weight))
         score = weighted_vote(around, covered, kernels, weights, precision=precision)
-        return self._fine_logits(score.unflatten(0, (b, count)))
-
-    def _fine_logits(self, score: Tensor) -> Tensor:
-        """Put the four phases (B, K, 4 headings, 1, steps, steps) of the second vote together."""
-        b, count, *_, steps = score.shape
-        score = score.reshape(b, count, -1, 2, 2, steps, steps).permute(0, 1, 2, 5, 3, 6, 4)
-        wanted = len(self.fine_shifts)
-        return score.flatten(5, 6).flatten(3, 4)[..., :wanted, :wanted] * self.fine_sharpness.exp()
-
-    def _fine_peak(self, logits: Tensor, centre: Tensor) -> Tensor:
-        """Return the pose (B, 3) at the peak, interpolated by the mean over its neighbours."""
-        where = highest_cell(logits)
-        near = cells_near(where, logits.shape, 1, 1)
-        p = logits.masked_fill(~near, float("-inf")).flatten(1).softmax(1).view_as(logits)
-        yaw = centre[:, 2] + (p.sum((2, 3)) * self.fine_headings).sum(1)
-        dx = (p.sum((1, 3)) * self.fine_shifts).sum(1)
-        dy = (p.sum((1, 2)) * self.fine_shifts).sum(1)
-        # shifts were counted along the axes of each turned vehicle: the peak's own heading is the best single one
-        turn = centre[:, 2] + self.fine_headings[where[:, 0]]
-        c, s = torch.cos(turn), torch.sin(turn)
-        return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, yaw], dim=-1)
+        return vote.join(score.unflatten(0, (b, count)))

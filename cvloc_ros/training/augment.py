@@ -21,6 +21,7 @@ class AugmentConfig:
         blank_ground: no camera image.
         partial_coverage: imagery missing beyond an edge.
         recoloured: of each image: gamma, gain and offset by channel, grey, swapped channels.
+        filtered: of each image: textures and colours that no camera gives, from a random filter.
 
     """
 
@@ -30,10 +31,11 @@ class AugmentConfig:
     blank_ground: float = 0.03
     partial_coverage: float = 0.1
     recoloured: float = 0.7
+    filtered: float = 0.3
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
-        for name in ("scatter", "mirrored", "blank_ground", "partial_coverage", "recoloured"):
+        for name in ("scatter", "mirrored", "blank_ground", "partial_coverage", "recoloured", "filtered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name}: expected 0 to 1, got {getattr(self, name)}")
 
@@ -64,6 +66,26 @@ def recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         image = cv2.merge([grey] * 3) if rng.random() < 0.5 else image[..., ::-1]
     return np.ascontiguousarray(image)
+
+
+def filter_randomly(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mix an image (H, W, 3) with what a random filter over its channels and a pixel's neighbours makes of it.
+
+    Shapes stay and textures and colours do not: what a network learns from such images holds in styles that it has
+    never seen (Xu et al., "Robust and generalizable visual representation learning via random convolutions", 2021).
+    """
+    size = int(rng.choice([1, 3]))
+    kernels = rng.normal(size=(3, 3, size, size)).astype(np.float32)
+    given = image.astype(np.float32)
+    made = np.stack(
+        [sum(cv2.filter2D(given[..., c], -1, kernel[c]) for c in range(3)) for kernel in kernels],  # type: ignore[misc]
+        axis=-1,
+    )
+    # as light and as contrasty as it was
+    mean, deviation = given.mean((0, 1)), given.std((0, 1))
+    made = (made - made.mean((0, 1))) / (made.std((0, 1)) + 1e-3) * deviation + mean
+    share = rng.uniform(0, 1)
+    return np.clip(share * given + (1 - share) * made, 0, 255).astype(np.uint8)
 
 
 def mirror(sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

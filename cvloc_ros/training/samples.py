@@ -14,7 +14,7 @@ from cvloc_ros.datasets.town import crop_patch
 from cvloc_ros.geometry import SE2, Camera, GroundGrid, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.preprocess import fit_image
-from cvloc_ros.training.augment import AugmentConfig, cut_coverage, mirror, recolour
+from cvloc_ros.training.augment import AugmentConfig, cut_coverage, filter_randomly, mirror, recolour
 from cvloc_ros.training.scenes import Scene, crop_classes, draw_prior_error
 
 
@@ -79,7 +79,7 @@ def make_sample(
         ``truth`` (3,) float32, the ground's slope and the pose of the vehicle in the patch; the ground's classes,
         paint and crowns, uint8, half as fine as the patch (3, S/2, S/2) in ``patch_classes`` and on
         ``layout.bev_samples`` in ``bev_classes``; whether tilt and classes are known (float32, 0 or 1; zeros stand
-        for what is not) in ``tilt_known`` and ``classes_known``; and ``jitter`` (2, 3) float32, uniform in [-1, 1],
+        for what is not) in ``tilt_known`` and ``classes_known``; and ``jitter`` (3, 3) float32, uniform in [-1, 1],
         with which losses put starts beside the truth: all that is random in a step comes with its samples.
 
     """
@@ -89,10 +89,7 @@ def make_sample(
     coverage = crop_patch(scene.coverage, scene.grid, T_grid_patch, layout.patch, interpolation=cv2.INTER_NEAREST)
     image, camera = fit(scene.image, scene.camera, scene.T_base_camera, layout)
     if augment:
-        if rng.random() < augment.recoloured:
-            image = recolour(image, rng)
-        if rng.random() < augment.recoloured:
-            patch = recolour(patch, rng)
+        image, patch = (_disguise(picture, rng, augment) for picture in (image, patch))
         if rng.random() < augment.partial_coverage:
             coverage = cut_coverage(coverage, rng)
         if rng.random() < augment.blank_ground:
@@ -102,7 +99,13 @@ def make_sample(
     sample |= _side_truth(scene, T_patch_vehicle, layout)
     if augment and rng.random() < augment.mirrored:
         sample = mirror(sample)
-    return sample | {"jitter": rng.uniform(-1, 1, (2, 3)).astype(np.float32)}
+    return sample | {"jitter": rng.uniform(-1, 1, (3, 3)).astype(np.float32)}
+
+
+def _disguise(image: np.ndarray, rng: np.random.Generator, augment: AugmentConfig) -> np.ndarray:
+    if rng.random() < augment.filtered:
+        image = filter_randomly(image, rng)
+    return recolour(image, rng) if rng.random() < augment.recoloured else image
 
 
 def fit(image: np.ndarray, camera: Camera, T_base_camera: np.ndarray, layout: Layout) -> tuple[np.ndarray, Camera]:

@@ -18,7 +18,8 @@ from cvloc_ros.training.side_task import GroundNaming
 from cvloc_ros.training.task import Task, beside
 
 CENTRE_JITTER = (2.4, 1.6)  # metres, degrees: around the truth, where the second vote is held in training
-START_JITTER = (1.0, 0.8)  # and where the flow starts
+START_JITTER = (1.0, 0.8)  # where the flow starts
+CLOSE_JITTER = (1.2, 0.9)  # and where the third vote is held
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class VoteFlowTask(Task):
     """Trains `VoteFlow`."""
 
     method = "vote_flow"
-    summary = "vote over the search box, second vote around its peaks, flow with the ground's tilt"
-    terms = ("coarse", "fine", "peak", "flow", "pose", "tilt", "naming")
-    drawn = ("coarse", "fine", "peak", "flow", "pose")
+    summary = "vote over the search box, second vote around its peaks, flow with the ground's tilt, third vote, flow"
+    terms = ("coarse", "fine", "peak", "close", "choice", "flow", "pose", "tilt", "naming")
+    drawn = ("coarse", "fine", "peak", "close", "choice", "flow", "pose")
     poses = ("vote", "final")
 
     def __init__(self, network: VoteFlowConfig, config: VoteFlowTaskConfig):
@@ -58,6 +59,7 @@ class VoteFlowTask(Task):
         near = {
             "centre": beside(truth, jitter[:, 0], CENTRE_JITTER),
             "start": beside(truth, jitter[:, 1], START_JITTER),
+            "close": beside(truth, jitter[:, 2], CLOSE_JITTER),
         }
         outputs = self.network(**inputs, **near)
         with torch.autocast(truth.device.type, enabled=False):
