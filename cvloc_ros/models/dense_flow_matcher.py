@@ -20,7 +20,7 @@ from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
 from cvloc_ros.models.fast_vote_flow import FastVotes, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
-from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, of_one_block, peak_similarity, posterior_axes
+from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, of_one_block, peak_similarities, posterior_axes
 from cvloc_ros.models.vote_flow_types import Block, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
@@ -124,8 +124,11 @@ class DenseFlowMatcher:
         """Return the posteriors of the vote that gave the start."""
         vote, votes = self.network.encoders.vote, out.votes
         assert isinstance(vote, Votes) and votes
-        similarity = tuple(peak_similarity(vote, votes)[0].tolist())
-        return _posterior(votes.box_logits[0], votes.fine_logits[0]) | posterior_axes(vote) | {"similarity": similarity}
+        at_peaks = peak_similarities(
+            (votes.coarse_logits, vote.coarse_sharpness), (votes.fine_logits, vote.fine_sharpness)
+        )
+        axes = posterior_axes(vote, vote.second) | {"similarity": tuple(at_peaks[0].tolist())}
+        return _posterior(votes.box_logits[0], votes.fine_logits[0]) | axes
 
     def _posterior(self, out: DenseFlowOutput, coverage: Tensor, given: MatchInput) -> dict[str, Any]:
         sharpness = self.network.config.posterior_sharpness

@@ -2,7 +2,7 @@
 
 What makes it fast, on any device: batch norms are folded into the convolutions, those of the image and the flow run in
 half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
-the camera's at places that are found once; the first vote is held over the search box only; the second is a few matrix
+the camera's at places that are found once; the first vote is held over the search box only; the others are a few matrix
 products; the flow's context is convolved once. The patch, which is described once for many frames, the votes, whose
 peaks may be nearly as high as each other, geometry and least squares stay in single precision. Shapes depend on
 nothing but the search box, and nothing waits for a result before the last.
@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvloc_ros.models.bev import BevEncoder
+from cvloc_ros.models.close_look import CloseLook
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import MIN_SCALE, FlowUpdate
 from cvloc_ros.models.fused import fuse
+from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.sampling import bilinear, correlate, sample
 from cvloc_ros.models.vote import trusted_mean
 from cvloc_ros.models.vote_flow import VoteFlow
@@ -96,20 +98,25 @@ class FastVotes(Votes):
         logits = score * self.coarse_sharpness.exp()
         return logits if whole else self._within((headings, xs, ys), logits)
 
-    def _fine_vote(
-        self, descriptors: Tensor, weight: Tensor, satellite: PatchFeatures, centres: Tensor, precision: torch.dtype
+    def _hold(
+        self,
+        vote: LocalVote,
+        ground: tuple[Tensor, Tensor],
+        satellite: tuple[Tensor, Tensor],
+        centres: Tensor,
+        *,
+        precision: torch.dtype,
+        lattice: Tensor | None = None,
     ) -> Tensor:
-        """Hold the second vote: see `VoteFlow._fine_vote`."""
-        count, k, n = centres.shape[1], len(self.fine_headings), self.fine_lattice.shape[1]
-        poses = centres[0].repeat_interleave(k, 0)
-        poses[:, 2] += self.fine_headings.repeat(count)
-        where = self._on_patch(self.fine_lattice, poses, satellite.fine.shape[-1])
-        maps = sample(satellite.fine, *where).view(4 * k * count, n, n, -1)
-        covered = sample(satellite.fine_covered, *where).view(4 * k * count, n, n, -1)
-        similarity = correlate(maps, (descriptors * weight)[0].permute(1, 2, 0))
-        counted = correlate(covered, weight[0].permute(1, 2, 0))
-        similarity, counted = (each.unflatten(0, (count, 4 * k)) for each in (similarity, counted))
-        return self._fine_logits(trusted_mean(similarity, counted, weight.sum())[None])
+        """Hold a local vote: see `Votes._hold`."""
+        count, n = centres.shape[1], vote.lattice.shape[1]
+        points = vote.lattice if lattice is None else lattice[0]
+        where = self._on_patch(points, vote.poses(centres)[0], satellite[0].shape[-1])
+        maps, covered = (sample(plane, *where).view(-1, n, n, plane.shape[1]) for plane in satellite)
+        descriptors, weight = (each[0].permute(1, 2, 0) for each in ground)
+        similarity, counted = correlate(maps, descriptors * weight), correlate(covered, weight)
+        similarity, counted = (each.unflatten(0, (count, -1)) for each in (similarity, counted))
+        return vote.join(trusted_mean(similarity, counted, weight.sum())[None])
 
     def _on_patch(self, points: Tensor, poses: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Return what `sample` needs for vehicle-frame points (rows, cols, 2), m, as placed by poses (K, 3)."""
@@ -127,6 +134,7 @@ class FastVoteFlow(FastVotes, VoteFlow):
 
     def _replace_parts(self) -> list[nn.Module]:
         self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
+        self.close = _FastCloseLook(self.close)  # type: ignore[assignment]
         return [*super()._replace_parts(), self.update]
 
     def _look_around(
@@ -171,6 +179,29 @@ class _FastBevEncoder(nn.Module):
         samples = torch.cat([sample(half.float(), cells, shares), columns], dim=-1).permute(2, 0, 1)[None]
         *descriptors, hidden = self.bev.describe(samples, visible[:, None])
         return *descriptors, hidden.to(self.precision)
+
+
+class _FastCloseLook(nn.Module):
+    """`CloseLook` of one image; in single precision, as `_FastBevEncoder` is."""
+
+    def __init__(self, close: CloseLook):
+        super().__init__()
+        self.close = close
+        self._view: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
+
+    def describe_patch(self, patch: Tensor, half: Tensor, coverage: Tensor) -> Tensor:
+        return self.close.describe_patch(patch, half, coverage)
+
+    def describe(
+        self, image: Tensor, half: Tensor, hidden: Tensor, pixels: Tensor, visible: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if self._view is None or self._view[0] is not pixels or self._view[1] is not visible:
+            where, seen = self.close.near(pixels, visible)
+            self._view = pixels, visible, (seen, *_in_image(where[0], half), *_in_image(where[0], image))
+        seen, cells, shares, pixel_cells, pixel_shares = self._view[2]
+        colours = sample(standardize(image), pixel_cells, pixel_shares)
+        samples = torch.cat([sample(half.float(), cells, shares), colours], dim=-1).permute(2, 0, 1)[None]
+        return self.close.describe_samples(samples * seen, seen, hidden.float())
 
 
 class _FastFlowUpdate(nn.Module):

@@ -59,7 +59,7 @@ class LocalVote(nn.Module):
         return score.flatten(5, 6).flatten(3, 4)[..., :wanted, :wanted]
 
     def peak(self, logits: Tensor, centre: Tensor) -> Tensor:
-        """Return the pose (B, 3) at the peak, interpolated by the mean over its neighbours.
+        """Return the pose (B, 3) at the peak: the mean over the highest cell and its neighbours.
 
         Args:
             logits: (B, H, S, S) around ``centre``.
@@ -68,11 +68,19 @@ class LocalVote(nn.Module):
         """
         where = highest_cell(logits)
         near = cells_near(where, logits.shape, 1, 1)
-        p = logits.masked_fill(~near, float("-inf")).flatten(1).softmax(1).view_as(logits)
-        yaw = centre[:, 2] + (p.sum((2, 3)) * self.headings).sum(1)
+        # shifts were counted along the axes of each turned vehicle: the peak's own heading is the best single one
+        return self._mean(logits.masked_fill(~near, float("-inf")), centre, self.headings[where[:, 0]])
+
+    def mean(self, logits: Tensor, centre: Tensor) -> Tensor:
+        """Return the posterior's mean (B, 3): unlike the peak, it does not jump along a flat ridge."""
+        return self._mean(logits, centre, None)
+
+    def _mean(self, logits: Tensor, centre: Tensor, turn: Tensor | None) -> Tensor:
+        """Return the mean pose, its shifts counted along the axes of the heading ``turn`` (B,); of the mean's own."""
+        p = logits.flatten(1).softmax(1).view_as(logits)
+        yaw = (p.sum((2, 3)) * self.headings).sum(1)
         dx = (p.sum((1, 3)) * self.shifts).sum(1)
         dy = (p.sum((1, 2)) * self.shifts).sum(1)
-        # shifts were counted along the axes of each turned vehicle: the peak's own heading is the best single one
-        turn = centre[:, 2] + self.headings[where[:, 0]]
-        c, s = torch.cos(turn), torch.sin(turn)
-        return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, yaw], dim=-1)
+        along = centre[:, 2] + (yaw if turn is None else turn)
+        c, s = torch.cos(along), torch.sin(along)
+        return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, centre[:, 2] + yaw], dim=-1)

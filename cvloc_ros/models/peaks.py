@@ -22,19 +22,13 @@ class Peaks(NamedTuple):
     Attributes:
         poses: (B, K, 3) x, y (m), yaw (rad).
         heights: (B, K) the vote there.
-        cells: which cells belong to each, K times (B, headings, shifts, shifts) bool.
+        cells: (B, K, headings, shifts, shifts) bool, which cells belong to each.
 
     """
 
     poses: Tensor
     heights: Tensor
-    cells: list[Tensor]
-
-    def chosen(self, order: Tensor) -> Peaks:
-        """Return the peaks of which the indices (B, L) are given, in that order."""
-        each = torch.arange(len(order), device=order.device)[:, None]
-        cells = torch.stack(self.cells, 1)[each, order]
-        return Peaks(self.poses[each, order], self.heights[each, order], list(cells.unbind(1)))
+    cells: Tensor
 
 
 def find_peaks(logits: Tensor, headings: Tensor, shifts: Tensor, *, count: int, given: Tensor | None = None) -> Peaks:
@@ -60,20 +54,27 @@ def find_peaks(logits: Tensor, headings: Tensor, shifts: Tensor, *, count: int, 
         heights.append(logits.masked_fill(~own, _NOTHING).flatten(1).amax(1))
         cells.append(own)
         logits = logits.masked_fill(own, _NOTHING)
-    return Peaks(torch.stack(poses, 1), torch.stack(heights, 1), cells)
+    return Peaks(torch.stack(poses, 1), torch.stack(heights, 1), torch.stack(cells, 1))
 
 
-def heard(logits: Tensor, evidence: Tensor, peaks: Peaks) -> Tensor:
-    """Return votes after the ``evidence`` (B, K) of a second look at their peaks: log-likelihoods of those places.
+def heard(logits: Tensor, evidence: Tensor, cells: Tensor) -> Tensor:
+    """Return votes after the ``evidence`` (B, K) of a closer look at their peaks: log-likelihoods of those places.
 
     Nobody has looked again at the other places: they count like the worst that was looked at.
+
+    Args:
+        logits: (B, headings, shifts, shifts).
+        evidence: (B, K).
+        cells: (B, K, headings, shifts, shifts) bool, which belong to each peak.
+
     """
-    if len(peaks.cells) == 1:
+    count = evidence.shape[1]
+    if count == 1:
         return logits  # nothing to compare with
     less = (evidence - evidence.amax(1, keepdim=True))[:, :, None, None, None]
     change = less.amin(1)
-    for k in reversed(range(len(peaks.cells))):
-        change = torch.where(peaks.cells[k], less[:, k], change)
+    for k in reversed(range(count)):
+        change = torch.where(cells[:, k], less[:, k], change)
     return logits + change
 
 

@@ -112,8 +112,7 @@ class VoteFlow(Votes):
         ground = self.describe(image, pixels, visible)
         out = self.vote(ground, satellite, block=block, centre=centre)
         self._flow(out, ground, satellite, camera, out.voted.detach() if start is None else start)
-        candidates = self.config.candidates if close is None else min(TRAINED_CANDIDATES, self.config.candidates)
-        self._look_closely(out, ground, satellite, camera, out.poses[-1] if close is None else close, candidates)
+        self._look_closely(out, ground, satellite, camera, close)
         if close is None:
             self._flow(out, ground, satellite, camera, out.voted)
         return out
@@ -124,17 +123,19 @@ class VoteFlow(Votes):
         ground: GroundFeatures,
         satellite: PatchFeatures,
         camera: Tensor,
-        pose: Tensor,
-        candidates: int,
+        close: Tensor | None,
     ) -> None:
-        """Hold the third vote at a pose (B, 3) and at the best other candidates, and add what it says to the output."""
+        """Hold the third vote and add what it says to the output; ``close`` as for `forward`."""
         assert ground.close is not None and ground.close_weight is not None
         assert satellite.close is not None and satellite.close_covered is not None
-        logits, poses = out.peak_logits, out.candidates.detach()
-        # the best comes first: in training, the one that is beside the truth
-        order = logits.scatter(1, out.best[:, None], float("inf")).topk(min(candidates, logits.shape[1]), 1).indices
-        poses = poses.gather(1, order[..., None].expand(-1, -1, 3))
-        poses = torch.cat([pose.detach()[:, None], poses[:, 1:]], dim=1)
+        logits = out.peak_logits
+        most = self.config.candidates if close is None else min(self.config.candidates, TRAINED_CANDIDATES)
+        count = min(most, logits.shape[1])
+        # the best, which the flow has refined, comes first: in training, the one that is beside the truth
+        order = logits.scatter(1, out.best[:, None], float("inf")).topk(count, 1).indices
+        others = out.candidates.gather(1, order[:, 1:, None].expand(-1, -1, 3))
+        first = out.poses[-1] if close is None else close
+        poses = torch.cat([first[:, None], others], dim=1).detach()
         lattice = self.third.lattice.expand(len(camera), -1, -1, -1)
         third = self.close_sharpness.exp() * self._hold(
             self.third,
@@ -146,11 +147,11 @@ class VoteFlow(Votes):
         )
         evidence = third.flatten(2).logsumexp(2)
         out.choice_logits = logits.gather(1, order).detach() + evidence
-        best = torch.zeros_like(out.best) if out.given else out.choice_logits.argmax(1)
+        best = out.choice_logits.argmax(1) if close is None else torch.zeros_like(out.best)
         each = torch.arange(len(best), device=best.device)
         out.close_logits, out.close_centre = third[each, best], poses[each, best]
-        out.voted = self.third.peak(out.close_logits, out.close_centre)
-        out.box_logits = heard(out.box_logits, evidence, out.peaks.chosen(order))
+        out.voted = self.third.mean(out.close_logits, out.close_centre)
+        out.box_logits = heard(out.box_logits, evidence, out.peak_cells[each[:, None], order])
 
     def _flow(
         self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, pose: Tensor

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
+from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_types import VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
 GPU_BATCH = 16
@@ -36,7 +36,7 @@ class VoteFlowMatcher:
         c = network.config
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
-        self._axes = posterior_axes(network)
+        self._axes = posterior_axes(network, network.third)
         self._view = View(c, self.device)
         self._patches = PatchView(self.network, self.device)
 
@@ -57,6 +57,7 @@ class VoteFlowMatcher:
         encoded = time.perf_counter()
         block = self.network.block(inputs[0].box, inputs[0].centre)
         out = self.network.locate(satellite, **ground, camera=camera, block=block)
+        assert out.close_logits is not None
         arrays = {
             "pose": out.poses[-1],
             "start": out.starts[-1],
@@ -66,8 +67,10 @@ class VoteFlowMatcher:
             "scale": out.scales[-1],
             "weight": out.weights[-1],
             "coarse": out.box_logits.flatten(1).softmax(1).view_as(out.box_logits),
-            "fine": out.fine_logits.flatten(1).softmax(1).view_as(out.fine_logits),
-            "similarity": peak_similarity(self.network, out),
+            "close": out.close_logits.flatten(1).softmax(1).view_as(out.close_logits),
+            "similarity": peak_similarities(
+                (out.coarse_logits, self.network.coarse_sharpness), (out.close_logits, self.network.close_sharpness)
+            ),
             "solved": out.solved,
         }
         found = {name: value.float().cpu().numpy() for name, value in arrays.items()}
@@ -92,7 +95,7 @@ class VoteFlowMatcher:
             weights=found["weight"][seen].astype(float),
             scales=found["scale"][seen].astype(float),
             probability=found["coarse"].astype(float),
-            local=found["fine"].astype(float),
+            local=found["close"].astype(float),
             **self._axes,
             similarity=tuple(found["similarity"].tolist()),
             milliseconds=milliseconds,
@@ -105,19 +108,18 @@ def of_one_block(network: Votes, inputs: Sequence[MatchInput]) -> Iterator[list[
         yield list(run)
 
 
-def posterior_axes(network: Votes) -> dict[str, np.ndarray]:
-    """Return the axes of both votes under their names in `Match`."""
+def posterior_axes(network: Votes, local: LocalVote) -> dict[str, np.ndarray]:
+    """Return the axes of the first vote and of a local one under their names in `Match`."""
     axes = {
         "x": network.shifts,
         "y": network.shifts,
         "yaw": network.headings,
-        "local_shift": network.fine_shifts,
-        "local_yaw": network.fine_headings,
+        "local_shift": local.shifts,
+        "local_yaw": local.headings,
     }
     return {name: axis.cpu().numpy().astype(float) for name, axis in axes.items()}
 
 
-def peak_similarity(network: Votes, out: VoteFlowOutput) -> Tensor:
-    """Return the mean cosine similarities (B, 2) at the peaks of the first and of the second vote."""
-    votes = ((out.coarse_logits, network.coarse_sharpness), (out.fine_logits, network.fine_sharpness))
+def peak_similarities(*votes: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean cosine similarities (B, votes) at the peaks of votes, given with the log of their sharpness."""
     return torch.stack([logits.flatten(1).amax(1) / sharpness.exp() for logits, sharpness in votes], dim=1)

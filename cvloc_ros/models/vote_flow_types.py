@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from cvloc_ros.models.peaks import Peaks
-
 Block = tuple[slice, slice, slice]
 """Headings, shifts forward and shifts left of the first vote."""
 
@@ -20,9 +18,8 @@ class VoteFlowOutput:
     Attributes:
         coarse_logits: (B, headings, shifts, shifts) over the search box.
         peak_logits: (B, K) both votes together at each peak of the first around which the second was held.
-        peaks: those peaks.
-        best: (B,) which of the peaks won; the first where training has given it.
-        given: whether it has.
+        peak_cells: (B, K, headings, shifts, shifts) bool, the cells of the first vote that belong to each.
+        best: (B,) which of them won; the first where training has given it.
         candidates: (B, K, 3) where the second vote puts the pose at each.
         box_logits: (B, headings, shifts, shifts) over the search box, after the later votes have had their say.
         fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
@@ -45,9 +42,8 @@ class VoteFlowOutput:
 
     coarse_logits: Tensor
     peak_logits: Tensor
-    peaks: Peaks
+    peak_cells: Tensor
     best: Tensor
-    given: bool
     candidates: Tensor
     box_logits: Tensor
     fine_logits: Tensor

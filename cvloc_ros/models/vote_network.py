@@ -115,11 +115,10 @@ class Votes(nn.Module):
         return VoteFlowOutput(
             coarse_logits=coarse_logits,
             peak_logits=peak_logits,
-            peaks=peaks,
+            peak_cells=peaks.cells,
             best=best,
-            given=centre is not None,
             candidates=candidates,
-            box_logits=heard(coarse_logits, evidence, peaks),
+            box_logits=heard(coarse_logits, evidence, peaks.cells),
             fine_logits=fine_logits[each, best],
             fine_centre=peaks.poses[each, best],
             voted=candidates[each, best],
