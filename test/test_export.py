@@ -33,7 +33,7 @@ def test_exported_equals_eager(method, outputs, weights, tmp_path):
     assert apart["pose"] < 1e-3 and apart[weights] < 1e-3
     for metres in apart.keys() & {"start", "tilt", "ground", "moved", "points", "flow"}:
         assert apart[metres] < 0.01
-    for logits in apart.keys() & {"coarse_logits", "fine_logits"}:
+    for logits in apart.keys() & {"coarse_logits", "close_logits"}:
         assert apart[logits] < 0.01  # between -30 and 30
 
 

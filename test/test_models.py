@@ -283,34 +283,51 @@ class TestNetwork:
             network(**inputs)
 
     @torch.inference_mode()
-    def test_the_winner_of_both_votes_is_refined(self, network):
+    def test_the_winner_of_two_votes_is_refined_and_that_of_three_again(self, network):
         out = network(**batch(2))
-        assert out.peak_logits.shape == (2, 3) and out.fine_logits.shape == (2, 5, 11, 11)
-        best = out.peak_logits.argmax(1)
-        poses, _, _ = find_peaks(out.coarse_logits, network.headings, network.shifts, count=3)
-        torch.testing.assert_close(out.fine_centre, poses[torch.arange(2), best])
+        count, candidates = network.config.peaks, network.config.candidates
+        assert out.peak_logits.shape == (2, count) and out.fine_logits.shape == (2, 5, 11, 11)
+        assert out.choice_logits.shape == (2, candidates) and out.close_logits.shape == (2, 5, 9, 9)
+        each, best = torch.arange(2), out.peak_logits.argmax(1)
+        poses = find_peaks(out.coarse_logits, network.headings, network.shifts, count=count).poses
+        torch.testing.assert_close(out.fine_centre, poses[each, best])
+        torch.testing.assert_close(out.starts[0], out.candidates[each, best])
+        # the third vote is held where the flow has ended, and where the second puts the next best
+        iterations = network.config.iterations
+        looked_at = out.candidates[each[:, None], out.peak_logits.topk(candidates).indices]
+        looked_at[:, 0] = out.poses[iterations - 1]
+        won = out.choice_logits.argmax(1)
+        torch.testing.assert_close(out.close_centre, looked_at[each, won])
+        torch.testing.assert_close(out.starts[iterations], network.third.mean(out.close_logits, out.close_centre))
+        assert len(out.poses) == 2 * iterations
         most_likely = out.box_logits.flatten(1).argmax(1)
         shifts = network.shifts[most_likely // 27 % 27], network.shifts[most_likely % 27]
-        torch.testing.assert_close(torch.stack(shifts, 1), out.fine_centre[:, :2])
+        winner = out.peak_logits.topk(candidates).indices[each, won]
+        torch.testing.assert_close(torch.stack(shifts, 1), poses[each, winner][:, :2])
 
     @torch.inference_mode()
-    @pytest.mark.parametrize(("half", "peaks"), [(4.0, 1), (15.0, 3)])
+    @pytest.mark.parametrize(("half", "peaks"), [(4.0, 1), (15.0, 6)])
     def test_a_small_box_has_one(self, network, half, peaks):
         out = network(**batch(1), block=network.block((half, half, 0.05)))
         assert out.peak_logits.shape == (1, peaks)
         if peaks == 1:
+            assert out.choice_logits.shape == (1, 1)
             torch.testing.assert_close(out.box_logits, out.coarse_logits)
 
     def test_the_second_vote_learns_to_tell_them_apart_and_the_first_does_not(self, network):
         truth = torch.tensor([[3.0, -2.0, 0.05]])
-        out = network(**batch(1), centre=truth, start=truth)
+        out = network(**batch(1), centre=truth, start=truth, close=truth)
         losses = total_loss(network, out, truth, camera=torch.tensor([[0.0, 0.0, 1.65]]), tilt=torch.zeros(1, 2))
         expected = torch.logsumexp(out.peak_logits, 1) - out.peak_logits[:, 0]
         torch.testing.assert_close(losses["peak"], expected.mean())
         coarse, fine = torch.autograd.grad(
-            losses["peak"], [network.coarse_sharpness, network.fine_sharpness], allow_unused=True
+            losses["peak"], [network.coarse_sharpness, network.fine_sharpness], allow_unused=True, retain_graph=True
         )
         assert coarse is None and fine.abs() > 0
+        torch.testing.assert_close(losses["choice"], -out.choice_logits.log_softmax(1)[:, 0].mean())
+        sharpness = [network.coarse_sharpness, network.fine_sharpness, network.close_sharpness]
+        *others, close = torch.autograd.grad(losses["choice"], sharpness, allow_unused=True)
+        assert others == [None, None] and close.abs() > 0
 
 
 class TestLosses:

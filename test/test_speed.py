@@ -67,6 +67,7 @@ def test_the_fast_network_is_the_same_function(network, box, centre):
     close = {"atol": 0.02, "rtol": 0}  # of logits between -30 and 30
     torch.testing.assert_close(fast.coarse_logits[looked_at], plain.coarse_logits[looked_at], **close)
     torch.testing.assert_close(fast.fine_logits, plain.fine_logits, **close)
+    torch.testing.assert_close(fast.close_logits, plain.close_logits, **close)
     torch.testing.assert_close(fast.poses[-1], plain.poses[-1], atol=2e-3, rtol=0)
     torch.testing.assert_close(fast.weights[-1], plain.weights[-1], atol=1e-3, rtol=0)
 
@@ -79,6 +80,7 @@ def test_a_camera_that_changes(network):
     for place in (first, second, first):
         plain, found = (net(image, *place, camera, patch, coverage) for net in (network, fast))
         torch.testing.assert_close(found.fine_logits, plain.fine_logits, atol=0.02, rtol=0)
+        torch.testing.assert_close(found.close_logits, plain.close_logits, atol=0.02, rtol=0)
 
 
 def test_samples_between_and_beyond_cells():

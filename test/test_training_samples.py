@@ -18,7 +18,7 @@ from cvloc_ros.datasets.town.pairs import CLASS_GRID
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.training import stream
-from cvloc_ros.training.augment import AugmentConfig
+from cvloc_ros.training.augment import AugmentConfig, filter_randomly
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.samples import item_sample, make_sample
 from cvloc_ros.training.scenes import AROUND, Scene, town_item
@@ -26,7 +26,7 @@ from cvloc_ros.training.stream import ItemCycle, TownPool, shard_samples
 
 CONFIG = VoteFlowConfig()
 SATELLITE = GroundGrid.centred(400, 0.4)
-PLAIN = AugmentConfig(mirrored=0.0, blank_ground=0.0, partial_coverage=0.0, recoloured=0.0)
+PLAIN = AugmentConfig(mirrored=0.0, blank_ground=0.0, partial_coverage=0.0, recoloured=0.0, filtered=0.0)
 
 
 def dotted_pair(dot, number=0):
@@ -201,7 +201,7 @@ class TestStream:
         truths = np.array([sample["truth"] for sample in samples])
         assert (np.abs(truths) <= [20, 20, np.radians(10.001)]).all() and (np.abs(truths).max(0) > [15, 15, 0.13]).all()
         jitter = np.array([sample["jitter"] for sample in samples])
-        assert jitter.shape == (40, 2, 3) and 0.9 < np.abs(jitter).max() <= 1
+        assert jitter.shape == (40, 3, 3) and 0.9 < np.abs(jitter).max() <= 1
 
     def test_pairs_are_used_as_often_as_said_and_towns_are_shared_out(self, numbered_pairs, monkeypatch):
         monkeypatch.setattr(stream, "PAIRS_PER_TOWN", 4)
@@ -216,3 +216,15 @@ class TestStream:
                 assert pair.T_map_base.yaw == (0.5 if pair.T_map_base.x >= 3 else 0.0)  # the scatter of its town
             assert {k[1] % 2 for k in used if k[0] == shard} == {shard}
         assert len(used) == 2 * 28 and sum(used.values()) == 2 * 68
+
+
+def test_a_random_filter_changes_colours_and_leaves_edges_where_they_are():
+    rng = np.random.default_rng(0)
+    image = np.full((40, 60, 3), 90, np.uint8)
+    assert np.abs(filter_randomly(image, rng).astype(int) - 90).max() <= 1, "nothing to see stays nothing"
+    image[:, 30:] = [200, 10, 170]
+    made = [filter_randomly(image, rng).astype(int) for _ in range(20)]
+    for picture in made:
+        steps = np.abs(np.diff(picture, axis=1)).sum((0, 2))
+        assert picture.shape == image.shape and abs(int(steps.argmax()) - 29) <= 1
+    assert np.std([picture[0, 50] for picture in made], axis=0).min() > 10
