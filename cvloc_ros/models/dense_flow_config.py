@@ -146,7 +146,7 @@ class DenseFlowConfig:
 
     @property
     def vote(self) -> VoteFlowConfig:
-        """The `VoteFlow` whose encoders these are; what concerns its flow is of no matter."""
+        """The `VoteFlow` whose encoders these are; what concerns its flow and its third vote is of no matter."""
         return VoteFlowConfig(
             image_width=self.image_width,
             image_height=self.image_height,
@@ -158,6 +158,7 @@ class DenseFlowConfig:
             box_metres=self.box_metres,
             box_degrees=self.box_degrees,
             heading_step_degrees=self.heading_step_degrees,
+            peaks=3,  # what the calibration of the shipped weights has seen
         )
 
     @property

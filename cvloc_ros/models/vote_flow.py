@@ -1,4 +1,4 @@
-"""vote_flow, the compact default matcher: vote, vote again around the peaks, refine by flow; look closely, refine again.
+"""vote_flow, the compact default matcher: two votes, refined by flow; a third that looks closely, refined again.
 
 Frames: *vehicle* is the frame of the BEV (the camera's vehicle, wherever it is); *patch* is the vehicle-frame of the
 prior, in which the satellite patch is cut. A pose (x, y, yaw) is the vehicle's in the patch; (0, 0, 0) means that
@@ -18,7 +18,6 @@ from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
-
 
 TRAINED_CANDIDATES = 2
 """At how many candidates the third vote is held in training, at most."""

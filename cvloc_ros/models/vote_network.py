@@ -70,7 +70,8 @@ class Votes(nn.Module):
             coverage: (B, 1, S, S) in [0, 1].
 
         """
-        return self._describe_patch(*self.satellite(patch), coverage)
+        half, quarter = self.satellite(patch)
+        return self._describe_patch(half, quarter, coverage)
 
     def _describe_patch(self, half: Tensor, quarter: Tensor, coverage: Tensor) -> PatchFeatures:
         """Read the descriptors off the satellite encoder's features."""

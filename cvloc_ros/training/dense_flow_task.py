@@ -17,12 +17,16 @@ from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.matcher import Matcher
 from cvloc_ros.models.resnet_trunk import load_resnet18
 from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, provenance
 from cvloc_ros.training.samples import to_inputs
 from cvloc_ros.training.settings import ConfigError
 from cvloc_ros.training.task import Task, beside
 
-_OF_THE_FLOW = {"window", "iterations", "flow_hidden", "tilt_degrees"}  # of `VoteFlowConfig`, of no matter for votes
+# of `VoteFlowConfig`: of no matter for the weights of two votes
+_OTHER_PARTS = {"window", "iterations", "flow_hidden", "tilt_degrees", "peaks", "candidates"} | {
+    name for name in vars(VoteFlowConfig()) if name.startswith("close_")
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def _load_vote(encoders: VoteEncoders, path: Path) -> None:
     if not isinstance(vote, VoteFlow):
         raise WeightsError(f"task.vote_weights: expected a vote_flow, got another method in {path}")
     wanted = encoders.vote.config
-    for name in vars(wanted).keys() - _OF_THE_FLOW:
+    for name in vars(wanted).keys() - _OTHER_PARTS:
         if (value := getattr(vote.config, name)) != getattr(wanted, name):
             raise WeightsError(
                 f"task.vote_weights: expected a vote_flow with {name} of {getattr(wanted, name)}, as the network's, "
