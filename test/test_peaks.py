@@ -32,7 +32,7 @@ def test_they_are_not_beside_one_another():
     poses, heights, cells = find()
     torch.testing.assert_close(poses[0], torch.stack([pose(peak) for peak in PEAKS]))
     torch.testing.assert_close(heights, torch.tensor([[9.0, 7.0, 5.0]]))
-    assert not (cells[0] & cells[1]).any() and cells[1][0, 2, 18, 4]
+    assert not (cells[:, 0] & cells[:, 1]).any() and cells[0, 1, 2, 18, 4]
 
 
 def test_in_training_the_first_is_given_and_its_neighbours_are_no_rivals():
@@ -49,7 +49,7 @@ def test_in_training_the_first_is_given_and_its_neighbours_are_no_rivals():
 
 def test_the_second_vote_may_overrule_the_first():
     logits = vote()
-    after = heard(logits, torch.tensor([[1.0, 6.0, 0.0]]), find())
+    after = heard(logits, torch.tensor([[1.0, 6.0, 0.0]]), find().cells)
     assert highest_cell(after).tolist() == [list(PEAKS[1])]
     change = after - logits
     np.testing.assert_allclose([change[(0, *peak)] for peak in PEAKS], [-5, 0, -6], atol=1e-5)

@@ -1,4 +1,4 @@
-"""What a match says about its own accuracy: spreads and peaks of the two votes, residuals of the matches."""
+"""What a match says about its own accuracy: spreads and peaks of the votes, residuals of the matches."""
 
 from __future__ import annotations
 

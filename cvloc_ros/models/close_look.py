@@ -64,10 +64,14 @@ class CloseLook(nn.Module):
         return self.describe_samples(torch.cat([features, colours], dim=1) * seen, seen, hidden)
 
     def near(self, pixels: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the near cells' quarters appear, (B, rows, cols, 2), and which are seen, (B, 1, rows, cols).
+        """Return where the near cells' quarters appear, and which of them are seen.
 
         They lie between four of the BEV's samples each. From five metres on, the mean of the four's places in the
         image is a tenth of a cell from where the camera's geometry would put it, or less.
+
+        Returns:
+            (B, 2 rows, 2 cols, 2) normalized image coordinates, and (B, 1, 2 rows, 2 cols) of 0 or 1.
+
         """
         rows, cols = (slice(2 * part.start, 2 * part.stop) for part in (self.rows, self.cols))
         between = [

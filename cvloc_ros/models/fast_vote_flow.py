@@ -108,7 +108,7 @@ class FastVotes(Votes):
         precision: torch.dtype,
         lattice: Tensor | None = None,
     ) -> Tensor:
-        """Hold a local vote: see `Votes._hold`."""
+        """Hold a local vote in single precision: see `Votes._hold`."""
         count, n = centres.shape[1], vote.lattice.shape[1]
         points = vote.lattice if lattice is None else lattice[0]
         where = self._on_patch(points, vote.poses(centres)[0], satellite[0].shape[-1])

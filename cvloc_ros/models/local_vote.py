@@ -14,7 +14,7 @@ from cvloc_ros.models.peaks import cells_near, highest_cell
 
 
 class LocalVote(nn.Module):
-    """The axes of such a vote, where it looks at the map, and what its highest cell says.
+    """The axes of a vote around poses, where it looks at the map, and which pose it gives.
 
     Attributes:
         headings: (H,) radians.
@@ -32,15 +32,12 @@ class LocalVote(nn.Module):
         """Vote with the cells of a grid; ``shifts`` (half cells) and ``headings`` are counted to each side."""
         super().__init__()
         points = half_cell_lattice(grid, shifts)
-        self._register("lattice", np.concatenate([points[i::2, j::2] for i in (0, 1) for j in (0, 1)]))
-        self._register("shifts", -grid.cell / 2 * np.arange(-shifts, shifts + 1))
-        self._register("headings", math.radians(step_degrees) * np.arange(-headings, headings + 1))
-
-    def _register(self, name: str, value: np.ndarray) -> None:
-        self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
+        register_grid(self, "lattice", np.concatenate([points[i::2, j::2] for i in (0, 1) for j in (0, 1)]))
+        register_grid(self, "shifts", -grid.cell / 2 * np.arange(-shifts, shifts + 1))
+        register_grid(self, "headings", math.radians(step_degrees) * np.arange(-headings, headings + 1))
 
     def poses(self, centres: Tensor) -> Tensor:
-        """Return the poses (B, K H, 3) from which the map is looked at for centres (B, K, 3)."""
+        """Return the poses (B, K H, 3) from which the map is looked at for centres (B, K, 3); metres and radians."""
         poses = centres.repeat_interleave(len(self.headings), 1)
         poses[..., 2] += self.headings.repeat(centres.shape[1])
         return poses
@@ -63,7 +60,7 @@ class LocalVote(nn.Module):
 
         Args:
             logits: (B, H, S, S) around ``centre``.
-            centre: (B, 3).
+            centre: (B, 3) x, y (m), yaw (rad).
 
         """
         where = highest_cell(logits)
@@ -72,11 +69,11 @@ class LocalVote(nn.Module):
         return self._mean(logits.masked_fill(~near, float("-inf")), centre, self.headings[where[:, 0]])
 
     def mean(self, logits: Tensor, centre: Tensor) -> Tensor:
-        """Return the posterior's mean (B, 3): unlike the peak, it does not jump along a flat ridge."""
+        """Return the posterior's mean (B, 3): unlike `peak`, of the same arguments, it does not jump along a ridge."""
         return self._mean(logits, centre, None)
 
     def _mean(self, logits: Tensor, centre: Tensor, turn: Tensor | None) -> Tensor:
-        """Return the mean pose, its shifts counted along the axes of the heading ``turn`` (B,); of the mean's own."""
+        """Return the mean pose, its shifts counted along the axes at the heading ``turn`` (B,), its own if None."""
         p = logits.flatten(1).softmax(1).view_as(logits)
         yaw = (p.sum((2, 3)) * self.headings).sum(1)
         dx = (p.sum((1, 3)) * self.shifts).sum(1)
@@ -84,3 +81,8 @@ class LocalVote(nn.Module):
         along = centre[:, 2] + (yaw if turn is None else turn)
         c, s = torch.cos(along), torch.sin(along)
         return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, centre[:, 2] + yaw], dim=-1)
+
+
+def register_grid(module: nn.Module, name: str, value: np.ndarray) -> None:
+    """Give a module a constant that goes where it goes and is not saved with its weights."""
+    module.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)

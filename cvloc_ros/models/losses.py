@@ -109,7 +109,7 @@ def total_loss(
         shifts=model.third.shifts,
         sigma=CLOSE_SIGMA,
     ).mean()
-    # the first of the places is beside the truth, the others are not
+    # the first of the places is beside the truth; the others are not, or so seldom that it does not matter
     peak, choice = (-logits.log_softmax(1)[:, 0].mean() for logits in (out.peak_logits, out.choice_logits))
     seen_at = model.ground_points(camera, tilt)
     flow = torch.stack([flow_loss(model, out, truth, seen_at, i).mean() for i in range(len(out.flows))]).mean()

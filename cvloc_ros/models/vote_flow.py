@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cvloc_ros.models.close_look import CloseLook
 from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation, half_cell_lattice
-from cvloc_ros.models.local_vote import LocalVote
+from cvloc_ros.models.local_vote import LocalVote, register_grid
 from cvloc_ros.models.peaks import heard
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
@@ -44,7 +44,7 @@ class VoteFlow(Votes):
         self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
         self.tilt_gain = nn.Parameter(torch.tensor(0.7))  # log: the flow, unsure, shows less tilt than there is
         n = 2 * (c.bev_size - 1) + c.window
-        self._register("flow_lattice", half_cell_lattice(c.bev, c.window // 2)[:n, :n])
+        register_grid(self, "flow_lattice", half_cell_lattice(c.bev, c.window // 2)[:n, :n])
 
     def forward(
         self,
@@ -72,7 +72,7 @@ class VoteFlow(Votes):
             block: which poses of the first vote are searched, see `block`; all of them if None.
             centre: (B, 3) hold the second vote here instead of at the first vote's peak, and at the highest peaks
                 elsewhere only to compare (training).
-            start: (B, 3) start the flow here instead of at the second vote's result (training).
+            start: (B, 3) start the first flow here instead of at the second vote's result (training).
             close: (B, 3) hold the third vote here instead of where the flow has ended, and do not start the flow again
                 (training).
 
@@ -110,10 +110,11 @@ class VoteFlow(Votes):
         """Match a batch of camera images with patches that `encode_satellite` has described; else as `forward`."""
         ground = self.describe(image, pixels, visible)
         out = self.vote(ground, satellite, block=block, centre=centre)
-        self._flow(out, ground, satellite, camera, out.voted.detach() if start is None else start)
+        begin = self.update.initial(ground.hidden)
+        self._flow(out, ground, satellite, camera, begin, out.voted if start is None else start)
         self._look_closely(out, ground, satellite, camera, close)
         if close is None:
-            self._flow(out, ground, satellite, camera, out.voted)
+            self._flow(out, ground, satellite, camera, begin, out.voted)
         return out
 
     def _look_closely(
@@ -153,11 +154,21 @@ class VoteFlow(Votes):
         out.box_logits = heard(out.box_logits, evidence, out.peak_cells[each[:, None], order])
 
     def _flow(
-        self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, pose: Tensor
+        self,
+        out: VoteFlowOutput,
+        ground: GroundFeatures,
+        satellite: PatchFeatures,
+        camera: Tensor,
+        begin: tuple[Tensor, Tensor],
+        pose: Tensor,
     ) -> None:
-        """Let the cells move from a pose (B, 3), and add what they find to the output."""
+        """Let the cells move from a pose (B, 3), and add what they find to the output.
+
+        ``begin`` is the recurrent state before the first step, and its context.
+        """
         seen = (ground.fine_weight > 0).squeeze(1)
-        state, context = self.update.initial(ground.hidden)
+        state, context = begin
+        pose = pose.detach()
         lattice = self.flow_lattice.expand(len(camera), -1, -1, -1)
         tilt, tilted = torch.zeros_like(camera[:, :2]), lattice
         for _ in range(self.config.iterations):

@@ -24,13 +24,13 @@ class VoteFlowConfig:
         box_metres: half-width of the search box, forward and left.
         box_degrees: half-width in heading.
         heading_step_degrees: of the first vote; its shifts are BEV cells.
-        peaks: of the first vote, if the box is wide, that the second vote is held around: the best of both wins.
+        peaks: of the first vote, if the box is wide, that the second vote is held around.
         fine_shifts: shifts of the second vote to each side, in half BEV cells.
         fine_headings: headings of the second vote to each side.
         fine_heading_step_degrees: of the second vote.
         tilt_degrees: how far the ground tilts under a vehicle, unreported (standard deviation).
         candidates: places that the third vote is held at, if the second was held at as many.
-        close_size: cells of the third vote's side, each half a BEV cell, before and beside the vehicle.
+        close_size: cells of the third vote's side, each half a BEV cell, before and beside the vehicle; an even number.
         close_shifts: shifts of the third vote to each side, in half its cells.
         close_headings: headings of the third vote to each side.
         close_heading_step_degrees: of the third vote.
@@ -76,6 +76,13 @@ class VoteFlowConfig:
     bev_hidden: int = 64
     flow_hidden: int = 32
     encoder_widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+
+    def __post_init__(self) -> None:
+        """Refuse a third vote whose cells are not the BEV's samples."""
+        if self.close_size % 2 or not 0 < self.close_size < 2 * self.bev_size:
+            raise ValueError(
+                f"expected an even close_size under {2 * self.bev_size}, twice the bev_size, got {self.close_size}"
+            )
 
     @property
     def tilt_sigma(self) -> float:

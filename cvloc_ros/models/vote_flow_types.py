@@ -17,9 +17,9 @@ class VoteFlowOutput:
 
     Attributes:
         coarse_logits: (B, headings, shifts, shifts) over the search box.
-        peak_logits: (B, K) both votes together at each peak of the first around which the second was held.
+        peak_logits: (B, K) the first two votes together at each peak of the first around which the second was held.
         peak_cells: (B, K, headings, shifts, shifts) bool, the cells of the first vote that belong to each.
-        best: (B,) which of them won; the first where training has given it.
+        best: (B,) which of the K peaks won; the first where training has given it.
         candidates: (B, K, 3) where the second vote puts the pose at each.
         box_logits: (B, headings, shifts, shifts) over the search box, after the later votes have had their say.
         fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
@@ -29,7 +29,7 @@ class VoteFlowOutput:
         close_logits: (B, headings, shifts, shifts) the third vote around ``close_centre``, the candidate that won.
         close_centre: (B, 3).
         solved: (B,) whether the last least squares was well posed; as long as there was none, it counts as such.
-        starts: per iteration, (B, 3) pose from which the flow was measured.
+        starts: per iteration, of one flow after the other, (B, 3) pose from which the flow was measured.
         points: per iteration, (B, rows, cols, 2) where the cells were taken to be, metres in the vehicle frame: not
             quite where level ground would have them.
         flows: per iteration, (B, 2, rows, cols) metres in the vehicle frame of its start.

@@ -1,4 +1,4 @@
-"""The two votes of vote_flow: over the search box, and again around its peaks, on finer features.
+"""The first two votes of vote_flow: over the search box, and again around its peaks, on finer features.
 
 Frames are those of `VoteFlow`.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
-from cvloc_ros.models.local_vote import LocalVote
+from cvloc_ros.models.local_vote import LocalVote, register_grid
 from cvloc_ros.models.peaks import find_peaks, heard
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
@@ -45,17 +45,14 @@ class Votes(nn.Module):
         self.satellite_fine = nn.Conv2d(half, c.fine_channels, 1)
         self.coarse_sharpness = nn.Parameter(torch.tensor(3.0))  # log of the vote's inverse temperature
         self.fine_sharpness = nn.Parameter(torch.tensor(3.0))
-        self._register("cells", c.bev.centres())
+        register_grid(self, "cells", c.bev.centres())
         reach = round(c.box_degrees / c.heading_step_degrees)
-        self._register("headings", np.radians(c.heading_step_degrees) * np.arange(-reach, reach + 1))
+        register_grid(self, "headings", np.radians(c.heading_step_degrees) * np.arange(-reach, reach + 1))
         reach = int(np.ceil(c.box_metres / c.bev_cell))
-        self._register("shifts", -c.bev_cell * np.arange(-reach, reach + 1))  # row 0 is farthest forward
+        register_grid(self, "shifts", -c.bev_cell * np.arange(-reach, reach + 1))  # row 0 is farthest forward
         self.second = LocalVote(
             c.bev, shifts=c.fine_shifts, headings=c.fine_headings, step_degrees=c.fine_heading_step_degrees
         )
-
-    def _register(self, name: str, value: np.ndarray) -> None:
-        self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
 
     @property
     def half_extent(self) -> float:
@@ -94,7 +91,7 @@ class Votes(nn.Module):
         block: Block | None = None,
         centre: Tensor | None = None,
     ) -> VoteFlowOutput:
-        """Hold both votes, of what `describe` and `encode_satellite` gave; ``block``, ``centre`` as for `VoteFlow`."""
+        """Hold the votes, of what `describe` and `encode_satellite` gave; ``block`` and ``centre`` as for `VoteFlow`."""
         precision = ground.hidden.dtype  # what autocast, if it is on, has chosen for this device
         coarse_logits = self._coarse_vote(ground.coarse, ground.coarse_weight, satellite, precision, block)
         count = self._peak_count(block) if centre is None else min(TRAINED_PEAKS, self.config.peaks)
@@ -108,6 +105,7 @@ class Votes(nn.Module):
         )
         evidence = fine_logits.flatten(2).logsumexp(2)
         peak_logits = peaks.heights.detach() + evidence
+        found = peaks.heights.isfinite()  # a small box may have fewer peaks
         best = peak_logits.argmax(1)
         if centre is not None:
             best = torch.zeros_like(best)
@@ -119,7 +117,7 @@ class Votes(nn.Module):
             peak_cells=peaks.cells,
             best=best,
             candidates=candidates,
-            box_logits=heard(coarse_logits, evidence, peaks.cells),
+            box_logits=heard(coarse_logits, evidence.where(found, evidence.amax(1, keepdim=True)), peaks.cells),
             fine_logits=fine_logits[each, best],
             fine_centre=peaks.poses[each, best],
             voted=candidates[each, best],
@@ -229,7 +227,7 @@ class Votes(nn.Module):
             satellite: descriptors (B, D, n, n) of the patch and its coverage (B, 1, n, n).
             centres: (B, K, 3) poses around which it is held.
             precision: of the correlation.
-            lattice: (B, rows, cols, 2) where its lattice really is, if the ground is not level; metres.
+            lattice: (B, 4 n, n, 2) where its lattice really is, if the ground is not level; metres.
 
         Returns:
             (B, K, headings, shifts, shifts) mean similarities.
