@@ -91,7 +91,7 @@ class Votes(nn.Module):
         block: Block | None = None,
         centre: Tensor | None = None,
     ) -> VoteFlowOutput:
-        """Hold the votes, of what `describe` and `encode_satellite` gave; ``block`` and ``centre`` as for `VoteFlow`."""
+        """Hold the votes, of what `describe` and `encode_satellite` gave; ``block``, ``centre`` as for `VoteFlow`."""
         precision = ground.hidden.dtype  # what autocast, if it is on, has chosen for this device
         coarse_logits = self._coarse_vote(ground.coarse, ground.coarse_weight, satellite, precision, block)
         count = self._peak_count(block) if centre is None else min(TRAINED_PEAKS, self.config.peaks)
