@@ -94,7 +94,7 @@ class TestSizes:
 
     def test_the_small_preset_sees_what_the_vote_does(self):
         vote = VoteFlow().config
-        assert vote == SMALL.vote
+        assert replace(vote, peaks=3) == SMALL.vote, "as when it was trained and calibrated"
         assert SMALL.patch == vote.patch and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
         assert sum(p.numel() for p in DenseFlow(SMALL).parameters() if p.requires_grad) < 1.5e6
 

@@ -129,13 +129,19 @@ def finished(started):
 
 @pytest.mark.slow
 class TestProcesses:
-    def test_two_processes_are_one(self, tmp_path):
+    @pytest.mark.parametrize("trained", [False, True])
+    def test_two_processes_are_one(self, trained, tmp_path):
         """torchrun with two processes over gloo takes the steps of one process with the same rendering processes.
 
-        Gradients of a network that knows nothing are ill conditioned: reversing a batch changes single ones by some
-        per cent in single precision. So losses and averages are compared closely, and gradients as a whole.
+        Gradients of a network that knows nothing are ill conditioned: reversing a batch changes them by two per cent
+        in single precision, those of the shipped one by a third of a per cent. So they are compared from there, and
+        batch normalization's averages from nothing, where features are as large as their deviations.
         """
-        config = replace(TINY, samples=8, workers=2)  # the first step's rate is zero: both gradients are at one place
+        # the first step's rate is zero: both gradients are at one place
+        config = replace(TINY, samples=8, workers=2)
+        if trained:
+            given = str(SHIPPED / "vote_flow.safetensors")
+            config = complete(replace(config, network=None, task=None, start_from=given), {}, {})
         write_yaml(config, tmp_path / "settings.yaml")
         started = process(tmp_path / "settings.yaml", tmp_path / "two", processes=2)
         run(config, tmp_path / "one")
@@ -144,14 +150,20 @@ class TestProcesses:
         assert one.keys() == two.keys()
         for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
             assert {k: float(v) for k, v in b.items()} == pytest.approx({k: float(v) for k, v in a.items()}, rel=1e-4)
-        averages = [name for name in one if name.endswith(("running_mean", "running_var"))]
-        assert len(averages) > 50
-        for name in averages:
-            torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
-        gradient = [torch.cat([v.flatten() for k, v in each.items() if k.endswith("exp_avg")]) for each in (one, two)]
-        assert (gradient[1] - gradient[0]).norm() < 0.01 * gradient[0].norm()
-        begun = fresh_task(config).state_dict()
-        assert max(float((one[f"/task/{k}"] - v).abs().max()) for k, v in begun.items() if v.is_floating_point()) > 1e-3
+        task = fresh_task(config)
+        if trained:
+            start_from(task, SHIPPED / "vote_flow.safetensors")
+            gradient = [
+                torch.cat([v.flatten() for k, v in each.items() if k.endswith("exp_avg")]) for each in (one, two)
+            ]
+            assert (gradient[1] - gradient[0]).norm() < 0.01 * gradient[0].norm()
+        else:
+            averages = [name for name in one if name.endswith(("running_mean", "running_var"))]
+            assert len(averages) > 50
+            for name in averages:
+                torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+        begun = task.named_parameters()
+        assert max(float((one[f"/task/{name}"] - value).detach().abs().max()) for name, value in begun) > 1e-3
 
     def test_sigterm_to_everybody_stops_and_loses_nothing(self, tmp_path):
         """As a batch system does it: rendering processes get the signal too."""

@@ -35,16 +35,16 @@ class VoteFlow(Votes):
     def __init__(self, config: VoteFlowConfig | None = None):
         super().__init__(config or VoteFlowConfig())
         c = self.config
-        self.close = CloseLook(c)
-        self.close_sharpness = nn.Parameter(torch.tensor(3.0))
-        self.third = LocalVote(
-            c.close, shifts=c.close_shifts, headings=c.close_headings, step_degrees=c.close_heading_step_degrees
-        )
         self.update = FlowUpdate(c.window, c.bev_hidden, c.flow_hidden)
         self.match_information = nn.Parameter(torch.tensor(1.7))  # log of 1/m^2 for a match of full weight
         self.tilt_gain = nn.Parameter(torch.tensor(0.7))  # log: the flow, unsure, shows less tilt than there is
         n = 2 * (c.bev_size - 1) + c.window
         register_grid(self, "flow_lattice", half_cell_lattice(c.bev, c.window // 2)[:n, :n])
+        self.close = CloseLook(c)
+        self.close_sharpness = nn.Parameter(torch.tensor(3.0))
+        self.third = LocalVote(
+            c.close, shifts=c.close_shifts, headings=c.close_headings, step_degrees=c.close_heading_step_degrees
+        )
 
     def forward(
         self,
