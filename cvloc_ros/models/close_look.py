@@ -19,15 +19,15 @@ class CloseLook(nn.Module):
     def __init__(self, config: VoteFlowConfig):
         super().__init__()
         self.config = c = config
-        half, hidden, patch = c.encoder_widths[0], c.close_hidden, c.close_channels
-        self.patch_pixels = conv_bn(3, patch)
-        self.patch_features = nn.Conv2d(half, patch, 1)
-        self.patch_body = conv_bn(patch, patch)
-        self.patch_head = nn.Conv2d(patch, c.close_channels, 1)
+        half, hidden, channels = c.encoder_widths[0], c.close_hidden, c.close_channels
+        self.patch_pixels = conv_bn(3, channels)
+        self.patch_features = nn.Conv2d(half, channels, 1)
+        self.patch_body = conv_bn(channels, channels)
+        self.patch_head = nn.Conv2d(channels, channels, 1)
         self.sampled = nn.Sequential(conv_bn(half + 3, hidden), conv_bn(hidden, hidden, stride=2))
         self.known = nn.Conv2d(c.bev_hidden, hidden, 1)
         self.body = nn.Sequential(Residual(hidden), Residual(hidden))
-        self.head = nn.Conv2d(hidden, c.close_channels + 1, 1)
+        self.head = nn.Conv2d(hidden, channels + 1, 1)
         # of the BEV's samples, the cells near the vehicle
         first, side = 2 * c.bev_size - c.close_size - 1, c.bev_size - c.close_size // 2
         self.rows, self.cols = slice(first, first + c.close_size), slice(side, side + c.close_size)
