@@ -19,6 +19,15 @@ def shared_data() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def vienna(shared_data) -> str:
+    """Real imagery: an orthophoto of a piece of Vienna, 0.3 m a pixel."""
+    path = shared_data / "aerial" / "44_2_op_2023_30cm.tif"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    return str(path)
+
+
 @pytest.fixture
 def imagery_cache(tmp_path, monkeypatch):
     """Imagery has a cache of its own, mosaics of a few tiles, and all the time that a busy machine takes."""
