@@ -22,6 +22,7 @@ from cvloc_ros.training.checkpoint import Checkpoint, Stopped, StopSignals
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.loading import share, steps
 from cvloc_ros.training.log import Log
+from cvloc_ros.training.memory import keep_freed_memory
 from cvloc_ros.training.methods import make_task
 from cvloc_ros.training.scenes import open_source
 from cvloc_ros.training.settings import write_yaml
@@ -66,6 +67,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     fabric = make_fabric(config, out)
     share(config, fabric.world_size)
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     task = make_task(config)
     lineage = start_from(task, Path(config.start_from)) if config.start_from and not resume else None

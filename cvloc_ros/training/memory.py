@@ -1,0 +1,20 @@
+"""Memory that a step frees stays with the process."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed instead of giving it back to the kernel, to ask for it again page by page.
+
+    A step frees all its activations at its end: on a CPU, page faults took a fifth of a training's time. Where the C
+    library is another nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # bytes at the heap's end
+        mallopt(_MMAP_MAX, 0)  # large blocks lie in the heap too
