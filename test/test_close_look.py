@@ -86,7 +86,7 @@ def test_it_is_held_on_the_tilt_that_the_flow_has_found():
     camera = torch.from_numpy(T_BASE_CAMERA[None, :3, 3]).float()
     satellite = network.encode_satellite(patch, torch.ones(1, 1, 256, 256))
     out, ground = network.locate(satellite, image, *place, camera), network.describe(image, *place)
-    lattice, tilt = network.third.lattice[None], out.tilts[0]
+    lattice, tilt = network.third.lattice[None], out.tilts[-1]
     features = (ground.close, ground.close_weight), (satellite.close, satellite.close_covered)
 
     def held(tilt):

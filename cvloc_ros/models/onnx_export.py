@@ -44,7 +44,7 @@ class _Located(nn.Module):
             return out.pose, out.solved, out.start, out.tilt, out.ground, out.moved[-1], out.weights
         last = (out.points, out.flows, out.scales, out.weights)
         assert out.close_logits is not None
-        return out.poses[-1], out.solved, out.coarse_logits, out.close_logits, *(each[-1] for each in last)
+        return out.voted, out.solved, out.coarse_logits, out.close_logits, *(each[-1] for each in last)
 
 
 def example_inputs(network: VoteFlow | DenseFlow, *, seed: int = 0) -> tuple[Tensor, ...]:

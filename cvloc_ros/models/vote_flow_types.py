@@ -26,7 +26,7 @@ class VoteFlowOutput:
         fine_centre: (B, 3) the peak that won.
         voted: (B, 3) pose that the votes give, the last that was held.
         choice_logits: (B, L) all three votes together at each candidate that the third was held at.
-        close_logits: (B, headings, shifts, shifts) the third vote around ``close_centre``, the candidate that won.
+        close_logits: (B, headings, shifts, shifts) the third vote around ``close_centre``, where it was last held.
         close_centre: (B, 3).
         solved: (B,) whether the last least squares was well posed; as long as there was none, it counts as such.
         starts: per iteration, of one flow after the other, (B, 3) pose from which the flow was measured.
