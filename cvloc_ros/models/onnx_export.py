@@ -18,7 +18,7 @@ from cvloc_ros.models.vote_flow import VoteFlow
 INPUTS = ("image", "pixels", "visible", "camera", "patch", "coverage")
 """As the networks' ``forward`` takes them, of one image."""
 VOTE_FLOW_OUTPUTS = ("pose", "solved", "coarse_logits", "close_logits", "points", "flow", "scale", "weight")
-"""As in `VoteFlowOutput`, of the last iteration."""
+"""As in `VoteFlowOutput`: what was voted last, and of the flow the last iteration."""
 DENSE_FLOW_OUTPUTS = ("pose", "solved", "start", "tilt", "ground", "moved", "weights")
 """As in `DenseFlowOutput`."""
 _OPSET = 18  # the exporter's own; 16 was the first to sample images as torch does

@@ -74,8 +74,8 @@ class VoteFlow(Votes):
             centre: (B, 3) hold the second vote here instead of at the first vote's peak, and at the highest peaks
                 elsewhere only to compare (training).
             start: (B, 3) start the first flow here instead of at the second vote's result (training).
-            close: (B, 3) hold the third vote here instead of where the flow has ended, and do not start the flow again
-                (training).
+            close: (B, 3) hold the third vote here instead of where the flow has ended, and neither start the flow again
+                nor hold the vote once more (training).
 
         """
         satellite = self.encode_satellite(patch, coverage)
@@ -116,7 +116,7 @@ class VoteFlow(Votes):
         self._choose(out, ground, satellite, camera, close)
         if close is None:
             self._flow(out, ground, satellite, camera, begin, out.voted)
-            self._settle(out, ground, satellite, camera)
+            self._look_again(out, ground, satellite, camera)
         return out
 
     def _choose(
@@ -141,13 +141,15 @@ class VoteFlow(Votes):
         out.choice_logits = logits.gather(1, order).detach() + evidence
         best = out.choice_logits.argmax(1) if close is None else torch.zeros_like(out.best)
         each = torch.arange(len(best), device=best.device)
-        self._decide(out, third[each, best], poses[each, best])
+        self._take_pose(out, third[each, best], poses[each, best])
         out.box_logits = heard(out.box_logits, evidence, out.peak_cells[each[:, None], order])
 
-    def _settle(self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor) -> None:
+    def _look_again(
+        self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor
+    ) -> None:
         """Hold the third vote once more, where the last flow has ended: it sees the place more finely than the flow."""
-        pose = out.poses[-1]
-        self._decide(out, self._look_closely(ground, satellite, camera, pose[:, None], out.tilts[-1])[:, 0], pose)
+        pose = out.poses[-1].detach()
+        self._take_pose(out, self._look_closely(ground, satellite, camera, pose[:, None], out.tilts[-1])[:, 0], pose)
 
     def _look_closely(
         self, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, poses: Tensor, tilt: Tensor
@@ -165,7 +167,7 @@ class VoteFlow(Votes):
             lattice=lattice + tilt_shift(lattice, camera, tilt.detach()),
         )
 
-    def _decide(self, out: VoteFlowOutput, logits: Tensor, centre: Tensor) -> None:
+    def _take_pose(self, out: VoteFlowOutput, logits: Tensor, centre: Tensor) -> None:
         """Take the pose from a third vote (B, headings, shifts, shifts) around ``centre`` (B, 3)."""
         out.close_logits, out.close_centre = logits, centre
         out.voted = self.third.mean(logits, centre)

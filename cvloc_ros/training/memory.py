@@ -16,5 +16,5 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # bytes at the heap's end
+        mallopt(_TRIM_THRESHOLD, -1)  # never
         mallopt(_MMAP_MAX, 0)  # large blocks lie in the heap too

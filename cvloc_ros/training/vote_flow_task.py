@@ -79,7 +79,7 @@ class VoteFlowTask(Task):
         return losses
 
     def locate(self, network: VoteFlow, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the votes' pose and the final one; see `Task.locate`."""
+        """Return the first two votes' pose, from which the flow starts, and the answer; see `Task.locate`."""
         outputs = network(**to_inputs(batch))
         return {"vote": outputs.starts[0], "final": outputs.voted}
 
