@@ -59,7 +59,7 @@ class VoteFlowMatcher:
         out = self.network.locate(satellite, **ground, camera=camera, block=block)
         assert out.close_logits is not None
         arrays = {
-            "pose": out.voted,
+            "pose": out.poses[-1],
             "start": out.starts[-1],
             "points": out.points[-1],
             "flow": out.flows[-1],
