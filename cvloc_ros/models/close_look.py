@@ -41,8 +41,12 @@ class CloseLook(nn.Module):
             coverage: (B, 1, S, S) in [0, 1].
 
         """
+        return self.describe_standardized(standardize(patch), half, coverage)
+
+    def describe_standardized(self, patch: Tensor, half: Tensor, coverage: Tensor) -> Tensor:
+        """Return what `describe_patch` does, of a patch that has been standardized."""
         features = F.interpolate(self.patch_features(half), scale_factor=2.0, mode="nearest")
-        described = self.patch_head(self.patch_body(self.patch_pixels(standardize(patch)) + features))
+        described = self.patch_head(self.patch_body(self.patch_pixels(patch) + features))
         return F.normalize(described.float(), dim=1) * coverage
 
     def describe(

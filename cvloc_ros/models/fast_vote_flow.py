@@ -190,7 +190,7 @@ class _FastCloseLook(nn.Module):
         self._view: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
 
     def describe_patch(self, patch: Tensor, half: Tensor, coverage: Tensor) -> Tensor:
-        return self.close.describe_patch(patch, half, coverage)
+        return self.close.describe_standardized(standardize(patch), half, coverage)
 
     def describe(
         self, image: Tensor, half: Tensor, hidden: Tensor, pixels: Tensor, visible: Tensor
