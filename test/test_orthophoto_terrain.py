@@ -92,14 +92,16 @@ class TestTerrain:
         with pytest.raises(ImageryError, match="there is no file"):
             orthophoto_drive(str(tmp_path / "map.tif"), route, terrain=str(tmp_path / "none.tif"))
 
-    def test_another_season_keeps_the_place_and_changes_the_colours(self, vienna):
-        route = raster_datum(vienna).to_enu(*read_route(ROUTE)[:5].T)
-        ground = Ground.read(vienna, raster_datum(vienna), route)
-        other = ground.in_another_season(0)
-        np.testing.assert_array_equal(other.rgb, ground.in_another_season(0).rgb)
-        change = np.abs(other.rgb.astype(int) - ground.rgb).mean()
-        edges = [cv2.Canny(cv2.cvtColor(g.rgb, cv2.COLOR_RGB2GRAY), 60, 120) > 0 for g in (ground, other)]
-        assert change > 20 and (edges[0] & edges[1]).sum() > 0.3 * edges[0].sum()
+
+@pytest.mark.shared_data
+def test_another_season_keeps_the_place_and_changes_the_colours(vienna):
+    route = raster_datum(vienna).to_enu(*read_route(ROUTE)[:5].T)
+    ground = Ground.read(vienna, raster_datum(vienna), route)
+    other = ground.in_another_season(0)
+    np.testing.assert_array_equal(other.rgb, ground.in_another_season(0).rgb)
+    change = np.abs(other.rgb.astype(int) - ground.rgb).mean()
+    edges = [cv2.Canny(cv2.cvtColor(g.rgb, cv2.COLOR_RGB2GRAY), 60, 120) > 0 for g in (ground, other)]
+    assert change > 20 and (edges[0] & edges[1]).sum() > 0.3 * edges[0].sum()
 
 
 @pytest.mark.shared_data
