@@ -208,12 +208,12 @@ class TestStream:
         used = {}
         monkeypatch.setattr(Scene, "of_pair", classmethod(lambda cls, pair: pair))
         for shard in (0, 1):
-            pool = TownPool(shard, 2, AugmentConfig(natural_towns=3, scatter=0.5), reuse=3, size=8, position=0)
+            pool = TownPool(shard, 2, AugmentConfig(natural_towns=3, scatter=0.5), first=100, reuse=3, size=8, position=0)
             for _ in range(8 + 3 * 20):
                 pair = pool.next()
                 key = (shard, int(pair.T_map_base.x), int(pair.T_map_base.y))
                 used[key] = used.get(key, 0) + 1
-                assert pair.T_map_base.yaw == (0.5 if pair.T_map_base.x >= 3 else 0.0)  # the scatter of its town
+                assert pair.T_map_base.yaw == (0.5 if pair.T_map_base.x >= 103 else 0.0)  # the scatter of its town
             assert {k[1] % 2 for k in used if k[0] == shard} == {shard}
         assert len(used) == 2 * 28 and sum(used.values()) == 2 * 68
 

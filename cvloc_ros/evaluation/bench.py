@@ -205,7 +205,7 @@ def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
     handles = []
 
     def now() -> float:
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and not torch.cuda.is_current_stream_capturing():
             torch.cuda.synchronize()
         return time.perf_counter()
 

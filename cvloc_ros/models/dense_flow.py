@@ -8,6 +8,7 @@ where the start pose puts a cell, so that a right start means no flow.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from cvloc_ros.models.dense_flow_encoders import Ground, Patch, TrunkEncoders, V
 from cvloc_ros.models.flow import half_cell_lattice
 from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
-from cvloc_ros.models.vote_flow_types import Block, VoteFlowOutput
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 
 
 @dataclass
@@ -94,7 +95,7 @@ class DenseFlow(nn.Module):
     lattice: Tensor
 
     precision: torch.dtype | None = None
-    """Of the decoder's convolutions, where not the surrounding code chooses it."""
+    """Of the convolutions, but those of a vote, where not the surrounding code chooses it: see `halve`."""
 
     def __init__(self, config: DenseFlowConfig | None = None):
         super().__init__()
@@ -118,6 +119,20 @@ class DenseFlow(nn.Module):
         lattice = half_cell_lattice(c.bev, c.reach)
         for name, value in (("cells", c.bev.centres()), ("points", c.bev_pixels.centres()), ("lattice", lattice)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
+
+    def halve(self, precision: torch.dtype) -> None:
+        """Compute in half precision from now on, without gradients; a vote and geometry keep to their own."""
+        self.precision = precision
+        votes = set(self.encoders.modules()) if isinstance(self.encoders, VoteEncoders) else set()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module not in votes:
+                module.to(dtype=precision)
+
+    def _half(self, device: torch.device, *, encoders: bool = False) -> AbstractContextManager:
+        """Return in which precision to compute on a device; of ``encoders`` if they are not a vote's."""
+        if self.precision is None or (encoders and isinstance(self.encoders, VoteEncoders)):
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.precision)
 
     def forward(
         self,
@@ -151,10 +166,11 @@ class DenseFlow(nn.Module):
         """Describe a patch; the arguments are those of `forward`."""
         c = self.config
         self._check("a patch", patch, (3, c.patch_size, c.patch_size))
-        described = self.encoders.satellite(patch, coverage)
-        if (refine := self.refine) is not None and c.refine_siamese:
-            covered = F.avg_pool2d(coverage, c.stride).to(described.features.dtype)
-            described = described._replace(features=refine(described.features) * covered)
+        with self._half(patch.device, encoders=True):
+            described = self.encoders.satellite(patch, coverage)
+            if (refine := self.refine) is not None and c.refine_siamese:
+                covered = F.avg_pool2d(coverage, c.stride).to(described.features.dtype)
+                described = described._replace(features=refine(described.features) * covered)
         return described
 
     def locate(
@@ -166,7 +182,7 @@ class DenseFlow(nn.Module):
         camera: Tensor,
         *,
         start: Tensor | None = None,
-        block: Block | None = None,
+        block: Block | BoxMask | None = None,
     ) -> DenseFlowOutput:
         """Match a batch of camera images with patches that `encode_satellite` has described.
 
@@ -183,7 +199,8 @@ class DenseFlow(nn.Module):
         c = self.config
         self._check("an image", image, (3, c.image_height, c.image_width))
         self._check("ground pixels", pixels, (len(c.heights), c.bev_samples.rows, c.bev_samples.cols, 2))
-        ground, votes = self.encoders.ground(image, pixels, visible), None
+        with self._half(image.device, encoders=True):
+            ground, votes = self.encoders.ground(image, pixels, visible), None
         if start is None and c.start == "vote" and isinstance(self.encoders, VoteEncoders):
             votes = self.encoders.hold_vote(ground, patch, block)
             start = votes.voted
@@ -195,9 +212,7 @@ class DenseFlow(nn.Module):
         self, ground: Ground, patch: Patch, camera: Tensor, *, start: Tensor, votes: VoteFlowOutput | None = None
     ) -> DenseFlowOutput:
         """Find the flow and the pose; the arguments are what the encoders gave, and those of `locate`."""
-        if self.precision is None:
-            return self._decode(ground, patch, camera, start, votes)
-        with torch.autocast(start.device.type, dtype=self.precision):
+        with self._half(start.device):
             return self._decode(ground, patch, camera, start, votes)
 
     def _decode(

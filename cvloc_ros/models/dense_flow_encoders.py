@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.encoder import standardize
 from cvloc_ros.models.resnet_trunk import ResNetTrunk
-from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, GroundFeatures, PatchFeatures, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of RGB in [0, 1]
@@ -135,7 +135,7 @@ class VoteEncoders(nn.Module):
         return Ground(bev.float(), ground.fine_weight > 0, ground.fine * self.descriptor_channels**0.5, ground)
 
     @torch.no_grad()
-    def hold_vote(self, ground: Ground, patch: Patch, block: Block | None) -> VoteFlowOutput:
+    def hold_vote(self, ground: Ground, patch: Patch, block: Block | BoxMask | None) -> VoteFlowOutput:
         """Hold both votes, of what `ground` and `satellite` gave; see `Votes.vote`."""
         assert ground.vote and patch.vote
         return self.vote.vote(ground.vote, patch.vote, block=block)

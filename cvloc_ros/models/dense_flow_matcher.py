@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cvloc_ros.geometry import GroundGrid
+from cvloc_ros.models.cuda_graph import Recorder
 from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
-from cvloc_ros.models.dense_flow_encoders import VoteEncoders
+from cvloc_ros.models.dense_flow_encoders import Patch, VoteEncoders
 from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
 from cvloc_ros.models.fast_vote_flow import FastVotes, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
 from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, of_one_block, peak_similarities, posterior_axes
-from cvloc_ros.models.vote_flow_types import Block, VoteFlowOutput
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
 _SCALES = (0.1, 20.0)  # m; no match is trusted to better than the first, none is said to be worse than the second
@@ -33,7 +34,7 @@ class DenseFlowMatcher:
     Args:
         network: trained.
         device: to run it on.
-        fast: take one image at a time, the decoder in half precision where the processor has it, and `FastVotes`.
+        fast: take one image at a time, in half precision where the processor has it, with `FastVotes`.
 
     """
 
@@ -48,13 +49,19 @@ class DenseFlowMatcher:
         self._fast = fast
         if fast:
             self.network = deepcopy(self.network)
-            self.network.precision = None if precision == torch.float32 else precision
+            if precision != torch.float32:
+                self.network.halve(precision)
             if isinstance(encoders := self.network.encoders, VoteEncoders):
                 encoders.vote = FastVotes(encoders.vote, precision=precision)
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self.batch_size = GPU_BATCH if self.device.type == "cuda" and not fast else 1
-        self._view, self._patches = View(c, self.device), PatchView(self.network, self.device)
+        record = fast and self.device.type == "cuda"
+        self._locate = Recorder(self._find, record=record)
+        self._view = View(c, self.device)
+        self._patches = PatchView(
+            Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record), self.device
+        )
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
@@ -72,7 +79,7 @@ class DenseFlowMatcher:
         ]
 
     def _match(
-        self, inputs: Sequence[MatchInput], *, start: Tensor | None = None, block: Block | None = None
+        self, inputs: Sequence[MatchInput], *, start: Tensor | None = None, block: Block | BoxMask | None = None
     ) -> list[Match]:
         """Match images, from a start, or from a vote over a block of its poses."""
         began = time.perf_counter()
@@ -81,7 +88,9 @@ class DenseFlowMatcher:
         prepared = time.perf_counter()
         patch = self._patches.look(inputs)
         encoded = time.perf_counter()
-        out = self.network.locate(patch, **ground, camera=camera, start=start, block=block)
+        out = self._locate(
+            patch, ground["image"], camera, start, block, fixed=(ground["pixels"], ground["visible"])
+        )
         found = []
         for k, one in enumerate(_each(out, len(inputs))):
             posterior = self._voted(one) if one.votes else self._posterior(one, patch.coverage[k : k + 1], inputs[k])
@@ -89,6 +98,19 @@ class DenseFlowMatcher:
         spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": time.perf_counter() - encoded}
         milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
         return [Match(**each, milliseconds=milliseconds) for each in found]
+
+    def _find(
+        self,
+        patch: Patch,
+        image: Tensor,
+        camera: Tensor,
+        start: Tensor | None,
+        block: Block | BoxMask | None,
+        pixels: Tensor,
+        visible: Tensor,
+    ) -> DenseFlowOutput:
+        """Find images on patches that have been described."""
+        return self.network.locate(patch, image, pixels, visible, camera, start=start, block=block)
 
     def _matches(self, out: DenseFlowOutput) -> dict[str, Any]:
         """Return the pose, and the matches of one image's whole cells: the means over their pixels."""

@@ -21,9 +21,9 @@ from cvloc_ros.models.flow import MIN_SCALE, FlowUpdate
 from cvloc_ros.models.fused import fuse
 from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.sampling import bilinear, correlate, sample
-from cvloc_ros.models.vote import trusted_mean
+from cvloc_ros.models.vote import slide, trusted_mean
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_types import Block, PatchFeatures
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, PatchFeatures
 from cvloc_ros.models.vote_network import Votes
 
 
@@ -74,17 +74,29 @@ class FastVotes(Votes):
         self.register_buffer("turned_cells", cells, persistent=False)
         self.register_buffer("turned_shares", shares, persistent=False)
 
+    def block(
+        self, box: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    ) -> Block | BoxMask:
+        """Return which poses of the first vote a search box needs, see `Votes.block`; on a GPU as a mask."""
+        block = super().block(box, centre)
+        if not self.cells.is_cuda:
+            return block
+        searched = torch.zeros(len(self.headings), len(self.shifts), len(self.shifts), dtype=torch.bool)
+        searched[block] = True  # type: ignore[index]
+        return BoxMask(searched.to(self.cells.device), self._peak_count(block))
+
     def _coarse_vote(
         self,
         descriptors: Tensor,
         weight: Tensor,
         satellite: PatchFeatures,
         precision: torch.dtype,
-        block: Block | None,
+        block: Block | BoxMask | None,
     ) -> Tensor:
-        """Hold the first vote over a block of its poses; the others are not looked at."""
-        whole = block is None
-        headings, xs, ys = block or (slice(0, len(self.headings)), *[slice(0, len(self.shifts))] * 2)
+        """Hold the first vote over a block of its poses; the others are not looked at, or not counted."""
+        searched = block.searched if isinstance(block, BoxMask) else None
+        everywhere = (slice(0, len(self.headings)), *[slice(0, len(self.shifts))] * 2)
+        headings, xs, ys = everywhere if block is None or isinstance(block, BoxMask) else block
         bev = torch.cat([descriptors * weight, weight], dim=1)
         kernels = sample(bev, self.turned_cells[headings], self.turned_shares[headings]).permute(0, 3, 1, 2)
         n, (top, left, pad) = self.config.bev_size, self._first_cells()
@@ -92,11 +104,13 @@ class FastVotes(Votes):
         cols = slice(left + ys.start, left + ys.stop - 1 + n)
         maps, covered = (F.pad(plane, pad)[:, :, rows, cols] for plane in (satellite.coarse, satellite.coarse_covered))
         weights = kernels[:, -1:]
-        similarity = F.conv2d(maps, kernels[:, :-1])
-        counted = F.conv2d(covered, weights)
-        score = trusted_mean(similarity, counted, weights.sum((1, 2, 3))[None, :, None, None])
+        similarity = slide(maps[:, None], kernels[None, :, :-1])[:, 0]
+        counted = slide(covered[:, None], weights[None])[:, 0]
+        score = trusted_mean(similarity, counted, weights.sum((1, 2, 3))[None, :, None, None], searched)
         logits = score * self.coarse_sharpness.exp()
-        return logits if whole else self._within((headings, xs, ys), logits)
+        if searched is not None:
+            return logits.masked_fill(~searched, float("-inf"))
+        return logits if block is None else self._within((headings, xs, ys), logits)
 
     def _hold(
         self,

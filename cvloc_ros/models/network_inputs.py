@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -12,11 +12,9 @@ from torch import Tensor
 
 from cvloc_ros.geometry import Camera, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
-from cvloc_ros.models.dense_flow import DenseFlow
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.preprocess import fit_image
-from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 
@@ -58,17 +56,18 @@ class View:
 class PatchView:
     """What a network knows of patches; they are described once for as long as they stay the same objects."""
 
-    def __init__(self, network: DenseFlow | VoteFlow, device: torch.device):
-        self._network, self._device = network, device
+    def __init__(self, encode: Callable[[Tensor, Tensor], Any], device: torch.device):
+        """Describe patches by a network's ``encode_satellite``."""
+        self._encode, self._device = encode, device
         self._kept: tuple[list[np.ndarray], Any] | None = None
 
     def look(self, inputs: Sequence[MatchInput]) -> Any:
-        """Return what the network's ``encode_satellite`` makes of the patches of a batch."""
+        """Return what the network makes of the patches of a batch."""
         given = [array for each in inputs for array in (each.patch, each.coverage)]
         if self._kept is None or [*map(id, self._kept[0])] != [*map(id, given)]:
             patch = image_tensor([each.patch for each in inputs], self._device)
             covered = coverage_tensor([each.coverage for each in inputs], self._device)
-            self._kept = given, self._network.encode_satellite(patch, covered)
+            self._kept = given, self._encode(patch, covered)
         return self._kept[1]
 
 

@@ -54,6 +54,34 @@ def _map_gradient(kernels: Tensor, grad: Tensor) -> Tensor:
     return F.conv2d(padded, kernels.flip(-1, -2).transpose(0, 1))
 
 
+def slide(maps: Tensor, kernels: Tensor, *, precision: torch.dtype = torch.float32) -> Tensor:
+    """Slide kernels over maps: see `Correlate`.
+
+    Args:
+        maps: (B, M, C, H, W).
+        kernels: (B, K, C, h, w).
+        precision: of the arithmetic on a CPU. A GPU goes through the Fourier transform, in float32: one launch for the
+            whole batch, where its convolutions of kernels this large would be one by one.
+
+    Returns:
+        (B, M, K, H - h + 1, W - w + 1) float32.
+
+    """
+    if not maps.is_cuda:
+        return Correlate.apply(maps.to(precision), kernels.to(precision)).float()
+    return slide_by_fourier(maps, kernels)
+
+
+def slide_by_fourier(maps: Tensor, kernels: Tensor) -> Tensor:
+    """Do what `slide` does, anywhere. Shifts that a kernel fits at do not reach round the map's end."""
+    (height, width), (h, w) = maps.shape[-2:], kernels.shape[-2:]
+    size = (height + height % 2, width + width % 2)
+    there = torch.fft.rfft2(maps.float(), size)[:, :, None]
+    here = torch.fft.rfft2(kernels.float(), size)[:, None]
+    found = torch.fft.irfft2((there * here.conj()).sum(3), size)
+    return found[..., : height - h + 1, : width - w + 1]
+
+
 def weighted_vote(
     maps: Tensor,
     coverage: Tensor,
@@ -77,8 +105,8 @@ def weighted_vote(
         (B, M, K, H - h + 1, W - w + 1), or the block of it, in [-1, 1]: see `trusted_mean`.
 
     """
-    similarity = Correlate.apply(maps.to(precision), kernels.to(precision)).float()
-    counted = Correlate.apply(coverage.to(precision), weights.to(precision)).float()
+    similarity = slide(maps, kernels, precision=precision)
+    counted = slide(coverage, weights, precision=precision)
     total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None]
     if block is not None:
         kernel, row, column = block
@@ -87,17 +115,19 @@ def weighted_vote(
     return trusted_mean(similarity, counted, total)
 
 
-def trusted_mean(similarity: Tensor, counted: Tensor, total: Tensor) -> Tensor:
+def trusted_mean(similarity: Tensor, counted: Tensor, total: Tensor, among: Tensor | None = None) -> Tensor:
     """Return the mean similarities of a vote, drawn to their average where little of the view lies on imagery.
 
     Args:
         similarity: (B, ...) weighted sums of the cells' similarities.
         counted: (B, ...) weights of the cells on imagery.
         total: weights of all cells, to be broadcast.
+        among: (...) of 0 or 1: which of them the average is taken over; all if None.
 
     """
     everywhere = tuple(range(1, similarity.dim()))
-    average = similarity.sum(everywhere, keepdim=True) / counted.sum(everywhere, keepdim=True).clamp_min(1e-6)
+    sums = [each if among is None else each * among for each in (similarity, counted)]
+    average = sums[0].sum(everywhere, keepdim=True) / sums[1].sum(everywhere, keepdim=True).clamp_min(1e-6)
     trust = (counted / (_ENOUGH * total.clamp_min(1e-6))).clamp(max=1.0)
     return average + trust * (similarity / counted.clamp_min(1e-6) - average)
 

@@ -16,7 +16,7 @@ from cvloc_ros.models.local_vote import LocalVote, register_grid
 from cvloc_ros.models.peaks import heard
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
-from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, GroundFeatures, PatchFeatures, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
 TRAINED_CANDIDATES = 2
@@ -102,7 +102,7 @@ class VoteFlow(Votes):
         visible: Tensor,
         camera: Tensor,
         *,
-        block: Block | None = None,
+        block: Block | BoxMask | None = None,
         centre: Tensor | None = None,
         start: Tensor | None = None,
         close: Tensor | None = None,

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from cvloc_ros.geometry import GroundGrid
+from cvloc_ros.models.cuda_graph import Recorder
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
 from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
 from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, PatchFeatures
 from cvloc_ros.models.vote_network import Votes
 
 GPU_BATCH = 16
@@ -38,7 +40,11 @@ class VoteFlowMatcher:
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self._axes = posterior_axes(network, network.third)
         self._view = View(c, self.device)
-        self._patches = PatchView(self.network, self.device)
+        record = fast and self.device.type == "cuda"
+        self._locate = Recorder(self._find, record=record)
+        self._patches = PatchView(
+            Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record), self.device
+        )
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
@@ -56,9 +62,28 @@ class VoteFlowMatcher:
         satellite = self._patches.look(inputs)
         encoded = time.perf_counter()
         block = self.network.block(inputs[0].box, inputs[0].centre)
-        out = self.network.locate(satellite, **ground, camera=camera, block=block)
+        out = self._locate(satellite, ground["image"], camera, block, fixed=(ground["pixels"], ground["visible"]))
+        found = to_arrays(out)
+        matched = time.perf_counter()
+        spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": matched - encoded}
+        milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
+        return [
+            self._answer({name: value[k] for name, value in found.items()}, milliseconds) for k in range(len(inputs))
+        ]
+
+    def _find(
+        self,
+        satellite: PatchFeatures,
+        image: Tensor,
+        camera: Tensor,
+        block: Block | BoxMask,
+        pixels: Tensor,
+        visible: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return what an answer is made of."""
+        out = self.network.locate(satellite, image, pixels, visible, camera, block=block)
         assert out.close_logits is not None
-        arrays = {
+        return {
             "pose": out.poses[-1],
             "start": out.starts[-1],
             "points": out.points[-1],
@@ -73,13 +98,6 @@ class VoteFlowMatcher:
             ),
             "solved": out.solved,
         }
-        found = {name: value.float().cpu().numpy() for name, value in arrays.items()}
-        matched = time.perf_counter()
-        spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": matched - encoded}
-        milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
-        return [
-            self._answer({name: value[k] for name, value in found.items()}, milliseconds) for k in range(len(inputs))
-        ]
 
     def _answer(self, found: dict[str, np.ndarray], milliseconds: dict[str, float]) -> Match:
         """Return what was found of one image of a batch."""
@@ -118,6 +136,14 @@ def posterior_axes(network: Votes, local: LocalVote) -> dict[str, np.ndarray]:
         "local_yaw": local.headings,
     }
     return {name: axis.cpu().numpy().astype(float) for name, axis in axes.items()}
+
+
+def to_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Bring tensors from their device, all at once, as float32."""
+    sizes = [each.numel() for each in tensors.values()]
+    parts = torch.cat([each.float().flatten() for each in tensors.values()]).cpu().numpy()
+    arrays = np.split(parts, np.cumsum(sizes)[:-1])
+    return {name: part.reshape(each.shape) for (name, each), part in zip(tensors.items(), arrays, strict=True)}
 
 
 def peak_similarities(*votes: tuple[Tensor, Tensor]) -> Tensor:

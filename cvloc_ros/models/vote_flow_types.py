@@ -11,6 +11,19 @@ Block = tuple[slice, slice, slice]
 """Headings, shifts forward and shifts left of the first vote."""
 
 
+class BoxMask(NamedTuple):
+    """A block as a tensor: all poses are voted on, and those outside count for nothing. The work is always the same.
+
+    Attributes:
+        searched: (headings, shifts, shifts) bool.
+        peaks: around how many peaks the second vote is held.
+
+    """
+
+    searched: Tensor
+    peaks: int
+
+
 @dataclass
 class VoteFlowOutput:
     """What the network says about a batch; shapes as in `VoteFlow.forward`.

@@ -18,7 +18,7 @@ from cvloc_ros.models.local_vote import LocalVote, register_grid
 from cvloc_ros.models.peaks import find_peaks, heard
 from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
-from cvloc_ros.models.vote_flow_types import Block, GroundFeatures, PatchFeatures, VoteFlowOutput
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, GroundFeatures, PatchFeatures, VoteFlowOutput
 
 TRAINED_PEAKS = 3
 """Around how many peaks the second vote is held in training, at most: more of them cost time and teach little."""
@@ -88,7 +88,7 @@ class Votes(nn.Module):
         ground: GroundFeatures,
         satellite: PatchFeatures,
         *,
-        block: Block | None = None,
+        block: Block | BoxMask | None = None,
         centre: Tensor | None = None,
     ) -> VoteFlowOutput:
         """Hold the votes, of what `describe` and `encode_satellite` gave; ``block``, ``centre`` as for `VoteFlow`."""
@@ -124,7 +124,9 @@ class Votes(nn.Module):
             solved=torch.ones_like(best, dtype=torch.bool),
         )
 
-    def block(self, box: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Block:
+    def block(
+        self, box: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    ) -> Block | BoxMask:
         """Return which headings and shifts of the first vote a search box needs.
 
         The box is centred at the vote's pose nearest to its own centre, so that it always holds as many poses.
@@ -158,9 +160,10 @@ class Votes(nn.Module):
         weight: Tensor,
         satellite: PatchFeatures,
         precision: torch.dtype,
-        block: Block | None,
+        block: Block | BoxMask | None,
     ) -> Tensor:
         """Correlate over all shifts and headings of the box; the map is cut so that shifts are the box's."""
+        assert not isinstance(block, BoxMask), "only the fast network takes a mask"
         c = self.config
         turned = rotate_bev(
             torch.cat([descriptors * weight, weight], dim=1),
@@ -202,8 +205,10 @@ class Votes(nn.Module):
         whole[:, block[0], block[1], block[2]] = logits
         return whole
 
-    def _peak_count(self, block: Block | None) -> int:
+    def _peak_count(self, block: Block | BoxMask | None) -> int:
         """Return around how many peaks the second vote is held: one, where it sees most of the box from there."""
+        if isinstance(block, BoxMask):
+            return block.peaks
         reach = self.config.fine_shifts  # half cells
         if block is not None and all(side.stop - side.start <= 3 * reach for side in block[1:]):
             return 1

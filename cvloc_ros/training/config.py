@@ -81,6 +81,9 @@ class TrainConfig:
     workers: int = setting(1, "rendering processes, of all processes together; 0: the network's own", limits=(0, 1024))
     threads: int = setting(2, "of each network's process, on a CPU", limits=(1, 1024))
     reuse: int = setting(2, "times that a rendered pair is used, each with another prior and colours", limits=(1, 100))
+    first_town: int = setting(
+        0, "seed of the first town: a run that goes on from weights sees towns of its own", limits=(0, 10**6)
+    )
     pool: int = setting(384, "rendered pairs from which a rendering process draws", limits=(1, 10**6))
     validation_pairs: int = setting(120, "pairs of each validation set, spread evenly over it", limits=(1, 10**6))
     validate_every: int = setting(4_000, "samples between validations", limits=(1, 10**9))

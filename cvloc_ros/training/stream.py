@@ -35,9 +35,11 @@ class TownPool:
     those draws fall on random places, the first on the new one.
     """
 
-    def __init__(self, shard: int, shards: int, augment: AugmentConfig, *, reuse: int, size: int, position: int):
-        """Start at the shard's ``position``: the pool is as it would be then."""
-        self.shard, self.shards, self.augment = shard, shards, augment
+    def __init__(
+        self, shard: int, shards: int, augment: AugmentConfig, *, first: int, reuse: int, size: int, position: int
+    ):
+        """Start at the shard's ``position``: the pool is as it would be then; ``first`` is the first town's seed."""
+        self.shard, self.shards, self.augment, self.first = shard, shards, augment, first
         self.reuse, self.size, self.position = reuse, size, position
         self.rng = np.random.default_rng([shards, shard])
         self._town: tuple[int, Town] | None = None
@@ -69,7 +71,7 @@ class TownPool:
         """Render a pair of the shard: those of every ``shards``-th town, one after another."""
         town = self.shard + self.shards * (number // PAIRS_PER_TOWN)
         if self._town is None or self._town[0] != town:
-            self._town = town, Town.generate(town % VALIDATION_TOWNS)
+            self._town = town, Town.generate((self.first + town) % VALIDATION_TOWNS)
         scatter = self.augment.scatter if town >= self.augment.natural_towns else 0.0
         return render_pair(self._town[1], number % PAIRS_PER_TOWN, scatter=scatter)
 
@@ -106,7 +108,15 @@ def shard_samples(
     choice = np.random.default_rng([config.seed, shards, shard])
     taken = np.bincount(np.searchsorted(bounds, choice.random(position), side="right"), minlength=len(weights))
     sources: list[_Source] = [
-        TownPool(shard, shards, config.augment, reuse=config.reuse, size=config.pool, position=int(used))
+        TownPool(
+            shard,
+            shards,
+            config.augment,
+            first=config.first_town,
+            reuse=config.reuse,
+            size=config.pool,
+            position=int(used),
+        )
         if source.source == "town"
         else ItemCycle(open_source(source), shard, shards, seed=config.seed, position=int(used))
         for source, used in zip(config.data, taken, strict=True)

@@ -1,0 +1,72 @@
+"""Functions on a GPU, recorded as CUDA graphs: a thousand small kernels are launched in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+_WARM_UP = 3  # calls in which libraries choose their kernels and take what memory they need
+
+
+class Recorder:
+    """Calls a function; it records what that launches on a GPU, and replays it when the function is called alike.
+
+    The function must do the same work whatever its tensors hold, and wait for nothing. What a recording returns is
+    overwritten by the next call.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, record: bool):
+        """Take a function that runs on a GPU if ``record``; else it is only called."""
+        self._function, self._record = function, record
+        self._fixed: tuple[Tensor, ...] = ()
+        self._recorded: dict[tuple, _Recorded] = {}
+
+    def __call__(self, *given: Any, fixed: tuple[Tensor, ...] = ()) -> Any:
+        """Call the function with ``given``, then ``fixed``.
+
+        Args:
+            given: tensors, or (named) tuples, lists and dictionaries of them, of the same shapes in every call. What
+                else is in them is part of what is recorded, for which there is a recording of each kind.
+            fixed: tensors that recordings hold on to: they serve for as long as these are the same objects. Of new
+                ones nothing is recorded before they come a second time: they may be others in every call.
+
+        """
+        if not self._record:
+            return self._function(*given, *fixed)
+        if len(fixed) != len(self._fixed) or any(a is not b for a, b in zip(fixed, self._fixed, strict=True)):
+            self._fixed = fixed
+            self._recorded.clear()
+            return self._function(*given, *fixed)
+        leaves, structure = tree_flatten(given)
+        kind = tuple(None if torch.is_tensor(leaf) else leaf for leaf in leaves)
+        if kind not in self._recorded:
+            self._recorded[kind] = _Recorded(
+                lambda leaves: self._function(*tree_unflatten(leaves, structure), *fixed), leaves
+            )
+        return self._recorded[kind](leaves)
+
+
+class _Recorded:
+    """What a function launches, with the memory that it reads and writes."""
+
+    def __init__(self, function: Callable[[list], Any], given: list):
+        own = [leaf.clone() if torch.is_tensor(leaf) else leaf for leaf in given]
+        self._inputs = [leaf for leaf in own if torch.is_tensor(leaf)]
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(_WARM_UP):
+                function(own)
+        torch.cuda.current_stream().wait_stream(beside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads may use the GPU
+            self._outputs = function(own)
+
+    def __call__(self, given: list) -> Any:
+        torch._foreach_copy_(self._inputs, [leaf for leaf in given if torch.is_tensor(leaf)])
+        self._graph.replay()
+        return self._outputs

@@ -1,0 +1,150 @@
+"""On a GPU: what is recorded once and replayed gives what the plain network gives. Its parts are tested anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cvloc_ros.datasets.town import crop_patch, town_pairs
+from cvloc_ros.datasets.town.seeds import TEST_TOWNS
+from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
+from cvloc_ros.models.cuda_graph import Recorder
+from cvloc_ros.models.dense_flow import DenseFlow
+from cvloc_ros.models.dense_flow_config import FULL
+from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
+from cvloc_ros.models.fast_vote_flow import FastVoteFlow
+from cvloc_ros.models.matcher import MatchInput
+from cvloc_ros.models.vote import Correlate, slide_by_fourier
+from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher, to_arrays
+from cvloc_ros.models.vote_flow_types import BoxMask
+from cvloc_ros.models.weights import SHIPPED, load_network
+
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+WIDE, NARROW = (20.0, 20.0, np.radians(10.0)), (3.0, 3.0, np.radians(4.0))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_network(SHIPPED / "vote_flow.safetensors")
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """Of each of two pairs: a narrow box and a wide one, on two patches, one of them off the truth."""
+    made, grid = [], VoteFlow().config.patch
+    for pair in town_pairs(TEST_TOWNS, 2, style="train"):
+        camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
+        source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
+        for pose in (SE2(), SE2(3.0, -2.0, 0.05)):
+            patch = crop_patch(pair.satellite, source, pose, grid)
+            covered = np.ones(patch.shape[:2], bool)
+            for box in (NARROW, WIDE, WIDE):
+                centre = tuple(pose.inverse().vector()) if box is NARROW else (0.0, 0.0, 0.0)
+                made.append(MatchInput(pair.ground, camera, pair.T_base_camera, patch, covered, box, centre))
+    return made
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("centre", [(0.0, 0.0, 0.0), (11.0, -6.0, 0.08)])
+@pytest.mark.parametrize("box", [NARROW, WIDE])
+def test_a_masked_vote_is_that_over_the_block(network, inputs, box, centre):
+    matcher = VoteFlowMatcher(network, fast=True)
+    fast, given = matcher.network, [replace(inputs[0], box=box, centre=centre)]
+    assert isinstance(fast, FastVoteFlow)
+    ground = fast.describe(**matcher._view.look(given))
+    patch = matcher._patches.look(given)
+    block = fast.block(box, centre)
+    searched = torch.zeros(len(fast.headings), len(fast.shifts), len(fast.shifts), dtype=torch.bool)
+    searched[block] = True
+    assert searched.all() == (box == WIDE and not any(centre))
+    by_block, masked = (fast.vote(ground, patch, block=b) for b in (block, BoxMask(searched, fast._peak_count(block))))
+    for name in ("coarse_logits", "peak_logits", "box_logits", "candidates", "voted"):
+        torch.testing.assert_close(getattr(masked, name), getattr(by_block, name), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "kernel"), [((13, 13), (6, 5)), ((10, 12), (10, 4))])
+def test_sliding_by_fourier(size, kernel):
+    """And its gradients, those of the convolution."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 3, 4, *size, generator=generator, requires_grad=True)
+    kernels = torch.rand(2, 5, 4, *kernel, generator=generator, requires_grad=True)
+    results = [slide(maps, kernels) for slide in (Correlate.apply, slide_by_fourier)]
+    torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-5)
+    weights = torch.rand(results[0].shape, generator=generator)
+    wanted, found = (torch.autograd.grad((r * weights).sum(), (maps, kernels)) for r in results)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_arrays_come_as_they_were():
+    tensors = {"a": torch.arange(6).view(2, 3), "b": torch.tensor([True]), "c": torch.rand(1, 2, 2)}
+    arrays = to_arrays(tensors)
+    assert list(arrays) == list(tensors)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, tensors[name].numpy().astype(np.float32))
+
+
+def test_without_a_gpu_a_function_is_only_called():
+    calls = []
+    recorder = Recorder(lambda a, b, c: calls.append((a, b, c)) or a + c, record=False)
+    one = torch.ones(2)
+    for k in range(3):
+        assert torch.equal(recorder(one, k, fixed=(one,)), 2 * one)
+    assert [b for _, b, _ in calls] == [0, 1, 2]
+
+
+class TestOnAGpu:
+    pytestmark = gpu
+
+    @torch.inference_mode()
+    def test_replays_see_what_they_are_given(self):
+        launched = []
+
+        def function(given, power, fixed):
+            launched.append(power)
+            return {"sum": (given["x"] ** power + fixed).sum(), "x": given["x"]}
+
+        recorder = Recorder(function, record=True)
+        fixed = torch.ones(3, device="cuda")
+        for k in range(6):
+            x = torch.full((3,), float(k), device="cuda")
+            for power in (1, 2):
+                found = recorder({"x": x}, power, fixed=(fixed,))
+                assert found["sum"].item() == 3 * k**power + 3
+        assert len(launched) == 1 + 2 * 4  # called once as it is; then warmed up and recorded, of either kind
+        found = recorder({"x": x}, 1, fixed=(fixed + 1,))
+        assert found["sum"].item() == 3 * 5 + 6
+
+    @pytest.mark.parametrize("method", ["vote_flow", "dense_flow"])
+    def test_poses_are_those_of_the_plain_network_on_the_cpu(self, inputs, method):
+        network = load_network(SHIPPED / f"{method}.safetensors")
+        make = VoteFlowMatcher if method == "vote_flow" else DenseFlowMatcher
+        plain, fast = make(network), make(network, device="cuda", fast=True)
+        for given in [*inputs, *inputs[:3]]:
+            wanted, found = (matcher.match_batch([given])[0] for matcher in (plain, fast))
+            assert np.hypot(*(found.pose - wanted.pose)[:2]) < 0.05
+            assert abs(np.degrees(found.pose[2] - wanted.pose[2])) < 0.1
+            assert found.solved == wanted.solved
+            np.testing.assert_allclose(found.probability, wanted.probability, atol=0.02)
+            np.testing.assert_allclose(found.local, wanted.local, atol=0.02)
+        assert len(fast._locate._recorded) == 2  # of one peak and of several
+
+    def test_the_papers_network_replayed(self, inputs):
+        torch.manual_seed(0)
+        network = DenseFlow(replace(FULL, refine_blocks=1, iterations=2))
+        patch = crop_patch(
+            np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8),
+            GroundGrid.centred(700, FULL.patch_cell),
+            SE2(),
+            FULL.patch,
+        )
+        given = replace(inputs[0], patch=patch, coverage=np.ones(patch.shape[:2], bool))
+        plain, fast = (DenseFlowMatcher(network, device="cuda", fast=fast) for fast in (False, True))
+        for image in (given.image, given.image[:, ::-1].copy(), given.image):
+            wanted, found = (m.match_batch([replace(given, image=image)])[0] for m in (plain, fast))
+            assert np.hypot(*(found.pose - wanted.pose)[:2]) < 0.1
+            assert found.base.shape == wanted.base.shape
+        assert fast._locate._recorded
