@@ -143,8 +143,8 @@ class TestMatch:
             (u, v), _ = camera.project((np.linalg.inv(T) @ [*matcher.network.cells[15, 10].tolist(), 0, 1])[:3])
             image[round(v) - 3 : round(v) + 4, round(u) - 3 : round(u) + 4] = 255
             inputs = matcher._view.look([MatchInput(image, camera, T, None, None, BOX)])
-            where = inputs["pixels"][0, 0, 30:32, 20:22].mean(dim=(0, 1)).numpy()  # the four samples of that cell
-            rows, cols = np.nonzero(inputs["image"][0, 0].numpy() > 0.3)
+            where = inputs.pixels[0, 0, 30:32, 20:22].mean(dim=(0, 1)).numpy()  # the four samples of that cell
+            rows, cols = np.nonzero(inputs.image[0, 0].numpy() > 0.3)
             seen = (np.array([cols.mean(), rows.mean()]) + 0.5) / [416, 128] * 2 - 1
             np.testing.assert_allclose(where, seen, atol=0.02)
 

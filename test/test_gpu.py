@@ -19,7 +19,7 @@ from cvloc_ros.models.fast_vote_flow import FastVoteFlow
 from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.vote import Correlate, slide_by_fourier
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher, to_arrays
+from cvloc_ros.models.vote_flow_matcher import Packed, VoteFlowMatcher
 from cvloc_ros.models.vote_flow_types import BoxMask
 from cvloc_ros.models.weights import SHIPPED, load_network
 
@@ -55,7 +55,8 @@ def test_a_masked_vote_is_that_over_the_block(network, inputs, box, centre):
     matcher = VoteFlowMatcher(network, fast=True)
     fast, given = matcher.network, [replace(inputs[0], box=box, centre=centre)]
     assert isinstance(fast, FastVoteFlow)
-    ground = fast.describe(**matcher._view.look(given))
+    image, pixels, visible, _ = matcher._view.look(given)
+    ground = fast.describe(image, pixels, visible)
     patch = matcher._patches.look(given)
     block = fast.block(box, centre)
     searched = torch.zeros(len(fast.headings), len(fast.shifts), len(fast.shifts), dtype=torch.bool)
@@ -81,7 +82,7 @@ def test_sliding_by_fourier(size, kernel):
 
 def test_arrays_come_as_they_were():
     tensors = {"a": torch.arange(6).view(2, 3), "b": torch.tensor([True]), "c": torch.rand(1, 2, 2)}
-    arrays = to_arrays(tensors)
+    arrays = Packed.of(tensors).arrays()
     assert list(arrays) == list(tensors)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, tensors[name].numpy().astype(np.float32))
@@ -123,7 +124,7 @@ class TestOnAGpu:
         network = load_network(SHIPPED / f"{method}.safetensors")
         make = VoteFlowMatcher if method == "vote_flow" else DenseFlowMatcher
         plain, fast = make(network), make(network, device="cuda", fast=True)
-        for given in [*inputs, *inputs[:3]]:
+        for given in inputs * 2:
             wanted, found = (matcher.match_batch([given])[0] for matcher in (plain, fast))
             assert np.hypot(*(found.pose - wanted.pose)[:2]) < 0.05
             assert abs(np.degrees(found.pose[2] - wanted.pose[2])) < 0.1

@@ -208,7 +208,9 @@ class TestStream:
         used = {}
         monkeypatch.setattr(Scene, "of_pair", classmethod(lambda cls, pair: pair))
         for shard in (0, 1):
-            pool = TownPool(shard, 2, AugmentConfig(natural_towns=3, scatter=0.5), first=100, reuse=3, size=8, position=0)
+            pool = TownPool(
+                shard, 2, AugmentConfig(natural_towns=3, scatter=0.5), first=100, reuse=3, size=8, position=0
+            )
             for _ in range(8 + 3 * 20):
                 pair = pool.next()
                 key = (shard, int(pair.T_map_base.x), int(pair.T_map_base.y))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+_COMPILERS = ("cc", "gcc", "clang")  # one of them builds what launches Triton's kernels
 _WARM_UP = 3  # calls in which libraries choose their kernels and take what memory they need
 
 
@@ -48,6 +53,30 @@ class Recorder:
                 lambda leaves: self._function(*tree_unflatten(leaves, structure), *fixed), leaves
             )
         return self._recorded[kind](leaves)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose small kernels torch.compile joins into few; as it is where that does not work.
+
+    The first call takes some seconds, or as many tens of them where nothing is in the compiler's cache.
+    """
+    compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
+    if compiler is None or importlib.util.find_spec("triton") is None:
+        return function
+    chosen = [torch.compile(function, dynamic=False, fullgraph=True)]
+
+    def call(*given: Any) -> Any:
+        try:
+            return chosen[0](*given)
+        except Exception as error:  # whatever a compiler may say: the function itself needs none
+            if chosen[0] is function:
+                raise
+            chosen[0] = function
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"torch.compile failed, the network takes a few milliseconds more: {reason}", stacklevel=2)
+            return function(*given)
+
+    return call
 
 
 class _Recorded:

@@ -309,7 +309,7 @@ class DenseFlow(nn.Module):
         is seen.
         """
         shift = flow.permute(0, 2, 3, 1) * -self.config.flow_cell
-        return shift if self.config.reach else place(shift, start * start.new_tensor([0.0, 0.0, -1.0]))
+        return shift if self.config.reach else place(shift, F.pad(-start[:, 2:], (2, 0)))
 
     def _solve_tilt(self, shift: Tensor, weights: Tensor, camera: Tensor) -> Tensor:
         """Return how the ground is tilted (B, 2), from the cells' means of shifts (B, R, C, 2) and weights."""

@@ -20,7 +20,7 @@ from cvloc_ros.models.dense_flow_encoders import Patch, VoteEncoders
 from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
 from cvloc_ros.models.fast_vote_flow import FastVotes, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
-from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
+from cvloc_ros.models.network_inputs import PatchView, View
 from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, of_one_block, peak_similarities, posterior_axes
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
@@ -83,14 +83,11 @@ class DenseFlowMatcher:
     ) -> list[Match]:
         """Match images, from a start, or from a vote over a block of its poses."""
         began = time.perf_counter()
-        ground = self._view.look(inputs)
-        camera = camera_positions(inputs, self.device)
+        image, *camera = self._view.look(inputs)
         prepared = time.perf_counter()
         patch = self._patches.look(inputs)
         encoded = time.perf_counter()
-        out = self._locate(
-            patch, ground["image"], camera, start, block, fixed=(ground["pixels"], ground["visible"])
-        )
+        out = self._locate(patch, image, start, block, fixed=tuple(camera))
         found = []
         for k, one in enumerate(_each(out, len(inputs))):
             posterior = self._voted(one) if one.votes else self._posterior(one, patch.coverage[k : k + 1], inputs[k])
@@ -103,11 +100,11 @@ class DenseFlowMatcher:
         self,
         patch: Patch,
         image: Tensor,
-        camera: Tensor,
         start: Tensor | None,
         block: Block | BoxMask | None,
         pixels: Tensor,
         visible: Tensor,
+        camera: Tensor,
     ) -> DenseFlowOutput:
         """Find images on patches that have been described."""
         return self.network.locate(patch, image, pixels, visible, camera, start=start, block=block)

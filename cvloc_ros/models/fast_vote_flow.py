@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.close_look import CloseLook
+from cvloc_ros.models.cuda_graph import compiled
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.flow import MIN_SCALE, FlowUpdate
 from cvloc_ros.models.fused import fuse
@@ -146,18 +147,24 @@ class FastVotes(Votes):
 class FastVoteFlow(FastVotes, VoteFlow):
     """A trained `VoteFlow`, made fast."""
 
+    def __init__(self, network: VoteFlow, *, precision: torch.dtype = torch.float32):
+        """Copy a network; its convolutions will run in ``precision``."""
+        super().__init__(network, precision=precision)
+        if self.cells.is_cuda:
+            self._step = compiled(self._step)  # type: ignore[method-assign]  # two thirds of all kernels
+
     def _replace_parts(self) -> list[nn.Module]:
         self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
         self.close = _FastCloseLook(self.close)  # type: ignore[assignment]
         return [*super()._replace_parts(), self.update]
 
     def _look_around(
-        self, fine: Tensor, satellite: PatchFeatures, ground: Tensor, pose: Tensor
+        self, fine: Tensor, satellite: tuple[Tensor, Tensor], ground: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it: see `VoteFlow._look_around`."""
-        where = self._on_patch(ground[0], pose, satellite.fine.shape[-1])
-        around = sample(satellite.fine, *where)[0]
-        covered = sample(satellite.fine_covered, *map(self._cells_of, where))
+        where = self._on_patch(ground[0], pose, satellite[0].shape[-1])
+        around = sample(satellite[0], *where)[0]
+        covered = sample(satellite[1], *map(self._cells_of, where))
         window, n = self.config.window, self.config.bev_size
         near = around.unfold(0, window, 2).unfold(1, window, 2).permute(0, 1, 3, 4, 2).reshape(n * n, window**2, -1)
         correlation = fine[0].permute(1, 2, 0).reshape(n * n, 1, -1) @ near.mT  # faster than the other way round

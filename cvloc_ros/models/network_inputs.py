@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,23 +18,37 @@ from cvloc_ros.models.preprocess import fit_image
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 
+class Look(NamedTuple):
+    """What a network takes of a batch of cameras: see `VoteFlow.forward`. Of one camera, all but the image are kept.
+
+    Attributes:
+        image: (B, 3, H, W).
+        pixels: (B, Z, rows, cols, 2).
+        visible: (B, Z, rows, cols).
+        camera: (B, 3).
+
+    """
+
+    image: Tensor
+    pixels: Tensor
+    visible: Tensor
+    camera: Tensor
+
+
 class View:
     """What a network sees of cameras; the BEV is projected once for as long as the camera stays the same."""
 
     def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device):
         self._config, self._device = config, device
         self._stretch = isinstance(config, DenseFlowConfig) and config.image_fit == "stretch"
-        self._ground: tuple[Camera, np.ndarray, tuple[Tensor, Tensor]] | None = None
+        self._ground: tuple[Camera, np.ndarray, tuple[Tensor, Tensor, Tensor]] | None = None
 
-    def look(self, inputs: Sequence[MatchInput]) -> dict[str, Tensor]:
-        """Return the network's ``image``, ``pixels`` and ``visible``; of one image, the last two are kept tensors."""
+    def look(self, inputs: Sequence[MatchInput]) -> Look:
+        """Return what the network takes of a batch; of one camera, which stays the same, the same objects."""
         fitted = [self._fit(each) for each in inputs]
         ground = [self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)]
-        return {
-            "image": image_tensor([image for image, _ in fitted], self._device),
-            "pixels": _joined([pixels for pixels, _ in ground]),
-            "visible": _joined([visible for _, visible in ground]),
-        }
+        image = image_tensor([image for image, _ in fitted], self._device)
+        return Look(image, *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
 
     def _fit(self, given: MatchInput) -> tuple[np.ndarray, Camera]:
         size = (self._config.image_width, self._config.image_height)
@@ -43,13 +57,14 @@ class View:
             return image, given.camera.resized(*size)
         return fit_image(given.image, given.camera, given.T_base_camera, width=size[0], height=size[1])
 
-    def _project(self, given: MatchInput, fitted: Camera) -> tuple[Tensor, Tensor]:
+    def _project(self, given: MatchInput, fitted: Camera) -> tuple[Tensor, Tensor, Tensor]:
         """Project the BEV once for as long as the camera stays the same object, mounted the same."""
         kept = self._ground
         if kept is None or kept[0] is not given.camera or not np.array_equal(kept[1], given.T_base_camera):
             arrays = ground_pixels(fitted, given.T_base_camera, self._config.bev_samples, self._config.heights)
-            pixels, visible = (torch.from_numpy(array)[None].to(self._device) for array in arrays)
-            self._ground = kept = given.camera, given.T_base_camera.copy(), (pixels, visible)
+            place = given.T_base_camera[:3, 3].astype(np.float32)
+            pixels, visible, camera = (torch.from_numpy(array)[None].to(self._device) for array in (*arrays, place))
+            self._ground = kept = given.camera, given.T_base_camera.copy(), (pixels, visible, camera)
         return kept[2]
 
 
@@ -83,11 +98,6 @@ def image_tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
 def coverage_tensor(coverages: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Return coverages, bool (S, S), as (B, 1, S, S) in [0, 1]."""
     return torch.from_numpy(np.stack(coverages).astype(np.float32))[:, None].to(device)
-
-
-def camera_positions(inputs: Sequence[MatchInput], device: torch.device) -> Tensor:
-    """Return where the cameras are in their vehicles' frames, (B, 3), metres."""
-    return torch.from_numpy(np.stack([each.T_base_camera[:3, 3] for each in inputs])).float().to(device)
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:

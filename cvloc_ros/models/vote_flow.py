@@ -7,6 +7,8 @@ the prior was right.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -169,35 +171,74 @@ class VoteFlow(Votes):
         seen = (ground.fine_weight > 0).squeeze(1)
         state, context = begin
         pose = pose.detach()
-        lattice = self.flow_lattice.expand(len(camera), -1, -1, -1)
-        tilt, tilted = torch.zeros_like(camera[:, :2]), lattice
+        tilt, tilted = torch.zeros_like(camera[:, :2]), self.flow_lattice.expand(len(camera), -1, -1, -1)
         for _ in range(self.config.iterations):
-            points = self._cells_of(tilted)
-            correlation, covered = self._look_around(ground.fine, satellite, tilted, pose)
-            state, flow, scale = self.update(state, context, correlation, covered)
-            weight = (0.1 / scale).square() * seen * covered[:, 0]
             out.starts.append(pose)
-            out.points.append(points)
+            out.points.append(self._cells_of(tilted))
+            state, flow, scale, weight, tilt, tilted, pose, out.solved = self._step(
+                (ground.fine, seen),
+                (satellite.fine, satellite.fine_covered),
+                camera,
+                context,
+                state,
+                tilt,
+                tilted,
+                pose,
+            )
             out.flows.append(flow)
             out.scales.append(scale)
             out.weights.append(weight)
-            flow = flow.permute(0, 2, 3, 1)
-            solved = solve_tilt(
-                points.flatten(1, 2),
-                flow.flatten(1, 2),
-                weight.flatten(1) * self.match_information.exp(),
-                camera=camera,
-                start=tilt,
-                sigma=self.config.tilt_sigma,
-            )
-            tilt = tilt + self.tilt_gain.exp() * (solved - tilt)
-            tilted = lattice + tilt_shift(lattice, camera, tilt)
-            source, moved = self._cells_of(tilted), place(points + flow, pose)
-            solution, out.solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
-            solution = torch.where(out.solved[:, None], solution, pose)
             out.tilts.append(tilt)
-            out.poses.append(solution)
-            pose, tilt, tilted = solution.detach(), tilt.detach(), tilted.detach()
+            out.poses.append(pose)
+            pose, tilt, tilted = pose.detach(), tilt.detach(), tilted.detach()
+
+    def _step(
+        self,
+        ground: tuple[Tensor, Tensor],
+        satellite: tuple[Tensor, Tensor],
+        camera: Tensor,
+        context: Any,
+        state: Tensor,
+        tilt: Tensor,
+        tilted: Tensor,
+        pose: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Take a step of the flow.
+
+        Args:
+            ground: fine descriptors of the cells, and which of them are seen.
+            satellite: fine descriptors of the patch and its coverage.
+            camera: (B, 3).
+            context: of the recurrent unit.
+            state: likewise.
+            tilt: (B, 2) before the step.
+            tilted: (B, n, n, 2) ``flow_lattice`` on ground so tilted.
+            pose: (B, 3) before the step.
+
+        Returns:
+            The state, flow, scale and weight of the cells; and the tilt, the lattice, the pose, and whether it was
+            well posed, after the step.
+
+        """
+        points = self._cells_of(tilted)
+        correlation, covered = self._look_around(ground[0], satellite, tilted, pose)
+        state, flow, scale = self.update(state, context, correlation, covered)
+        weight = (0.1 / scale).square() * ground[1] * covered[:, 0]
+        shift = flow.permute(0, 2, 3, 1)
+        found = solve_tilt(
+            points.flatten(1, 2),
+            shift.flatten(1, 2),
+            weight.flatten(1) * self.match_information.exp(),
+            camera=camera,
+            start=tilt,
+            sigma=self.config.tilt_sigma,
+        )
+        tilt = tilt + self.tilt_gain.exp() * (found - tilt)
+        lattice = self.flow_lattice.expand(len(camera), -1, -1, -1)
+        tilted = lattice + tilt_shift(lattice, camera, tilt)
+        source, moved = self._cells_of(tilted), place(points + shift, pose)
+        solution, solved = solve_pose(source.flatten(1, 2), moved.flatten(1, 2), weight.flatten(1))
+        return state, flow, scale, weight, tilt, tilted, torch.where(solved[:, None], solution, pose), solved
 
     def ground_points(self, camera: Tensor, tilt: Tensor) -> Tensor:
         """Return where the camera sees the cells if the ground is tilted: (B, rows, cols, 2) metres, vehicle frame.
@@ -216,13 +257,13 @@ class VoteFlow(Votes):
         return lattice[:, margin:-margin:2, margin:-margin:2]
 
     def _look_around(
-        self, fine: Tensor, satellite: PatchFeatures, ground: Tensor, pose: Tensor
+        self, fine: Tensor, satellite: tuple[Tensor, Tensor], ground: Tensor, pose: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it, as placed by a pose.
 
         Args:
             fine: (B, Df, rows, cols) descriptors of the cells.
-            satellite: the patch.
+            satellite: fine descriptors of the patch, and its coverage.
             ground: (B, n, n, 2) points of ``flow_lattice`` on the tilted ground, vehicle frame, metres.
             pose: (B, 3).
 
@@ -230,6 +271,6 @@ class VoteFlow(Votes):
             (B, window^2, rows, cols) similarities, and (B, 1, rows, cols) the coverage of the cells.
 
         """
-        around = self._warp(satellite.fine, ground[:, None], pose[:, None])[:, 0]
-        covered = self._warp(satellite.fine_covered, self._cells_of(ground)[:, None], pose[:, None])[:, 0]
+        around = self._warp(satellite[0], ground[:, None], pose[:, None])[:, 0]
+        covered = self._warp(satellite[1], self._cells_of(ground)[:, None], pose[:, None])[:, 0]
         return LocalCorrelation.apply(around, fine, self.config.window), covered

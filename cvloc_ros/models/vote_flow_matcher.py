@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from cvloc_ros.models.cuda_graph import Recorder
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow, fast_precision
 from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.matcher import Match, MatchInput
-from cvloc_ros.models.network_inputs import PatchView, View, camera_positions
+from cvloc_ros.models.network_inputs import PatchView, View
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, PatchFeatures
 from cvloc_ros.models.vote_network import Votes
@@ -56,14 +57,12 @@ class VoteFlowMatcher:
     def _match(self, inputs: Sequence[MatchInput]) -> list[Match]:
         """Match images that search the same poses of the first vote."""
         began = time.perf_counter()
-        ground = self._view.look(inputs)
-        camera = camera_positions(inputs, self.device)
+        image, *camera = self._view.look(inputs)
         prepared = time.perf_counter()
         satellite = self._patches.look(inputs)
         encoded = time.perf_counter()
         block = self.network.block(inputs[0].box, inputs[0].centre)
-        out = self._locate(satellite, ground["image"], camera, block, fixed=(ground["pixels"], ground["visible"]))
-        found = to_arrays(out)
+        found = self._locate(satellite, image, block, fixed=tuple(camera)).arrays()
         matched = time.perf_counter()
         spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": matched - encoded}
         milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
@@ -75,15 +74,15 @@ class VoteFlowMatcher:
         self,
         satellite: PatchFeatures,
         image: Tensor,
-        camera: Tensor,
         block: Block | BoxMask,
         pixels: Tensor,
         visible: Tensor,
-    ) -> dict[str, Tensor]:
+        camera: Tensor,
+    ) -> Packed:
         """Return what an answer is made of."""
         out = self.network.locate(satellite, image, pixels, visible, camera, block=block)
         assert out.close_logits is not None
-        return {
+        found = {
             "pose": out.poses[-1],
             "start": out.starts[-1],
             "points": out.points[-1],
@@ -98,6 +97,7 @@ class VoteFlowMatcher:
             ),
             "solved": out.solved,
         }
+        return Packed.of(found)
 
     def _answer(self, found: dict[str, np.ndarray], milliseconds: dict[str, float]) -> Match:
         """Return what was found of one image of a batch."""
@@ -138,12 +138,23 @@ def posterior_axes(network: Votes, local: LocalVote) -> dict[str, np.ndarray]:
     return {name: axis.cpu().numpy().astype(float) for name, axis in axes.items()}
 
 
-def to_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Bring tensors from their device, all at once, as float32."""
-    sizes = [each.numel() for each in tensors.values()]
-    parts = torch.cat([each.float().flatten() for each in tensors.values()]).cpu().numpy()
-    arrays = np.split(parts, np.cumsum(sizes)[:-1])
-    return {name: part.reshape(each.shape) for (name, each), part in zip(tensors.items(), arrays, strict=True)}
+class Packed(NamedTuple):
+    """Tensors in one, to come from their device at once."""
+
+    values: Tensor
+    shapes: dict[str, torch.Size]
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Packed:
+        """Pack tensors, as float32."""
+        values = torch.cat([each.float().flatten() for each in tensors.values()])
+        return cls(values, {name: each.shape for name, each in tensors.items()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return them as arrays."""
+        ends = np.cumsum([shape.numel() for shape in self.shapes.values()])
+        parts = np.split(self.values.cpu().numpy(), ends[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
 
 def peak_similarities(*votes: tuple[Tensor, Tensor]) -> Tensor:
