@@ -167,7 +167,7 @@ class TestPosterior:
         coverage = torch.ones(1, 1, 256, 256)
         for grid, centre in ((PoseGrid.of_box(network), torch.zeros(3)), (PoseGrid.around_a_pose(network), truth[0])):
             poses = grid.poses(centre)
-            score = pose_scores(network, out, coverage, poses)
+            score = pose_scores(network, out, coverage, poses, torch.arange(24 * 24))
             found = poses.flatten(0, 2)[score.argmax()]
             np.testing.assert_allclose(found[:2].numpy(), pose[:2], atol=0.01)
             assert abs(found[2] - pose[2]) < 1.01 * (grid.headings[1] - grid.headings[0])

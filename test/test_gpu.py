@@ -121,9 +121,8 @@ class TestOnAGpu:
 
     @pytest.mark.parametrize("method", ["vote_flow", "dense_flow"])
     def test_poses_are_those_of_the_plain_network_on_the_cpu(self, inputs, method):
-        network = load_network(SHIPPED / f"{method}.safetensors")
-        make = VoteFlowMatcher if method == "vote_flow" else DenseFlowMatcher
-        plain, fast = make(network), make(network, device="cuda", fast=True)
+        make, path = (VoteFlowMatcher if method == "vote_flow" else DenseFlowMatcher), SHIPPED / f"{method}.safetensors"
+        plain, fast = make(load_network(path)), make(load_network(path), device="cuda", fast=True)
         for given in inputs * 2:
             wanted, found = (matcher.match_batch([given])[0] for matcher in (plain, fast))
             assert np.hypot(*(found.pose - wanted.pose)[:2]) < 0.05
@@ -131,7 +130,7 @@ class TestOnAGpu:
             assert found.solved == wanted.solved
             np.testing.assert_allclose(found.probability, wanted.probability, atol=0.02)
             np.testing.assert_allclose(found.local, wanted.local, atol=0.02)
-        assert len(fast._locate._recorded) == 2  # of one peak and of several
+        assert len(fast.locate._recorded) == 2  # of one peak and of several
 
     def test_the_papers_network_replayed(self, inputs):
         torch.manual_seed(0)
@@ -148,4 +147,4 @@ class TestOnAGpu:
             wanted, found = (m.match_batch([replace(given, image=image)])[0] for m in (plain, fast))
             assert np.hypot(*(found.pose - wanted.pose)[:2]) < 0.1
             assert found.base.shape == wanted.base.shape
-        assert fast._locate._recorded
+        assert fast.locate._recorded

@@ -11,6 +11,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,9 +23,13 @@ from cvloc_ros.datasets.town.drive import Drive, simulate_drive
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.geometry import SE2
 from cvloc_ros.imagery import SatelliteMap
+from cvloc_ros.localization.covariance import Calibration
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.sweep import whole_box
 from cvloc_ros.localization.types import Frame, Localization, Prior
+from cvloc_ros.models.dense_flow import DenseFlow
+from cvloc_ros.models.dense_flow_config import FULL
+from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 
 _WARM_UP = 5  # frames that are not counted
 _RATE = 10.0  # images a second of the drive
@@ -93,6 +98,13 @@ def bench_localizers(
             if index >= _WARM_UP:
                 progress()
     return [row for name, localizer in localizers.items() for row in _rows(name, localizer, spent)]
+
+
+def untrained_localizer(device: str, *, fast: bool) -> Localizer:
+    """Return dense_flow in the paper's size with random weights, of which its time does not depend."""
+    torch.manual_seed(0)
+    matcher = DenseFlowMatcher(DenseFlow(FULL).requires_grad_(False), device=device, fast=fast)
+    return Localizer(matcher, Calibration.constant((1.0, 1.0, 0.02), 0.5), None, keep_patch=fast)
 
 
 def _rows(variant: str, localizer: Localizer, spent: dict[str, list[dict[str, float]]]) -> list[dict]:
@@ -170,7 +182,8 @@ def _one_frame(
     publish: Callable[[Localization], object] | None,
 ) -> dict[str, float]:
     """Localize one encoded frame and return milliseconds by stage, "total" among them."""
-    with _timed_submodules(localizer.matcher.network) as inside:  # type: ignore[attr-defined]
+    matcher: Any = localizer.matcher
+    with _timed_submodules(matcher.network, replayed=matcher.locate.record) as inside:
         began = time.perf_counter()
         frame = Frame(event.stamp, event.image(), drive.camera, drive.T_base_camera)
         decoded = time.perf_counter()
@@ -194,8 +207,8 @@ def _one_frame(
 
 
 @contextmanager
-def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
-    """Add up the milliseconds that the network's parts take while the context is open."""
+def _timed_submodules(network: torch.nn.Module, *, replayed: bool) -> Iterator[dict[str, float]]:
+    """Add up the milliseconds that the network's parts take while the context is open; nothing of what is replayed."""
     modules = dict(network.named_modules())
     submodules = [
         (modules[at + name], stage) for name, stage in _SUBMODULES.items() for at in _AT if at + name in modules
@@ -205,11 +218,11 @@ def _timed_submodules(network: torch.nn.Module) -> Iterator[dict[str, float]]:
     handles = []
 
     def now() -> float:
-        if torch.cuda.is_available() and not torch.cuda.is_current_stream_capturing():
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    for module, stage in submodules:
+    for module, stage in [] if replayed else submodules:
         handles.append(module.register_forward_pre_hook(lambda *_, stage=stage: began.__setitem__(stage, now())))
         handles.append(
             module.register_forward_hook(

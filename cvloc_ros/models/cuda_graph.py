@@ -22,11 +22,22 @@ class Recorder:
 
     The function must do the same work whatever its tensors hold, and wait for nothing. What a recording returns is
     overwritten by the next call.
+
+    Attributes:
+        record: whether it records.
+
     """
 
-    def __init__(self, function: Callable[..., Any], *, record: bool):
-        """Take a function that runs on a GPU if ``record``; else it is only called."""
-        self._function, self._record = function, record
+    def __init__(self, function: Callable[..., Any], *, record: bool, choose: bool = False):
+        """Take a function.
+
+        Args:
+            function: any.
+            record: it runs on a GPU; else it is only called.
+            choose: let cuDNN time its kernels for large convolutions: its own guess can be ten times slower.
+
+        """
+        self._function, self.record, self._choose = function, record, choose
         self._fixed: tuple[Tensor, ...] = ()
         self._recorded: dict[tuple, _Recorded] = {}
 
@@ -40,7 +51,7 @@ class Recorder:
                 ones nothing is recorded before they come a second time: they may be others in every call.
 
         """
-        if not self._record:
+        if not self.record:
             return self._function(*given, *fixed)
         if len(fixed) != len(self._fixed) or any(a is not b for a, b in zip(fixed, self._fixed, strict=True)):
             self._fixed = fixed
@@ -50,7 +61,7 @@ class Recorder:
         kind = tuple(None if torch.is_tensor(leaf) else leaf for leaf in leaves)
         if kind not in self._recorded:
             self._recorded[kind] = _Recorded(
-                lambda leaves: self._function(*tree_unflatten(leaves, structure), *fixed), leaves
+                lambda leaves: self._function(*tree_unflatten(leaves, structure), *fixed), leaves, choose=self._choose
             )
         return self._recorded[kind](leaves)
 
@@ -82,18 +93,22 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Recorded:
     """What a function launches, with the memory that it reads and writes."""
 
-    def __init__(self, function: Callable[[list], Any], given: list):
+    def __init__(self, function: Callable[[list], Any], given: list, *, choose: bool):
         own = [leaf.clone() if torch.is_tensor(leaf) else leaf for leaf in given]
         self._inputs = [leaf for leaf in own if torch.is_tensor(leaf)]
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(_WARM_UP):
-                function(own)
-        torch.cuda.current_stream().wait_stream(beside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads may use the GPU
-            self._outputs = function(own)
+        beside, usual = torch.cuda.Stream(), torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = choose
+        try:
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(_WARM_UP):
+                    function(own)
+            torch.cuda.current_stream().wait_stream(beside)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads may use the GPU
+                self._outputs = function(own)
+        finally:
+            torch.backends.cudnn.benchmark = usual
 
     def __call__(self, given: list) -> Any:
         torch._foreach_copy_(self._inputs, [leaf for leaf in given if torch.is_tensor(leaf)])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.dense_flow_encoders import Ground, Patch, TrunkEncoders, VoteEncoders
 from cvloc_ros.models.flow import half_cell_lattice
-from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
+from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, Windows, convex_upsample
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 
@@ -96,6 +96,9 @@ class DenseFlow(nn.Module):
 
     precision: torch.dtype | None = None
     """Of the convolutions, but those of a vote, where not the surrounding code chooses it: see `halve`."""
+
+    windows: Windows | None = None
+    """What looks into the pyramid, if not `look_around` as it is."""
 
     def __init__(self, config: DenseFlowConfig | None = None):
         super().__init__()
@@ -229,7 +232,9 @@ class DenseFlow(nn.Module):
         shifts, confidences = [], []
         for i in range(c.iterations):
             flow = flow.detach()
-            hidden, change = self.update(hidden, context, pyramid.look_up(self._places(flow, start)), flow)
+            hidden, change = self.update(
+                hidden, context, pyramid.look_up(self._places(flow, start), self.windows), flow
+            )
             flow = flow + change
             if c.hold_unseen:
                 flow = flow * seen

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cvloc_ros.geometry import GroundGrid
-from cvloc_ros.models.cuda_graph import Recorder
+from cvloc_ros.models.cuda_graph import Recorder, compiled
 from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_encoders import Patch, VoteEncoders
-from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
+from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores, seen_cells
 from cvloc_ros.models.fast_vote_flow import FastVotes, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View
-from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, of_one_block, peak_similarities, posterior_axes
+from cvloc_ros.models.raft import look_around
+from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, Packed, of_one_block, peak_similarities, posterior_axes
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
@@ -53,14 +54,20 @@ class DenseFlowMatcher:
                 self.network.halve(precision)
             if isinstance(encoders := self.network.encoders, VoteEncoders):
                 encoders.vote = FastVotes(encoders.vote, precision=precision)
+        record = fast and self.device.type == "cuda"
+        if record:
+            self.network.windows = compiled(look_around)
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self.batch_size = GPU_BATCH if self.device.type == "cuda" and not fast else 1
-        record = fast and self.device.type == "cuda"
-        self._locate = Recorder(self._find, record=record)
+        self.locate = Recorder(self._find, record=record, choose=True)
         self._view = View(c, self.device)
+        self._seen: tuple[Tensor, list[Tensor]] | None = None
+        self._everywhere, self._nearby = PoseGrid.of_box(self.network), PoseGrid.around_a_pose(self.network)
+        self._box = self._everywhere.cpu()
+        self._axes = self._posterior_axes()
         self._patches = PatchView(
-            Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record), self.device
+            Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record, choose=True), self.device
         )
 
     @torch.inference_mode()
@@ -78,6 +85,15 @@ class DenseFlowMatcher:
             for match in self._match(group, block=encoders.vote.block(group[0].box, group[0].centre))
         ]
 
+    def _posterior_axes(self) -> dict[str, np.ndarray]:
+        if self.network.config.start == "vote":
+            vote = self.network.encoders.vote
+            assert isinstance(vote, Votes)
+            return posterior_axes(vote, vote.second)
+        yaw, shifts = self._everywhere.axes()
+        local_yaw, local_shift = self._nearby.axes()
+        return {"x": shifts, "y": shifts, "yaw": yaw, "local_shift": local_shift, "local_yaw": local_yaw}
+
     def _match(
         self, inputs: Sequence[MatchInput], *, start: Tensor | None = None, block: Block | BoxMask | None = None
     ) -> list[Match]:
@@ -87,42 +103,76 @@ class DenseFlowMatcher:
         prepared = time.perf_counter()
         patch = self._patches.look(inputs)
         encoded = time.perf_counter()
-        out = self._locate(patch, image, start, block, fixed=tuple(camera))
-        found = []
-        for k, one in enumerate(_each(out, len(inputs))):
-            posterior = self._voted(one) if one.votes else self._posterior(one, patch.coverage[k : k + 1], inputs[k])
-            found.append(self._matches(one) | posterior)
+        inside = None
+        if start is not None:
+            camera += self._cells_of(camera[1])
+            inside = torch.stack([self._box.inside(each.box, each.centre) for each in inputs]).to(self.device)
+        found = [each.arrays() for each in self.locate(patch, image, start, inside, block, fixed=tuple(camera))]
         spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": time.perf_counter() - encoded}
         milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
-        return [Match(**each, milliseconds=milliseconds) for each in found]
+        return [self._answer(each, milliseconds) for each in found]
+
+    def _cells_of(self, visible: Tensor) -> list[Tensor]:
+        """Return the cells that each camera sees; the same objects for as long as ``visible`` is the same."""
+        if self._seen is None or self._seen[0] is not visible:
+            self._seen = visible, [seen_cells(self.network, each[None]) for each in visible]
+        return self._seen[1]
 
     def _find(
         self,
         patch: Patch,
         image: Tensor,
         start: Tensor | None,
+        inside: Tensor | None,
         block: Block | BoxMask | None,
         pixels: Tensor,
         visible: Tensor,
         camera: Tensor,
-    ) -> DenseFlowOutput:
-        """Find images on patches that have been described."""
-        return self.network.locate(patch, image, pixels, visible, camera, start=start, block=block)
+        *cells: Tensor,
+    ) -> list[Packed]:
+        """Return what the answers of a batch are made of."""
+        out = self.network.locate(patch, image, pixels, visible, camera, start=start, block=block)
+        found = []
+        for k, one in enumerate(_each(out, len(image))):
+            if inside is None:
+                posterior = self._voted(one)
+            else:
+                posterior = self._posterior(one, patch.coverage[k : k + 1], inside[k], cells[k])
+            found.append(Packed.of(self._matches(one) | posterior))
+        return found
 
-    def _matches(self, out: DenseFlowOutput) -> dict[str, Any]:
-        """Return the pose, and the matches of one image's whole cells: the means over their pixels."""
-        stride = self.network.config.stride
-        points = torch.cat([out.moved[-1], out.ground], dim=-1).permute(0, 3, 1, 2)
-        means = F.avg_pool2d(points, stride)[0].permute(1, 2, 0).cpu().numpy().astype(float)
-        moved, ground = means[..., :2], means[..., 2:]
-        weights = F.avg_pool2d(out.weights[:, None], stride)[0, 0].cpu().numpy().astype(float)
-        confidence = F.avg_pool2d(out.confidences[-1][:, None], stride)[0, 0].cpu().numpy().astype(float)
-        used = weights > 0
-        pose = out.pose[0].cpu().numpy().astype(float)
-        base, moved, weights = ground[used], moved[used], weights[used]
-        scales = self._scales(base, moved, weights, confidence[used], pose)
-        solved = bool(out.solved[0])
-        return {"pose": pose, "solved": solved, "base": base, "patch": moved, "weights": weights, "scales": scales}
+    def _matches(self, out: DenseFlowOutput) -> dict[str, Tensor]:
+        """Return the pose, and the matches of one image's cells: the means over their pixels."""
+        per_pixel = [out.moved[-1], out.ground, out.weights[..., None], out.confidences[-1][..., None]]
+        means = F.avg_pool2d(torch.cat(per_pixel, dim=-1).permute(0, 3, 1, 2), self.network.config.stride)
+        moved, ground, weight, confidence = means[0].permute(1, 2, 0).split((2, 2, 1, 1), dim=-1)
+        return {
+            "pose": out.pose[0],
+            "solved": out.solved,
+            "moved": moved,
+            "ground": ground,
+            "weight": weight[..., 0],
+            "confidence": confidence[..., 0],
+        }
+
+    def _answer(self, found: dict[str, np.ndarray], milliseconds: dict[str, float]) -> Match:
+        """Return what was found of one image."""
+        found = {name: value.astype(float) for name, value in found.items()}
+        used = found["weight"] > 0
+        base, moved, weights = (found[name][used] for name in ("ground", "moved", "weight"))
+        return Match(
+            pose=found["pose"],
+            solved=bool(found["solved"]),
+            base=base,
+            patch=moved,
+            weights=weights,
+            scales=self._scales(base, moved, weights, found["confidence"][used], found["pose"]),
+            probability=found["probability"],
+            local=found["local"],
+            **self._axes,
+            similarity=tuple(found["similarity"].tolist()),
+            milliseconds=milliseconds,
+        )
 
     def _scales(self, base, patch, weights, confidence, pose) -> np.ndarray:
         """Return the mean absolute error expected of a match's components, metres.
@@ -139,39 +189,32 @@ class DenseFlowMatcher:
         mean = (weights * residual).sum() / max(weights.sum(), 1e-9)
         return np.full(len(base), np.clip(mean, *_SCALES))
 
-    def _voted(self, out: DenseFlowOutput) -> dict[str, Any]:
+    def _voted(self, out: DenseFlowOutput) -> dict[str, Tensor]:
         """Return the posteriors of the vote that gave the start."""
         vote, votes = self.network.encoders.vote, out.votes
         assert isinstance(vote, Votes) and votes
         at_peaks = peak_similarities(
             (votes.coarse_logits, vote.coarse_sharpness), (votes.fine_logits, vote.fine_sharpness)
         )
-        axes = posterior_axes(vote, vote.second) | {"similarity": tuple(at_peaks[0].tolist())}
-        return _posterior(votes.box_logits[0], votes.fine_logits[0]) | axes
+        return _posterior(votes.box_logits[0], votes.fine_logits[0]) | {"similarity": at_peaks[0]}
 
-    def _posterior(self, out: DenseFlowOutput, coverage: Tensor, given: MatchInput) -> dict[str, Any]:
+    def _posterior(self, out: DenseFlowOutput, coverage: Tensor, inside: Tensor, cells: Tensor) -> dict[str, Tensor]:
+        """Return the posteriors of what has no vote."""
+        score, local = (
+            pose_scores(self.network, out, coverage, grid.poses(centre), cells)
+            for grid, centre in ((self._everywhere, torch.zeros_like(out.pose[0])), (self._nearby, out.pose[0]))
+        )
+        score = score.masked_fill(~inside, float("-inf"))
         sharpness = self.network.config.posterior_sharpness
-        everywhere, nearby = PoseGrid.of_box(self.network), PoseGrid.around_a_pose(self.network)
-        inside = everywhere.inside(given.box, given.centre)
-        score = torch.full(inside.shape, float("-inf"), device=self.device)
-        score[inside] = pose_scores(self.network, out, coverage, everywhere.poses(out.pose.new_zeros(3))[inside])
-        local = pose_scores(self.network, out, coverage, nearby.poses(out.pose[0]))
-        yaw, shifts = everywhere.axes()
-        local_yaw, local_shift = nearby.axes()
         return _posterior(score * sharpness, local * sharpness) | {
-            "x": shifts,
-            "y": shifts,
-            "yaw": yaw,
-            "local_shift": local_shift,
-            "local_yaw": local_yaw,
-            "similarity": (float(score.max()), float(local.max())),
+            "similarity": torch.stack([score.max(), local.max()])
         }
 
 
-def _posterior(logits: Tensor, local_logits: Tensor) -> dict[str, Any]:
+def _posterior(logits: Tensor, local_logits: Tensor) -> dict[str, Tensor]:
     """Return the posteriors of one image, from logits (headings, shifts, shifts)."""
     return {
-        name: x.float().flatten().softmax(0).view_as(x).cpu().numpy().astype(float)
+        name: x.float().flatten().softmax(0).view_as(x)
         for name, x in (("probability", logits), ("local", local_logits))
     }
 

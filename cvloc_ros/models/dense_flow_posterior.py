@@ -74,12 +74,23 @@ class PoseGrid:
         left = (cos * dy - sin * dx).abs() <= box[1] + half_shift
         return ((self.headings - centre[2]).abs() <= box[2] + half_turn)[:, None, None] & (forward & left)[None]
 
+    def cpu(self) -> PoseGrid:
+        """Return it on the CPU."""
+        return PoseGrid(self.headings.cpu(), self.shifts.cpu())
+
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the headings and the shifts as arrays."""
         return self.headings.cpu().numpy().astype(float), self.shifts.cpu().numpy().astype(float)
 
 
-def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, poses: Tensor) -> Tensor:
+def seen_cells(network: DenseFlow, visible: Tensor) -> Tensor:
+    """Return which BEV cells a camera sees, as `DenseFlow` has it: flat indices (N,), from ``visible`` (1, Z, n, n)."""
+    share = F.avg_pool2d(visible[:, :1].float(), network.config.bev_samples_per_cell)
+    seen = share > 0 if network.config.encoders == "vote" else share >= 0.5
+    return seen.flatten().nonzero()[:, 0]
+
+
+def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, poses: Tensor, cells: Tensor) -> Tensor:
     """Return the mean cosine similarity of the seen cells with what is under them at each pose.
 
     Args:
@@ -87,6 +98,7 @@ def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, pose
         out: of one sample.
         coverage: (1, 1, S, S) in [0, 1].
         poses: (..., 3).
+        cells: (N,) flat indices of the cells that the camera sees: see `seen_cells`.
 
     Returns:
         (...) in [-1, 1], each cell weighed by its confidence; 0 where less than a tenth of the weight falls on imagery.
@@ -94,21 +106,20 @@ def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, pose
     """
     stride = network.config.stride
     weight = F.avg_pool2d(out.confidences[-1][:, None], stride)[0, 0]
-    seen = out.seen[0, ::stride, ::stride]
-    bev = F.normalize(out.bev[0].float(), dim=0)[:, seen]
+    bev = F.normalize(out.bev[0].float(), dim=0).flatten(1)[:, cells]
     satellite = F.normalize(out.satellite[0].float(), dim=0)
     side = satellite.shape[-1]
     covered = F.avg_pool2d(coverage[0].float(), coverage.shape[-1] // side).expand(bev.shape[1], -1, -1)
     volume = torch.stack([torch.einsum("cn,chw->nhw", bev, satellite), covered], dim=1)
     flat = poses.reshape(-1, 3)
-    points = network.cells[seen]
+    points = network.cells.flatten(0, 1)[cells]
     c, s = torch.cos(flat[:, 2]), torch.sin(flat[:, 2])
     x = torch.outer(points[:, 0], c) - torch.outer(points[:, 1], s) + flat[:, 0]
     y = torch.outer(points[:, 0], s) + torch.outer(points[:, 1], c) + flat[:, 1]
     where = (2 * network.to_features(torch.stack([x, y], dim=-1), side) + 1) / side - 1
     where = where.flip(-1)[:, :, None]  # (N, P, 1, 2)
     similarity, covered = F.grid_sample(volume, where, align_corners=False)[..., 0].unbind(1)
-    weights = weight[seen].clamp_min(1e-3)[:, None]  # where every cell is doubted, all count the same
+    weights = weight.flatten()[cells].clamp_min(1e-3)[:, None]  # where every cell is doubted, all count the same
     total = (covered * weights).sum(0)
     score = (similarity * covered * weights).sum(0) / total.clamp_min(1e-6)
     return (score * (total > 0.1 * weights.sum())).reshape(poses.shape[:-1])

@@ -42,7 +42,7 @@ class VoteFlowMatcher:
         self._axes = posterior_axes(network, network.third)
         self._view = View(c, self.device)
         record = fast and self.device.type == "cuda"
-        self._locate = Recorder(self._find, record=record)
+        self.locate = Recorder(self._find, record=record)
         self._patches = PatchView(
             Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record), self.device
         )
@@ -62,7 +62,7 @@ class VoteFlowMatcher:
         satellite = self._patches.look(inputs)
         encoded = time.perf_counter()
         block = self.network.block(inputs[0].box, inputs[0].centre)
-        found = self._locate(satellite, image, block, fixed=tuple(camera)).arrays()
+        found = self.locate(satellite, image, block, fixed=tuple(camera)).arrays()
         matched = time.perf_counter()
         spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": matched - encoded}
         milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
