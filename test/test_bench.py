@@ -4,7 +4,9 @@ import time
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from cvloc_ros.cli.main import app
 from cvloc_ros.evaluation.bench import bench_localizers
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import load_localizer
@@ -48,6 +50,15 @@ def test_rows():
     spared = by_variant["fast"]["encode satellite"]
     assert spared["ratio"] is None and spared["p95_ms"] > spared["median_ms"], "three of four frames keep their patch"
     assert by_variant["fast"]["total"]["ratio"] is not None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--preset", "full"], ["--preset", "large"], ["--preset", "full", "--method", "dense_flow", "--weights", "a"]],
+)
+def test_only_dense_flow_has_the_papers_size(options):
+    result = CliRunner().invoke(app, ["bench", *options], env={"COLUMNS": "200"})
+    assert result.exit_code == 2 and "full with --method dense_flow and no --weights" in result.output
 
 
 def test_what_is_published_of_an_image():

@@ -99,7 +99,7 @@ class TestMatch:
         network = untrained(TINY)
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         plain, fast = DenseFlowMatcher(network), DenseFlowMatcher(network, fast=True)
-        fast.network.precision = torch.bfloat16  # on every processor
+        fast.network.halve(torch.bfloat16)  # on every processor
         for box, centre in ((BOX, (0.0, 0.0, 0.0)), ((4.0, 6.0, 0.07), (9.0, -5.0, 0.05))):
             one, other = (
                 matcher.match_batch([MatchInput(*frame[0], box=box, centre=centre)])[0] for matcher in (plain, fast)

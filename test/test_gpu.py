@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from cvloc_ros.datasets.town import crop_patch, town_pairs
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
-from cvloc_ros.models.cuda_graph import Recorder
+from cvloc_ros.models import cuda_graph
+from cvloc_ros.models.cuda_graph import Recorder, compiled
 from cvloc_ros.models.dense_flow import DenseFlow
 from cvloc_ros.models.dense_flow_config import FULL
 from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
@@ -95,6 +97,61 @@ def test_without_a_gpu_a_function_is_only_called():
     for k in range(3):
         assert torch.equal(recorder(one, k, fixed=(one,)), 2 * one)
     assert [b for _, b, _ in calls] == [0, 1, 2]
+
+
+class TestCompiling:
+    @pytest.fixture(autouse=True)
+    def compiler(self, monkeypatch):
+        monkeypatch.setattr(cuda_graph, "_can_compile", lambda: True)
+
+    @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "when called"])
+    def test_what_cannot_be_compiled_runs_as_it_is(self, monkeypatch, at_once):
+        def broken(*given):
+            raise RuntimeError("no such target\nand so on")
+
+        monkeypatch.setattr(torch, "compile", lambda function, **options: broken() if at_once else broken)
+        double = compiled(lambda x: 2 * x)
+        with pytest.warns(UserWarning, match="no such target$"):
+            assert double(3) == 6
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert double(4) == 8
+        with pytest.raises(TypeError):
+            double(None)
+
+    def test_out_of_memory_is_no_compilers_fault(self, monkeypatch):
+        def full(*given):
+            raise torch.cuda.OutOfMemoryError("out of memory")
+
+        monkeypatch.setattr(torch, "compile", lambda function, **options: full)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            compiled(abs)(3)
+
+    def test_without_a_compiler_nothing_is_compiled(self, monkeypatch):
+        monkeypatch.setattr(cuda_graph, "_can_compile", lambda: False)
+        assert compiled(abs) is abs
+
+
+class TestRecording:
+    def test_what_cannot_be_recorded_is_called(self, monkeypatch):
+        def refuse(*given, **options):
+            raise RuntimeError("CUDA error: out of memory\nand so on")
+
+        monkeypatch.setattr(cuda_graph, "_Recorded", refuse)
+        recorder = Recorder(lambda x: 2 * x, record=True)
+        with pytest.warns(UserWarning, match="out of memory$"):
+            assert recorder(torch.ones(1)) == 2
+        assert recorder(torch.ones(1)) == 2 and not recorder.record
+
+    def test_each_kind_of_call_has_its_own(self, monkeypatch):
+        made = []
+        monkeypatch.setattr(cuda_graph, "_Recorded", lambda function, given, choose: made.append(given) or function)
+        recorder = Recorder(lambda *given: given, record=True)
+        one, two = torch.ones(1), torch.ones(2)
+        calls = [(one, None), (None, one), (one, two), (one, 1), (one, 2), (one.int(), 2)]
+        for call in calls * 2:
+            assert recorder(*call) == call
+        assert len(made) == len(calls)
 
 
 class TestOnAGpu:

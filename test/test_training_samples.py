@@ -209,7 +209,7 @@ class TestStream:
         monkeypatch.setattr(Scene, "of_pair", classmethod(lambda cls, pair: pair))
         for shard in (0, 1):
             pool = TownPool(
-                shard, 2, AugmentConfig(natural_towns=3, scatter=0.5), first=100, reuse=3, size=8, position=0
+                shard, 2, AugmentConfig(natural_towns=3, scatter=0.5), first_town=100, reuse=3, size=8, position=0
             )
             for _ in range(8 + 3 * 20):
                 pair = pool.next()

@@ -25,7 +25,7 @@ def bench(
     trained, in fp32, with a patch of its own for every frame. Shown are medians and 95th percentiles; the ratio is
     eager's median to fast's.
     Without ROS there are no messages, and no stage "publish". On a GPU the fast network is replayed as one: all of it
-    counts as "vote and solve".
+    counts as "vote and solve", and the satellite's with it.
     """
     import json
 
@@ -43,13 +43,14 @@ def bench(
     except ImportError:  # no ROS
         publish = None  # type: ignore[assignment]
 
-    torch.set_num_threads(threads)
     file = None if weights is None else str(weights)
-    if preset not in ("small", "full") or (preset == "full" and (method != "dense_flow" or weights is not None)):
+    if preset not in ("small", "full") or (preset == "full" and (method != "dense_flow" or file)):
         raise typer.BadParameter(
-            f"expected small, or full with --method dense_flow and no --weights, got {preset} with {method}",
+            "expected small, or full with --method dense_flow and no --weights, got "
+            f"{preset} with {method}{' and weights' if file else ''}",
             param_hint="--preset",
         )
+    torch.set_num_threads(threads)
 
     def load(fast: bool) -> Localizer:
         if preset == "full":

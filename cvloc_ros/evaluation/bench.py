@@ -101,7 +101,7 @@ def bench_localizers(
 
 
 def untrained_localizer(device: str, *, fast: bool) -> Localizer:
-    """Return dense_flow in the paper's size with random weights, of which its time does not depend."""
+    """Return dense_flow in the paper's size with random weights: its time does not depend on them."""
     torch.manual_seed(0)
     matcher = DenseFlowMatcher(DenseFlow(FULL).requires_grad_(False), device=device, fast=fast)
     return Localizer(matcher, Calibration.constant((1.0, 1.0, 0.02), 0.5), None, keep_patch=fast)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def load_ready_localizer(
 ) -> Localizer:
     """Do what `load_localizer` does and let the network run once; on the CPU if the device cannot.
 
-    The network's memory is claimed then, and its shapes stay the same: what runs once goes on running.
+    The network's memory is claimed then, and its shapes stay the same: what runs once goes on running. On a GPU a
+    network is recorded for a camera (see `Recorder`): anew for the real one, at its second image, which takes longer.
 
     Args:
         satellite_map: see `load_localizer`.
@@ -36,13 +38,18 @@ def load_ready_localizer(
         ValueError: the weights' card has no calibration that fits.
 
     """
-    problem = _idle_gpu() if device == "auto" else ""
+    problem, failed = (_idle_gpu() if device == "auto" else ""), False
     try:
         localizer = _load(satellite_map, device, options)
     except (DeviceError, RuntimeError) as error:  # torch's own are RuntimeErrors: out of memory, a wrong driver, ...
         if device == "cpu":
             raise
         problem = str(error).partition("\n")[0]
+        failed = True
+    if failed:
+        gc.collect()  # what the network holds of the GPU, which others may need
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         localizer = _load(satellite_map, "cpu", options)
     if problem:
         report(f"the network runs on the CPU: {problem}")

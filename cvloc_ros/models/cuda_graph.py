@@ -58,36 +58,56 @@ class Recorder:
             self._recorded.clear()
             return self._function(*given, *fixed)
         leaves, structure = tree_flatten(given)
-        kind = tuple(None if torch.is_tensor(leaf) else leaf for leaf in leaves)
+        kind = tuple((leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves)
         if kind not in self._recorded:
-            self._recorded[kind] = _Recorded(
-                lambda leaves: self._function(*tree_unflatten(leaves, structure), *fixed), leaves, choose=self._choose
-            )
+            try:
+                self._recorded[kind] = _Recorded(
+                    lambda leaves: self._function(*tree_unflatten(leaves, structure), *fixed),
+                    leaves,
+                    choose=self._choose,
+                )
+            except RuntimeError as error:  # out of memory, or something that cannot be recorded
+                self.record = False
+                self._recorded.clear()
+                _warn("the GPU is given a frame's work piece by piece, which takes several times as long", error)
+                return self._function(*given, *fixed)
         return self._recorded[kind](leaves)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function whose small kernels torch.compile joins into few; as it is where that does not work.
 
-    The first call takes some seconds, or as many tens of them where nothing is in the compiler's cache.
+    The first call takes some seconds, or some ten where nothing is in the compiler's cache.
     """
-    compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
-    if compiler is None or importlib.util.find_spec("triton") is None:
+    if not _can_compile():
         return function
-    chosen = [torch.compile(function, dynamic=False, fullgraph=True)]
+    chosen: Callable[..., Any] | None = None
 
     def call(*given: Any) -> Any:
+        nonlocal chosen
         try:
-            return chosen[0](*given)
+            chosen = chosen or torch.compile(function, dynamic=False, fullgraph=True)
+            return chosen(*given)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever a compiler may say: the function itself needs none
-            if chosen[0] is function:
+            if chosen is function:
                 raise
-            chosen[0] = function
-            reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"torch.compile failed, the network takes a few milliseconds more: {reason}", stacklevel=2)
+            chosen = function
+            _warn("torch.compile failed, so that a frame takes some milliseconds more", error)
             return function(*given)
 
     return call
+
+
+def _can_compile() -> bool:
+    """Return whether what torch.compile needs for a GPU is there."""
+    compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
+    return compiler is not None and importlib.util.find_spec("triton") is not None
+
+
+def _warn(consequence: str, error: Exception) -> None:
+    warnings.warn(f"{consequence}: {str(error).strip().partition(chr(10))[0]}", stacklevel=3)
 
 
 class _Recorded:
@@ -96,21 +116,32 @@ class _Recorded:
     def __init__(self, function: Callable[[list], Any], given: list, *, choose: bool):
         own = [leaf.clone() if torch.is_tensor(leaf) else leaf for leaf in given]
         self._inputs = [leaf for leaf in own if torch.is_tensor(leaf)]
-        beside, usual = torch.cuda.Stream(), torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = choose
+        self._device = self._inputs[0].device
+        self._graph = torch.cuda.CUDAGraph()
+        usual = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = usual or choose
         try:
-            beside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(beside):
-                for _ in range(_WARM_UP):
-                    function(own)
-            torch.cuda.current_stream().wait_stream(beside)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads may use the GPU
-                self._outputs = function(own)
+            with torch.cuda.device(self._device):
+                self._record(function, own)
         finally:
             torch.backends.cudnn.benchmark = usual
 
+    def _record(self, function: Callable[[list], Any], own: list) -> None:
+        before, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+        beside.wait_stream(before)
+        with torch.cuda.stream(beside):
+            for _ in range(_WARM_UP):
+                function(own)
+        before.wait_stream(beside)
+        try:
+            # other threads may use the GPU meanwhile
+            with torch.cuda.graph(self._graph, stream=beside, capture_error_mode="thread_local"):
+                self._outputs = function(own)
+        finally:
+            torch.cuda.set_stream(before)  # a recording that failed stays on its own
+
     def __call__(self, given: list) -> Any:
-        torch._foreach_copy_(self._inputs, [leaf for leaf in given if torch.is_tensor(leaf)])
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            torch._foreach_copy_(self._inputs, [leaf for leaf in given if torch.is_tensor(leaf)])
+            self._graph.replay()
         return self._outputs

@@ -88,7 +88,11 @@ class TrunkEncoders(nn.Module):
         else:
             bev = stretched(features, c)
         bev = bev.contiguous(memory_format=torch.channels_last)
-        return Ground(bev, share >= 0.5, bev)
+        return Ground(bev, self.seen(visible), bev)
+
+    def seen(self, visible: Tensor) -> Tensor:
+        """Return the cells (B, 1, rows, cols) that a camera sees most of, from ``visible`` (B, Z, n rows, n cols)."""
+        return F.avg_pool2d(visible[:, :1].float(), self.config.bev_samples_per_cell) >= 0.5
 
     def _normalize(self, image: Tensor) -> Tensor:
         if self.config.normalization == "image":
@@ -132,7 +136,11 @@ class VoteEncoders(nn.Module):
         ground = GroundFeatures(*self.vote.bev(half, quarter, pixels, visible))
         bev = ground.hidden if self.config.project else stretched(quarter, self.config)
         # entries of about one, as the correlation of RAFT expects them
-        return Ground(bev.float(), ground.fine_weight > 0, ground.fine * self.descriptor_channels**0.5, ground)
+        return Ground(bev.float(), self.seen(visible), ground.fine * self.descriptor_channels**0.5, ground)
+
+    def seen(self, visible: Tensor) -> Tensor:
+        """Return the cells (B, 1, rows, cols) that a camera sees some of, from ``visible`` (B, Z, n rows, n cols)."""
+        return F.max_pool2d(visible[:, :1].float(), self.config.bev_samples_per_cell) > 0
 
     @torch.no_grad()
     def hold_vote(self, ground: Ground, patch: Patch, block: Block | BoxMask | None) -> VoteFlowOutput:

@@ -17,7 +17,7 @@ from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.cuda_graph import Recorder, compiled
 from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_encoders import Patch, VoteEncoders
-from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores, seen_cells
+from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
 from cvloc_ros.models.fast_vote_flow import FastVotes, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View
@@ -60,6 +60,10 @@ class DenseFlowMatcher:
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self.batch_size = GPU_BATCH if self.device.type == "cuda" and not fast else 1
+        encoders = self.network.encoders
+        self._vote: Votes | None = None
+        if c.start == "vote" and isinstance(encoders, VoteEncoders):
+            self._vote = encoders.vote
         self.locate = Recorder(self._find, record=record, choose=True)
         self._view = View(c, self.device)
         self._seen: tuple[Tensor, list[Tensor]] | None = None
@@ -75,21 +79,18 @@ class DenseFlowMatcher:
         """Match images; see `Matcher.match_batch`. What starts from the identity, starts from the box's centre."""
         if self._fast and len(inputs) > 1:
             return [match for each in inputs for match in self.match_batch([each])]
-        encoders = self.network.encoders
-        if self.network.config.start == "identity" or not isinstance(encoders, VoteEncoders):
+        if (vote := self._vote) is None:
             centres = [each.centre for each in inputs]
             return self._match(inputs, start=torch.tensor(centres, dtype=torch.float32, device=self.device))
         return [
             match
-            for group in of_one_block(encoders.vote, inputs)
-            for match in self._match(group, block=encoders.vote.block(group[0].box, group[0].centre))
+            for group in of_one_block(vote, inputs)
+            for match in self._match(group, block=vote.block(group[0].box, group[0].centre))
         ]
 
     def _posterior_axes(self) -> dict[str, np.ndarray]:
-        if self.network.config.start == "vote":
-            vote = self.network.encoders.vote
-            assert isinstance(vote, Votes)
-            return posterior_axes(vote, vote.second)
+        if self._vote is not None:
+            return posterior_axes(self._vote, self._vote.second)
         yaw, shifts = self._everywhere.axes()
         local_yaw, local_shift = self._nearby.axes()
         return {"x": shifts, "y": shifts, "yaw": yaw, "local_shift": local_shift, "local_yaw": local_yaw}
@@ -104,7 +105,7 @@ class DenseFlowMatcher:
         patch = self._patches.look(inputs)
         encoded = time.perf_counter()
         inside = None
-        if start is not None:
+        if self._vote is None:
             camera += self._cells_of(camera[1])
             inside = torch.stack([self._box.inside(each.box, each.centre) for each in inputs]).to(self.device)
         found = [each.arrays() for each in self.locate(patch, image, start, inside, block, fixed=tuple(camera))]
@@ -115,7 +116,8 @@ class DenseFlowMatcher:
     def _cells_of(self, visible: Tensor) -> list[Tensor]:
         """Return the cells that each camera sees; the same objects for as long as ``visible`` is the same."""
         if self._seen is None or self._seen[0] is not visible:
-            self._seen = visible, [seen_cells(self.network, each[None]) for each in visible]
+            seen = self.network.encoders.seen(visible)
+            self._seen = visible, [each.flatten().nonzero()[:, 0] for each in seen]
         return self._seen[1]
 
     def _find(
@@ -191,8 +193,8 @@ class DenseFlowMatcher:
 
     def _voted(self, out: DenseFlowOutput) -> dict[str, Tensor]:
         """Return the posteriors of the vote that gave the start."""
-        vote, votes = self.network.encoders.vote, out.votes
-        assert isinstance(vote, Votes) and votes
+        vote, votes = self._vote, out.votes
+        assert vote and votes
         at_peaks = peak_similarities(
             (votes.coarse_logits, vote.coarse_sharpness), (votes.fine_logits, vote.fine_sharpness)
         )
@@ -200,11 +202,13 @@ class DenseFlowMatcher:
 
     def _posterior(self, out: DenseFlowOutput, coverage: Tensor, inside: Tensor, cells: Tensor) -> dict[str, Tensor]:
         """Return the posteriors of what has no vote."""
-        score, local = (
-            pose_scores(self.network, out, coverage, grid.poses(centre), cells)
-            for grid, centre in ((self._everywhere, torch.zeros_like(out.pose[0])), (self._nearby, out.pose[0]))
-        )
-        score = score.masked_fill(~inside, float("-inf"))
+        poses = self._everywhere.poses(torch.zeros_like(out.pose[0]))
+        nothing = torch.full(inside.shape, float("-inf"), device=self.device)
+        if self.locate.record:  # the same work whatever the box
+            score = torch.where(inside, pose_scores(self.network, out, coverage, poses, cells), nothing)
+        else:
+            score = nothing.masked_scatter(inside, pose_scores(self.network, out, coverage, poses[inside], cells))
+        local = pose_scores(self.network, out, coverage, self._nearby.poses(out.pose[0]), cells)
         sharpness = self.network.config.posterior_sharpness
         return _posterior(score * sharpness, local * sharpness) | {
             "similarity": torch.stack([score.max(), local.max()])

@@ -83,13 +83,6 @@ class PoseGrid:
         return self.headings.cpu().numpy().astype(float), self.shifts.cpu().numpy().astype(float)
 
 
-def seen_cells(network: DenseFlow, visible: Tensor) -> Tensor:
-    """Return which BEV cells a camera sees, as `DenseFlow` has it: flat indices (N,), from ``visible`` (1, Z, n, n)."""
-    share = F.avg_pool2d(visible[:, :1].float(), network.config.bev_samples_per_cell)
-    seen = share > 0 if network.config.encoders == "vote" else share >= 0.5
-    return seen.flatten().nonzero()[:, 0]
-
-
 def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, poses: Tensor, cells: Tensor) -> Tensor:
     """Return the mean cosine similarity of the seen cells with what is under them at each pose.
 
@@ -98,7 +91,7 @@ def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, pose
         out: of one sample.
         coverage: (1, 1, S, S) in [0, 1].
         poses: (..., 3).
-        cells: (N,) flat indices of the cells that the camera sees: see `seen_cells`.
+        cells: (N,) flat indices of the cells that the camera sees.
 
     Returns:
         (...) in [-1, 1], each cell weighed by its confidence; 0 where less than a tenth of the weight falls on imagery.

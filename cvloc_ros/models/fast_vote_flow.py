@@ -2,10 +2,11 @@
 
 What makes it fast, on any device: batch norms are folded into the convolutions, those of the image and the flow run in
 half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
-the camera's at places that are found once; the first vote is held over the search box only; the others are a few matrix
-products; the flow's context is convolved once. The patch, which is described once for many frames, the votes, whose
-peaks may be nearly as high as each other, geometry and least squares stay in single precision. Shapes depend on
-nothing but the search box, and nothing waits for a result before the last.
+the camera's at places that are found once; the first vote is held over the search box only (on a GPU what lies outside
+is masked: the work stays the same); the others are a few matrix products; the flow's context is convolved once. The
+patch, which is described once for many frames, the votes, whose peaks may be nearly as high as each other, geometry and
+least squares stay in single precision. Shapes depend on nothing but the search box, and nothing waits for a result
+before the last.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def weighted_vote(
         kernels: (B, K, C, h, w) unit descriptors times their weights.
         weights: (B, K, 1, h, w) non-negative.
         block: which kernels, rows and columns of what comes out are wanted; all if None.
-        precision: of the correlation, both ways; what comes out is float32.
+        precision: of the correlation, see `slide`; what comes out is float32.
 
     Returns:
         (B, M, K, H - h + 1, W - w + 1), or the block of it, in [-1, 1]: see `trusted_mean`.
@@ -122,7 +122,7 @@ def trusted_mean(similarity: Tensor, counted: Tensor, total: Tensor, among: Tens
         similarity: (B, ...) weighted sums of the cells' similarities.
         counted: (B, ...) weights of the cells on imagery.
         total: weights of all cells, to be broadcast.
-        among: (...) of 0 or 1: which of them the average is taken over; all if None.
+        among: (...) bool, which of them the average is taken over; all if None.
 
     """
     everywhere = tuple(range(1, similarity.dim()))

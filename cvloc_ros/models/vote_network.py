@@ -231,7 +231,7 @@ class Votes(nn.Module):
             ground: descriptors (B, D, rows, cols) of its cells and their weights (B, 1, rows, cols).
             satellite: descriptors (B, D, n, n) of the patch and its coverage (B, 1, n, n).
             centres: (B, K, 3) poses around which it is held.
-            precision: of the correlation.
+            precision: of the correlation, on a CPU.
             lattice: (B, 4 n, n, 2) where its lattice really is, if the ground is not level; metres.
 
         Returns:

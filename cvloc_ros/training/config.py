@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cvloc_ros.datasets.town.seeds import VALIDATION_TOWNS
 from cvloc_ros.localization.setting import check_settings, setting
 from cvloc_ros.training.augment import AugmentConfig
 
@@ -82,7 +83,9 @@ class TrainConfig:
     threads: int = setting(2, "of each network's process, on a CPU", limits=(1, 1024))
     reuse: int = setting(2, "times that a rendered pair is used, each with another prior and colours", limits=(1, 100))
     first_town: int = setting(
-        0, "seed of the first town: a run that goes on from weights sees towns of its own", limits=(0, 10**6)
+        0,
+        "seed of the first town: a run that goes on from weights sees towns of its own",
+        limits=(0, VALIDATION_TOWNS - 1),
     )
     pool: int = setting(384, "rendered pairs from which a rendering process draws", limits=(1, 10**6))
     validation_pairs: int = setting(120, "pairs of each validation set, spread evenly over it", limits=(1, 10**6))

@@ -36,10 +36,10 @@ class TownPool:
     """
 
     def __init__(
-        self, shard: int, shards: int, augment: AugmentConfig, *, first: int, reuse: int, size: int, position: int
+        self, shard: int, shards: int, augment: AugmentConfig, *, first_town: int, reuse: int, size: int, position: int
     ):
-        """Start at the shard's ``position``: the pool is as it would be then; ``first`` is the first town's seed."""
-        self.shard, self.shards, self.augment, self.first = shard, shards, augment, first
+        """Start at the shard's ``position``: the pool is as it would be then; ``first_town`` is a seed."""
+        self.shard, self.shards, self.augment, self.first_town = shard, shards, augment, first_town
         self.reuse, self.size, self.position = reuse, size, position
         self.rng = np.random.default_rng([shards, shard])
         self._town: tuple[int, Town] | None = None
@@ -71,7 +71,7 @@ class TownPool:
         """Render a pair of the shard: those of every ``shards``-th town, one after another."""
         town = self.shard + self.shards * (number // PAIRS_PER_TOWN)
         if self._town is None or self._town[0] != town:
-            self._town = town, Town.generate((self.first + town) % VALIDATION_TOWNS)
+            self._town = town, Town.generate((self.first_town + town) % VALIDATION_TOWNS)
         scatter = self.augment.scatter if town >= self.augment.natural_towns else 0.0
         return render_pair(self._town[1], number % PAIRS_PER_TOWN, scatter=scatter)
 
@@ -112,7 +112,7 @@ def shard_samples(
             shard,
             shards,
             config.augment,
-            first=config.first_town,
+            first_town=config.first_town,
             reuse=config.reuse,
             size=config.pool,
             position=int(used),
