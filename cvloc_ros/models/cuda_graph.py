@@ -60,12 +60,12 @@ class Recorder:
         leaves, structure = tree_flatten(given)
         kind = tuple((leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves)
         if kind not in self._recorded:
+
+            def alike(leaves: list) -> Any:
+                return self._function(*tree_unflatten(leaves, structure), *fixed)
+
             try:
-                self._recorded[kind] = _Recorded(
-                    lambda leaves: self._function(*tree_unflatten(leaves, structure), *fixed),
-                    leaves,
-                    choose=self._choose,
-                )
+                self._recorded[kind] = _Recorded(alike, leaves, choose=self._choose)
             except RuntimeError as error:  # out of memory, or something that cannot be recorded
                 self.record = False
                 self._recorded.clear()
