@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from cvloc_ros.models.matcher import Match
+from cvloc_ros.models.solver import solve_pose
 
 _LEAST = 1e-6  # a probability under which nothing is told apart
 _ELSEWHERE = 4.0  # metres from the estimate from which on a vote counts against it
@@ -97,10 +99,15 @@ def _least_squares_sigma(match: Match) -> np.ndarray:
 
 
 def _residual(match: Match) -> float:
-    """Return the weighted RMS distance (m) of the matches from where the pose puts them."""
+    """Return the weighted RMS distance (m) of the matches from where the rigid motion that fits them best puts them.
+
+    The pose may come from elsewhere: its distance from that motion would hide how well the matches agree.
+    """
     if not len(match.base):
         return 10.0
-    x, y, yaw = match.pose
+    given = (torch.as_tensor(each, dtype=torch.float64)[None] for each in (match.base, match.patch, match.weights))
+    pose, solved = solve_pose(*given)
+    x, y, yaw = pose[0].numpy() if solved else match.pose
     c, s = np.cos(yaw), np.sin(yaw)
     placed = match.base @ np.array([[c, s], [-s, c]]) + [x, y]
     squared = ((placed - match.patch) ** 2).sum(-1)
