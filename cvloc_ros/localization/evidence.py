@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from cvloc_ros.models.matcher import Match
-from cvloc_ros.models.solver import solve_pose
 
 _LEAST = 1e-6  # a probability under which nothing is told apart
 _ELSEWHERE = 4.0  # metres from the estimate from which on a vote counts against it
@@ -105,13 +103,12 @@ def _residual(match: Match) -> float:
     """
     if not len(match.base):
         return 10.0
-    given = (torch.as_tensor(each, dtype=torch.float64)[None] for each in (match.base, match.patch, match.weights))
-    pose, solved = solve_pose(*given)
-    x, y, yaw = pose[0].numpy() if solved else match.pose
-    c, s = np.cos(yaw), np.sin(yaw)
-    placed = match.base @ np.array([[c, s], [-s, c]]) + [x, y]
-    squared = ((placed - match.patch) ** 2).sum(-1)
-    return float(np.sqrt((match.weights * squared).sum() / (match.weights.sum() + 1e-12)) + 1e-3)
+    share = match.weights / (match.weights.sum() + 1e-12)
+    source, target = (points[:, 0] + 1j * points[:, 1] for points in (match.base, match.patch))
+    source, target = (points - share @ points for points in (source, target))
+    # turned by the best angle, the products of the pairs add up to their absolute value
+    squared = share @ (np.abs(source) ** 2 + np.abs(target) ** 2) - 2 * np.abs(share @ (source.conj() * target))
+    return float(np.sqrt(max(squared, 0.0)) + 1e-3)
 
 
 def _vote(match: Match) -> list[float]:
