@@ -34,7 +34,7 @@ class Recorder:
         Args:
             function: any.
             record: it runs on a GPU; else it is only called.
-            choose: let cuDNN time its kernels for large convolutions: its own guess can be ten times slower.
+            choose: let cuDNN time its kernels for large convolutions: its first choice can be poor.
 
         """
         self._function, self.record, self._choose = function, record, choose
@@ -107,7 +107,8 @@ def _can_compile() -> bool:
 
 
 def _warn(consequence: str, error: Exception) -> None:
-    warnings.warn(f"{consequence}: {str(error).strip().partition(chr(10))[0]}", stacklevel=3)
+    reason, *_ = str(error).strip().split("\n")
+    warnings.warn(f"{consequence}: {reason}", stacklevel=3)
 
 
 class _Recorded:
