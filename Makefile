@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 
 # torch goes first and alone: pip must not let another package choose its version.
 TORCH := torch==2.13.0
-EXTRAS := ros,dev,train,export
+EXTRAS := ros,dev,train,export,tensorboard
 
 # Nodes of these targets talk to this machine only, in a domain of their own, through shared memory large enough for
 # images (Fast DDS's default loses them).

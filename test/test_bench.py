@@ -1,5 +1,6 @@
 """The bench's rows: the keys that users rely on, every stage of both variants, ratios that follow from the times."""
 
+import json
 import time
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
-from cvloc_ros.evaluation.bench import bench_localizers
+from cvloc_ros.evaluation import bench
+from cvloc_ros.evaluation.bench import bench_localizers, bench_rendering
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import load_localizer
 from cvloc_ros.localization.types import Localization, Matches, Posterior, Prior
@@ -49,7 +51,19 @@ def test_rows():
             assert other["ratio"] == pytest.approx(eager["median_ms"] / other["median_ms"], abs=0.02, rel=0.02)
     spared = by_variant["fast"]["encode satellite"]
     assert spared["ratio"] is None and spared["p95_ms"] > spared["median_ms"], "three of four frames keep their patch"
-    assert by_variant["fast"]["total"]["ratio"] is not None
+    total = by_variant["fast"]["total"]
+    assert total["ratio"] is not None
+    assert 0 < total["hz"] < 1e3 / total["median_ms"], "every fourth frame takes longer, and counts"
+    assert total["peak_mb"] > 50
+
+
+def test_rows_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "bench_rendering", lambda *, pairs: bench_rendering(pairs=2, workers=1))
+    result = CliRunner().invoke(app, ["bench", "--frames", "5", "--json", str(tmp_path / "a/rows.json")])
+    assert result.exit_code == 0 and "frames a second" in result.output
+    rows = json.loads((tmp_path / "a/rows.json").read_text())
+    assert all(list(row) == KEYS for row in rows)
+    assert {row["variant"] for row in rows if row["stage"] == "total"} == {"eager", "fast"}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,17 @@ class TestTrunk:
             torch.testing.assert_close(trunk.state_dict()[name], state[name])
         assert trunk.state_dict()["layer3.0.conv1.weight"].abs().sum() > 0
 
+    def test_names_are_torchvisions(self):
+        """Those of `torchvision.models.resnet18`, up to the layer that is not taken from it."""
+        norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        wanted = {"conv1.weight", *(f"bn1.{name}" for name in norm)}
+        for block in ("layer1.0", "layer1.1", "layer2.0", "layer2.1"):
+            for k in (1, 2):
+                wanted |= {f"{block}.conv{k}.weight", *(f"{block}.bn{k}.{name}" for name in norm)}
+        wanted |= {"layer2.0.downsample.0.weight", *(f"layer2.0.downsample.1.{name}" for name in norm)}
+        names = ResNetTrunk((64, 64, 128, 256), 8).state_dict()
+        assert {name for name in names if not name.startswith("layer3.")} == wanted
+
     def test_other_weights_are_named(self, tmp_path):
         trunk = ResNetTrunk((64, 64, 128, 256), 8)
         save_file({"conv1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.safetensors")

@@ -1,5 +1,6 @@
 """The fast path gives what the plain network gives: folded, gathered, half precision, kept patches, other devices."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from cvloc_ros.localization.covariance import Calibration
 from cvloc_ros.localization.localizer import Localizer, load_localizer
 from cvloc_ros.localization.ready import load_ready_localizer
 from cvloc_ros.localization.types import Frame, Prior
-from cvloc_ros.models import fused
+from cvloc_ros.models import dense_flow_matcher, fused
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.encoder import Residual, conv_bn, standardize
@@ -25,6 +26,7 @@ from cvloc_ros.models.sampling import bilinear, sample
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 from cvloc_ros.models.weights import SHIPPED, load_network
+from cvloc_ros.ros.resources import limit_threads
 
 UNCALIBRATED = Calibration.constant((0.5, 0.5, 0.02), 0.9)
 
@@ -130,8 +132,9 @@ def test_half_precision_stays_within_5_cm(network, pairs):
     assert np.degrees(np.abs(apart[:, 2]).max()) < 0.1
 
 
-def test_dense_flow_in_half_precision_stays_within_5_cm(pairs):
+def test_dense_flow_in_half_precision_stays_within_5_cm(pairs, monkeypatch):
     """With the vote's fast form, and a decoder in half precision: beside the network as it was trained."""
+    monkeypatch.setattr(dense_flow_matcher, "fast_precision", lambda device: torch.bfloat16)
     found = []
     for fast in (False, True):
         matcher = DenseFlowMatcher(load_network(SHIPPED / "dense_flow.safetensors"), fast=fast)
@@ -223,6 +226,17 @@ def test_when_a_patch_is_cut_anew(pairs):
     assert [patches_after(-20.0) for _ in range(3)] == [5, 6, 7]
 
 
+def test_an_image_takes_as_many_threads_as_it_may():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        for count in (1, 2):
+            limit_threads(count)
+            assert (torch.get_num_threads(), cv2.getNumThreads()) == (count, count)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
 class TestFallback:
     def test_a_gpu_that_is_not_there(self):
         if torch.cuda.is_available():
@@ -246,6 +260,46 @@ class TestFallback:
         assert load_ready_localizer(None, device="cuda", report=lines.append).matcher.device.type == "cpu"
         assert lines == ["the network runs on the CPU: CUDA out of memory. Tried to allocate 20.00 MiB."]
 
+    def test_a_gpu_that_runs_out_of_memory_at_the_first_image(self, monkeypatch):
+        real, match = ready.load_localizer, Localizer.match
+
+        def load(satellite_map, *, device, **options):
+            localizer = real(satellite_map, device="cpu", **options)
+            localizer.wanted = device
+            return localizer
+
+        def run(localizer, *given):
+            if localizer.wanted == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return match(localizer, *given)
+
+        monkeypatch.setattr(ready, "load_localizer", load)
+        monkeypatch.setattr(Localizer, "match", run)
+        lines = []
+        assert load_ready_localizer(None, device="cuda", report=lines.append).wanted == "cpu"
+        assert lines == ["the network runs on the CPU: CUDA out of memory."]
+
+    def test_a_gpu_that_fails_during_the_drive(self, monkeypatch, pairs):
+        """The image at which it fails is localized too, and all that come later."""
+        real, lines, failing = ready.load_localizer, [], []
+        monkeypatch.setattr(ready, "load_localizer", lambda *given, device, **o: real(*given, device="cpu", **o))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        localizer = load_ready_localizer(None, device="cuda", report=lines.append)
+        monkeypatch.undo()
+        first = localizer.matcher
+        localizer.satellite_map = PairMap(pairs[0], first.patch_grid)
+        frame, prior = town_frame(pairs[0]), Prior(SE2(0.8, -0.6, -0.02), SURE)
+        before = localizer.localize(frame, prior)
+        monkeypatch.setattr(first, "match_batch", lambda inputs: failing.append(1) or torch.zeros(1) @ torch.zeros(2))
+        for _ in range(2):
+            after = localizer.localize(frame, prior)
+            np.testing.assert_array_equal(after.T_map_base.vector(), before.T_map_base.vector())
+        assert len(failing) == 1 and localizer.matcher is not first
+        assert len(lines) == 1 and lines[0].startswith("the network runs on the CPU: inconsistent tensor size")
+        monkeypatch.setattr(localizer.matcher, "match_batch", first.match_batch)
+        with pytest.raises(RuntimeError, match="inconsistent tensor size"):  # the CPU has no spare
+            localizer.localize(frame, prior)
+
     def test_a_driver_too_old(self, monkeypatch, tmp_path):
         driver = tmp_path / "version"
         driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  450.80\nGCC version: 9\n")
@@ -256,7 +310,12 @@ class TestFallback:
         load_ready_localizer(None, device="auto", report=lines.append)
         assert len(lines) == 1 and "450.80" in lines[0] and "CUDA 13.0" in lines[0]
 
-    def test_nothing_is_said_where_nothing_is_wrong(self):
-        lines = []
-        load_ready_localizer(None, device="cpu", report=lines.append)
+    def test_nothing_is_said_where_nothing_is_wrong(self, monkeypatch):
+        """And the network has run by then, over the least box and over the largest."""
+        lines, boxes, match = [], [], VoteFlowMatcher.match_batch
+        monkeypatch.setattr(
+            VoteFlowMatcher, "match_batch", lambda self, inputs: boxes.append(inputs[0].box) or match(self, inputs)
+        )
+        localizer = load_ready_localizer(None, device="cpu", report=lines.append)
         assert not lines
+        assert max(boxes)[0] == localizer.matcher.search_box[0] and min(boxes)[0] < 5.0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
+from cvloc_ros.models.dense_flow_config import FULL
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.loading import share
 from cvloc_ros.training.methods import read_config
 from cvloc_ros.training.settings import ConfigError, write_yaml
+from cvloc_ros.training.train import learning_rate
 
 
 def written(folder, text):
@@ -45,6 +49,16 @@ def test_the_defaults_are_those_that_made_the_shipped_weights():
     same = ("samples", "batch", "learning_rate", "warm_up", "decay", "weight_decay", "clip", "ema", "seed", "reuse")
     assert {name: getattr(config, name) for name in same} == {name: card[name] for name in same}
     assert config.task.naming == card.get("naming", card.get("task", {}).get("naming"))
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "tools/training").glob("*.yaml")), ids=str)
+def test_recipes_are_settings(path):
+    config = read_config(path)
+    assert config.method == "dense_flow"
+    if path.stem == "dense_flow_full":
+        assert config.network == FULL
+        rates = [learning_rate(config, seen) for seen in (0, 33_000, 660_000)]
+        assert rates == pytest.approx([0.0, 2e-5, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -105,6 +119,15 @@ class TestCommand:
     def test_a_run_is_resumed_with_its_own_settings(self, tmp_path):
         result = self.run("--resume", "--out", tmp_path, "--batch", 8)
         assert result.exit_code == 2 and "leave out --batch" in " ".join(result.output.replace("│", " ").split())
+
+    def test_which_run_is_resumed(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for arguments, name in (((), "vote_flow"), (("--method", "dense_flow"), "dense_flow")):
+            assert f"runs/{name}/config.yaml" in str(self.run("--resume", *arguments).exception)
+        write_yaml(read_config(None), tmp_path / "config.yaml")
+        result = self.run("--resume", "--out", tmp_path, "--method", "dense_flow")
+        words = " ".join(result.output.replace("│", " ").split())
+        assert result.exit_code == 2 and "is a run of vote_flow, not of dense_flow" in words
 
     def test_nothing_to_resume(self, tmp_path):
         result = self.run("--resume", "--out", tmp_path)

@@ -17,7 +17,7 @@ from cvloc_ros.models.matcher import Matcher, MatchInput
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, provenance, save_weights
-from cvloc_ros.training import stream
+from cvloc_ros.training import dense_flow_task, stream
 from cvloc_ros.training.ablations import COLUMNS, VARIANTS, run_ablations
 from cvloc_ros.training.checkpoint import Stopped
 from cvloc_ros.training.config import SourceConfig, TrainConfig
@@ -123,6 +123,15 @@ def test_the_card_says_which_vote_it_is_built_on(tmp_path):
     assert built_on == provenance(shipped)
     assert built_on["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest() and built_on["samples"] > 1e5
     assert fresh_task(identity(TINY)).built_on is None
+
+
+def test_a_resumed_run_is_built_on_the_vote_that_it_began_with(tmp_path, monkeypatch):
+    config = replace(TINY, samples=12)
+    with pytest.raises(Stopped):
+        run(config, tmp_path, report=stop_at(4))
+    monkeypatch.setattr(dense_flow_task, "provenance", lambda path: {"weights": "shipped since"})
+    assert fresh_task(config).built_on == {"weights": "shipped since"}
+    assert run(config, tmp_path, resume=True).built_on == provenance(SHIPPED / "vote_flow.safetensors")
 
 
 @pytest.mark.parametrize(("name", "config"), [("vote_weights", identity(TINY)), ("trunk_weights", TINY)])

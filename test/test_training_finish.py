@@ -41,7 +41,16 @@ def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     text = (tmp_path / "vote_flow.md").read_text()
     assert "| started from | old.safetensors of 2020-01-01 (12 samples) |" in text
     assert "synthetic towns" in text and "vote over the search box" in text
+    assert "| never trained on | the towns of the tables below; the held-out style |" in text, "old: who knows on what?"
     assert (tmp_path / "vote_flow.png").stat().st_size > 5000
+
+
+def test_weights_that_started_from_real_images_have_seen_them():
+    towns = {"weights": "b", "data": finishing._data(complete(TrainConfig(), {}, {}))}
+    kitti = {"weights": "a", "data": "kitti-train"}
+    for origins, real in (({"lineage": towns}, False), ({"encoders": towns}, False), ({"lineage": kitti}, True),
+                          ({"lineage": towns | {"lineage": kitti}}, True), ({"encoders": kitti}, True)):  # fmt: skip
+        assert finishing._never_seen({"data": towns["data"]} | origins).startswith("any real image") != real
 
 
 def test_what_it_was_trained_on_is_said_in_words():

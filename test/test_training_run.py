@@ -25,7 +25,7 @@ from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, save_w
 from cvloc_ros.training.checkpoint import Stopped
 from cvloc_ros.training.config import UNSEEN_TOWNS, SourceConfig, TrainConfig
 from cvloc_ros.training.loading import steps
-from cvloc_ros.training.methods import complete, make_task
+from cvloc_ros.training.methods import complete, make_task, read_config
 from cvloc_ros.training.settings import write_yaml
 from cvloc_ros.training.train import learning_rate, make_fabric, start_from, train
 from cvloc_ros.training.vote_flow_task import VoteFlowTask
@@ -103,6 +103,13 @@ class TestGoingOn:
         run(replace(TINY, samples=12), tmp_path, resume=True)
         assert [int(row["seen"]) for row in rows(tmp_path)] == [4, 8, 12]
         assert float(rows(tmp_path)[-1]["coarse"]) > 1.5
+
+    def test_a_run_that_was_made_longer_stays_so(self, tmp_path):
+        """The hint of its next stop leaves the number out: the run must not end at the one that it began with."""
+        run(replace(TINY, samples=8), tmp_path)
+        with pytest.raises(Stopped, match="16 of 24 samples"):
+            run(replace(TINY, samples=24), tmp_path, resume=True, report=stop_at(12))
+        assert read_config(tmp_path / "config.yaml") == replace(TINY, samples=24)
 
     def test_a_checkpoint_of_another_version_is_refused(self, tmp_path):
         torch.save({"network": {}, "seen": 3}, tmp_path / "checkpoint.pt")
@@ -285,7 +292,7 @@ def test_validation_is_logged_drawn_and_shown(tmp_path):
     assert rows(tmp_path)[0]["train_mean_m"] == ""
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == ["heldout_0_00000008.jpg", "train_0_00000008.jpg"]
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'cvloc_ros[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     shown = EventAccumulator(str(tmp_path / "tensorboard"))

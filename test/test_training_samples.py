@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from test_pairs import table  # noqa: F401 (fixture: a town as pairs)
 
-from cvloc_ros.datasets.pairs import Pairs
 from cvloc_ros.datasets.protocols import TRAINING, open_training
 from cvloc_ros.datasets.town import TownPair, crop_patch
 from cvloc_ros.datasets.town.classes import WALLED
@@ -21,7 +20,7 @@ from cvloc_ros.training import stream
 from cvloc_ros.training.augment import AugmentConfig, filter_randomly
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.samples import item_sample, make_sample
-from cvloc_ros.training.scenes import AROUND, Scene, town_item
+from cvloc_ros.training.scenes import Scene, open_source, town_item
 from cvloc_ros.training.stream import ItemCycle, TownPool, shard_samples
 
 CONFIG = VoteFlowConfig()
@@ -119,7 +118,7 @@ class TestItems:
 
     def test_ground_and_patch_agree_from_any_prior(self, table):  # noqa: F811
         """Where cells are bright in the image, they are bright on the patch at the truth, and only there."""
-        for item in Pairs(table, grid=AROUND):
+        for item in open_source(SourceConfig(source="pairs", root=str(table)), cell=CONFIG.patch.cell):
             scene = Scene.of_item(item)
             agreement = []
             for seed in range(6):
@@ -130,6 +129,12 @@ class TestItems:
                 agreement.append([correlation(sample, truth @ off) for off in (SE2(), SE2(4.0, 3.0, 0.1))])
             right, wrong = np.mean(agreement, axis=0)
             assert right > 0.5 and wrong < 0.25, (item.name, right, wrong)
+
+    @pytest.mark.parametrize("cell", [0.4, 0.195822])
+    def test_imagery_is_as_fine_as_the_network_wants_it(self, table, cell):  # noqa: F811
+        """In training as in validation: of the paper's size it would else be twice as coarse as what it is tried on."""
+        grid = open_source(SourceConfig(source="pairs", root=str(table)), cell=cell)[0].patch.grid
+        assert grid.cell == cell and grid.rows * cell == pytest.approx(240.0, abs=cell)
 
     def test_all_items_come_before_any_comes_again_whoever_asks(self):
         class Numbers:

@@ -64,11 +64,12 @@ def bench(
         rows = bench_localizers(variants, frames=frames, publish=publish, progress=lambda: bar.advance(task))
         bar.add_task("rendering training pairs", total=None)
         rendering = bench_rendering(pairs=96)
-    eager, fast = (next(row for row in rows if row["variant"] == name) for name in variants)
+    eager, fast = (next(row for row in rows if (row["variant"], row["stage"]) == (name, "total")) for name in variants)
+    memory = f"{fast['peak_mb']} MiB of the {'GPU, both networks in it' if fast['device'] == 'cuda' else 'process'}"
     table = Table(
         *COLUMNS,
         title=f"{method} on {fast['device']}: eager in {eager['precision']}, fast in {fast['precision']}",
-        caption=f"peak memory {fast['peak_mb']} MiB",
+        caption=f"fast: {fast['hz']:.0f} frames a second; peak memory {memory}",
     )
     for cells in table_rows(rows):
         table.add_row(*cells, style="bold" if cells[0] == "total" else None)

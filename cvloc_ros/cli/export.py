@@ -15,10 +15,10 @@ def export(
     method: Annotated[str, typer.Option(help="Matching method: vote_flow or dense_flow.")] = "vote_flow",
     weights: Annotated[Path | None, typer.Option(help="Its safetensors file; the shipped weights if omitted.")] = None,
 ) -> None:
-    """Write a method's network as an ONNX file of fixed shapes, and check it with ONNX Runtime against PyTorch.
+    r"""Write a method's network as an ONNX file of fixed shapes, and check it with ONNX Runtime against PyTorch.
 
     The file matches one image with one satellite patch over the whole search box; doc/speed.md says what goes in and
-    what comes out. Takes about a minute. Needs onnx, onnxscript and onnxruntime: pip install 'cvloc_ros[export]'.
+    what comes out. Takes about a minute. Needs onnx, onnxscript and onnxruntime: pip install 'cvloc_ros\[export]'.
     """
     try:
         import onnx  # noqa: F401

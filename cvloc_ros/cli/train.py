@@ -17,7 +17,7 @@ _FROM_CONFIG = "as in the settings"
 def train(
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file of settings; what it leaves out has the values that remade the shipped weights."),
+        typer.Option(help="YAML file of settings, or of some: the others have vote_flow's, or the method's, defaults."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="Matcher to train: vote_flow or dense_flow.", show_default=_FROM_CONFIG)
@@ -57,19 +57,20 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on from the folder's last checkpoint, with its settings; only --samples, --workers and "
-            "--threads may be given with it.",
+            help="Go on from the folder's last checkpoint, with its settings; of the other options only --out or "
+            "--method (which run), --samples, --workers and --threads may be given with it.",
         ),
     ] = False,
 ) -> None:
     """Train a matcher, calibrate it, and write weights with their card.
 
-    The defaults remake the shipped weights of vote_flow from synthetic towns. All settings stand in the run's
-    config.yaml (written beside the weights too, as METHOD.yaml); a file of such settings, or of some of them, is what
-    --config takes, and the other options count instead of it. For example, to fine-tune on KITTI mixed with towns:
+    The defaults train vote_flow on synthetic towns, on as many samples as the shipped weights have seen (these in
+    several sittings: see their card). All settings stand in the run's config.yaml (written beside the weights too, as
+    METHOD.yaml); a file of such settings, or of some of them, is what --config takes, and the other options count
+    instead of it. For example, to fine-tune on KITTI mixed with towns:
 
     \b
-        start_from: vote_flow.safetensors
+        start_from: runs/vote_flow/vote_flow.safetensors
         samples: 20000
         learning_rate: 0.0005
         data:
@@ -97,7 +98,6 @@ def train(
     from cvloc_ros.training.methods import read_config
 
     given = {
-        "method": method,
         "batch": batch,
         "seed": seed,
         "validate_every": validate_every,
@@ -111,10 +111,12 @@ def train(
             raise typer.BadParameter(
                 f"a run is resumed with its own settings: leave out {', '.join(refused)}", param_hint="--resume"
             )
-        out = out or Path("runs/vote_flow")
+        out = out or Path("runs") / (method or "vote_flow")
         settings = read_config(out / "config.yaml", **changeable)
+        if method not in (None, settings.method):
+            raise typer.BadParameter(f"{out} is a run of {settings.method}, not of {method}", param_hint="--method")
     else:
-        settings = read_config(config, **given, **changeable)
+        settings = read_config(config, method=method, **given, **changeable)
         out = out or Path("runs") / settings.method
     try:
         _run(settings, out, resume=resume)

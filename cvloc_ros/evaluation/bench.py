@@ -71,8 +71,10 @@ def bench_localizers(
         progress: called after each.
 
     Returns:
-        Rows with ``method, variant, device, precision, stage, median_ms, p95_ms, hz, peak_mb, ratio``; the ratio is
-        that of the eager variant's median to this one's, None for a stage that is mostly spared.
+        Rows with ``method, variant, device, precision, stage, median_ms, p95_ms, hz, peak_mb, ratio``; ``hz`` is how
+        often a second the stage is through with one frame after the other, ``peak_mb`` MiB of the GPU while the
+        variant runs, the networks of both in it, or of the whole process; the ratio is that of the eager variant's
+        median to this one's, None for a stage that is mostly spared.
 
     """
     rng = np.random.default_rng(0)
@@ -86,18 +88,23 @@ def bench_localizers(
         duration = (_WARM_UP + frames) / _RATE
         drive = simulate_drive(town, TEST_TOWNS, duration=duration, image_rate=_RATE)
         spent: dict[str, list[dict[str, float]]] = {name: [] for name in localizers}
+        peaks = dict.fromkeys(localizers, 0.0)
         for index, event in enumerate(islice(drive.images(workers=1), _WARM_UP + frames)):
             T_map_base = drive.trajectory.at(event.stamp).T_map_base @ SE2(*_SIGMA * rng.normal(size=3))
             prior = Prior(T_map_base, np.diag(_SIGMA**2))
             if index % _DOUBT_EVERY == 0:
                 prior = whole_box(T_map_base, index // _DOUBT_EVERY)
             for name, localizer in localizers.items():
+                gpu = localizer.matcher.device.type == "cuda"  # type: ignore[attr-defined]
+                if gpu:
+                    torch.cuda.reset_peak_memory_stats()
                 stages = _one_frame(localizer, drive, event, prior, publish)
+                peaks[name] = max(peaks[name], torch.cuda.max_memory_allocated() / 2**20 if gpu else _peak_memory())
                 if index >= _WARM_UP:
                     spent[name].append(stages)
             if index >= _WARM_UP:
                 progress()
-    return [row for name, localizer in localizers.items() for row in _rows(name, localizer, spent)]
+    return [row for name, localizer in localizers.items() for row in _rows(name, localizer, spent, peaks[name])]
 
 
 def untrained_localizer(device: str, *, fast: bool) -> Localizer:
@@ -107,24 +114,23 @@ def untrained_localizer(device: str, *, fast: bool) -> Localizer:
     return Localizer(matcher, Calibration.constant((1.0, 1.0, 0.02), 0.5), None, keep_patch=fast)
 
 
-def _rows(variant: str, localizer: Localizer, spent: dict[str, list[dict[str, float]]]) -> list[dict]:
+def _rows(variant: str, localizer: Localizer, spent: dict[str, list[dict[str, float]]], peak: float) -> list[dict]:
     """Return the rows of one variant from the milliseconds by stage of every frame of every variant."""
-    device = localizer.matcher.device.type  # type: ignore[attr-defined]
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _peak_memory()
     rows = []
     for stage in spent[variant][0]:
-        median, p95 = np.percentile([frame[stage] for frame in spent[variant]], [50, 95])
+        times = [frame[stage] for frame in spent[variant]]
+        median, p95 = np.percentile(times, [50, 95])
         eager = float(np.median([frame[stage] for frame in spent["eager"]]))
         rows.append(
             {
                 "method": localizer.matcher.name,
                 "variant": variant,
-                "device": device,
+                "device": localizer.matcher.device.type,  # type: ignore[attr-defined]
                 "precision": getattr(localizer.matcher, "precision", "float32"),
                 "stage": stage,
                 "median_ms": round(float(median), 3),
                 "p95_ms": round(float(p95), 3),
-                "hz": round(1e3 / float(median), 1) if median > _SPARED else None,
+                "hz": round(1e3 / float(np.mean(times)), 1) if median > _SPARED else None,
                 "peak_mb": round(peak),
                 "ratio": round(eager / float(median), 2) if median > _SPARED else None,
             }

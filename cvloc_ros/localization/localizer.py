@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +46,8 @@ class Localizer:
         self.satellite_map = satellite_map
         self.gate = gate or Gate()
         self.keep_patch = keep_patch
+        self.spare: Callable[[RuntimeError], Matcher] | None = None
+        """Gives the matcher that takes the place of this one when it fails, once."""
         self._patch: Patch | None = None
 
     def localize(self, frame: Frame, prior: Prior) -> Localization:
@@ -93,7 +95,13 @@ class Localizer:
         inputs = [self._input(*each) for each in batch]
 
         # 2. Match: where do the ground's features lie on the patch?
-        matches = self.matcher.match_batch(inputs)
+        try:
+            matches = self.matcher.match_batch(inputs)
+        except RuntimeError as error:
+            if self.spare is None:
+                raise
+            self.matcher, self.spare = self.spare(error), None
+            matches = self.matcher.match_batch(inputs)
 
         return [self._judge(*each, given, match) for each, given, match in zip(batch, inputs, matches, strict=True)]
 

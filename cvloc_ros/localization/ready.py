@@ -14,8 +14,10 @@ from cvloc_ros.geometry import SE2, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import Patch, SatelliteMap
 from cvloc_ros.localization.localizer import Localizer, load_localizer
 from cvloc_ros.localization.types import Frame, Prior
+from cvloc_ros.models.matcher import Matcher
 from cvloc_ros.models.weights import DeviceError
 
+_ON_CPU = "the network runs on the CPU: {}"
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -24,8 +26,9 @@ def load_ready_localizer(
 ) -> Localizer:
     """Do what `load_localizer` does and let the network run once; on the CPU if the device cannot.
 
-    The network's memory is claimed then, and its shapes stay the same: what runs once goes on running. On a GPU a
-    network is recorded for a camera (see `Recorder`): anew for the real one, at its second image, which takes longer.
+    The network's memory is claimed then, and its shapes stay the same: what runs once mostly goes on running. On a GPU
+    a network is recorded for a camera (see `Recorder`): anew for the real one, at its second image, which takes longer.
+    A GPU that fails later (a driver's fault, somebody else who took the memory) gives way to the CPU at that image.
 
     Args:
         satellite_map: see `load_localizer`.
@@ -52,8 +55,16 @@ def load_ready_localizer(
             torch.cuda.empty_cache()
         localizer = _load(satellite_map, "cpu", options)
     if problem:
-        report(f"the network runs on the CPU: {problem}")
+        report(_ON_CPU.format(problem))
+    elif device != "cpu" and torch.cuda.is_available():
+        localizer.spare = lambda error: _spare(error, report, options)
     return localizer
+
+
+def _spare(error: RuntimeError, report: Callable[[str], None], options: dict[str, Any]) -> Matcher:
+    """Return the matcher on the CPU, and say why."""
+    report(_ON_CPU.format(str(error).partition("\n")[0]))
+    return _load(None, "cpu", options).matcher
 
 
 def _load(satellite_map: SatelliteMap | None, device: str, options: dict[str, Any]) -> Localizer:

@@ -1,9 +1,9 @@
 """dense_flow: the NeurIPS 2023 paper's localizer. A flow field from BEV to satellite; least squares make it a pose.
 
 Song et al., "Learning Dense Flow Field for Highly-accurate Cross-view Camera Localization"; what the paper leaves
-open is a field of `DenseFlowConfig`. Frames are those of `vote_flow`: a pose (x, y, yaw) is the vehicle's in the
-patch's frame, metres and radians. The flow itself is in units of ``config.flow_cell``, (row, column), and counts from
-where the start pose puts a cell, so that a right start means no flow.
+open is a field of `DenseFlowConfig`, or decided there. Frames are those of `vote_flow`: a pose (x, y, yaw) is the
+vehicle's in the patch's frame, metres and radians. The flow itself is in units of ``config.flow_cell``, (row, column),
+and counts from where the start pose puts a cell, so that a right start means no flow.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ class TrainConfig:
     warm_up: int = setting(2_400, "samples over which the learning rate rises from zero", limits=(0, 10**9))
     decay: float = setting(
         0.26,
-        "share of the samples, at the end, over which the learning rate falls to zero; until then a run does not "
-        "depend on `samples`, so that a resumed run can be made longer or shorter",
+        "share of the samples, at the end, over which the learning rate falls to zero; until then a run of vote_flow "
+        "does not depend on `samples`, so that a resumed one can be made longer or shorter",
         limits=(0.0, 1.0),
     )
     weight_decay: float = setting(1e-4, "of AdamW", limits=(0.0, 1.0))

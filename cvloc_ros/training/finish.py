@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cvloc_ros.training.task import Task
 
 CALIBRATION_PAIRS = 1600
 TEST_PAIRS = 300
+_ONLY = " only"  # ends a card's ``data`` if nothing but towns was trained on
 
 
 def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[str], None]) -> dict:
@@ -103,26 +104,35 @@ def _data(config: TrainConfig) -> str:
     names = {"town": "synthetic towns (cvloc_ros.datasets.town, training styles)"}
     shares = [(names.get(source.source, source.name), source.weight / total) for source in config.data]
     if len(shares) == 1:
-        return shares[0][0] + (" only" if config.data[0].source == "town" else "")
+        return shares[0][0] + (_ONLY if config.data[0].source == "town" else "")
     return ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares)
+
+
+def _line(origin: dict | None) -> Iterator[dict]:
+    """Yield what weights come from, then what these come from, and so on."""
+    while origin:
+        yield origin
+        origin = origin.get("lineage")
 
 
 def _lineage(label: str, lineage: dict | None) -> str:
     """Return the table row that says which weights others come from; nothing if they come from none."""
-    if not lineage:
-        return ""
-    steps = []
-    while lineage:
-        count = lineage.get("samples")
-        steps.append(f"{lineage['weights']} of {lineage.get('date', '?')} ({count or 'unknown'} samples)")
-        lineage = lineage.get("lineage")
-    return f"| {label} | {', which started from '.join(steps)} |\n"
+    steps = [
+        f"{each['weights']} of {each.get('date', '?')} ({each.get('samples') or 'unknown'} samples)"
+        for each in _line(lineage)
+    ]
+    return f"| {label} | {', which started from '.join(steps)} |\n" if steps else ""
+
+
+def _never_seen(card: dict) -> str:
+    """Return what neither these weights nor those that they come from were trained on, in words."""
+    ancestors = [*_line(card.get("lineage")), *_line(card.get("encoders"))]
+    towns_only = all(each.get("data", "").endswith(_ONLY) for each in (card, *ancestors))
+    return "any real image; the towns of the tables below" if towns_only else "the towns of the tables below"
 
 
 def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccuracy, fit: Fit, parameters: int) -> str:
     method = task.method
-    towns_only = all(source.source == "town" for source in config.data)
-    never = "any real image; the towns of the tables below" if towns_only else "the towns of the tables below"
     left_out = card["calibration"]["towns_left_out"]
     honest = left_out["nees"]
     origins = _lineage("started from", card.get("lineage")) + _lineage("encoders", card.get("encoders"))
@@ -133,7 +143,7 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
 | method | `{method}`: {task.summary} |
 | parameters | {parameters / 1e6:.2f} million, stored in half precision |
 | trained on | {card["data"]}: {config.samples} samples, a town's pair used {config.reuse} times |
-{origins}| never trained on | {never}; the held-out style |
+{origins}| never trained on | {_never_seen(card)}; the held-out style |
 | calibrated on | {len(fit.nees)} pairs of other towns in the training's styles, half of them in colours of no season |
 | made by | `{card["command"]}` |
 | date | {card["date"]} |

@@ -18,8 +18,7 @@ from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.types import Frame
 from cvloc_ros.training.config import SourceConfig
 
-AROUND = GroundGrid.centred(600, 0.4)
-"""Of a data set's items: patches can be cut from it at any prior, 28 m from a truth that is 28 m from its middle."""
+_AROUND = 240.0  # metres of a data set's map: patches can be cut at any prior, 28 m from a truth 28 m from its middle
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +67,15 @@ class Scene:
         return cls(frame.image, frame.camera, frame.T_base_camera, patch.image, coverage, patch.grid, truth)
 
 
-def open_source(source: SourceConfig) -> Dataset:
-    """Open the training frames of a data set, with the map far around them.
+def open_source(source: SourceConfig, *, cell: float) -> Dataset:
+    """Open the training frames of a data set, with the map far around them, at ``cell`` metres a pixel.
 
     Raises:
         DatasetError: a file is missing or wrong.
         ValueError: there is no such protocol.
 
     """
-    return open_training(source.name, source.root, grid=AROUND)
+    return open_training(source.name, source.root, grid=GroundGrid.centred(round(_AROUND / cell), cell))
 
 
 def validation_items(source: SourceConfig, count: int, *, grid: GroundGrid, box: tuple[float, float]) -> list[Item]:

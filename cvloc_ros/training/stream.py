@@ -118,7 +118,7 @@ def shard_samples(
             position=int(used),
         )
         if source.source == "town"
-        else ItemCycle(open_source(source), shard, shards, seed=config.seed, position=int(used))
+        else ItemCycle(open_source(source, cell=layout.patch.cell), shard, shards, seed=config.seed, position=int(used))
         for source, used in zip(config.data, taken, strict=True)
     ]
     while True:

@@ -38,7 +38,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
 
     Writes ``config.yaml``, ``log.csv`` (losses and validation), ``checkpoint.pt`` (replaced whole, at every validation
     and when the run is stopped), ``pictures`` and, where tensorboard is installed, ``tensorboard`` into ``out``; with
-    ``start_from`` also ``lineage.json``.
+    ``start_from`` also ``lineage.json``; where encoders that stay as they are have come from is in ``encoders.json``.
 
     Args:
         config: the settings.
@@ -63,7 +63,9 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
         )
     for source in config.data:
         if source.source != "town":
-            open_source(source)  # what is missing should be said now, not by a worker later
+            open_source(
+                source, cell=config.network.patch.cell
+            )  # what is missing should be said now, not by a worker later
     fabric = make_fabric(config, out)
     share(config, fabric.world_size)
     torch.set_num_threads(config.threads)
@@ -73,12 +75,16 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     lineage = start_from(task, Path(config.start_from)) if config.start_from and not resume else None
     if fabric.is_global_zero and not resume:
         out.mkdir(parents=True, exist_ok=True)
-        write_yaml(config, out / "config.yaml")
-        if lineage:
-            (out / "lineage.json").write_text(json.dumps(lineage, indent=1) + "\n")
+        for name, origin in (("lineage", lineage), ("encoders", task.built_on)):
+            if origin:
+                (out / f"{name}.json").write_text(json.dumps(origin, indent=1) + "\n")
     run = _Run(config, out, fabric, task)
     if resume:
         run.seen = run.checkpoint.load()
+        if (out / "encoders.json").exists():  # the checkpoint's, not those that are shipped by now
+            task.built_on = json.loads((out / "encoders.json").read_text())
+    if fabric.is_global_zero:
+        write_yaml(config, out / "config.yaml")  # a run that was made longer stays so
     with StopSignals() as signals:
         run.go_on(signals, report)
     run.task.network = run.averaged.module.eval()
