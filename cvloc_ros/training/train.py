@@ -99,8 +99,7 @@ class _Run:
         # On the device from the start: what a checkpoint says of the optimizer goes to where its weights are.
         task.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedModel(task.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-        if fabric.world_size > 1:
-            task = synchronize(task, gpu=fabric.device.type == "cuda")
+        task = synchronize(task, gpu=fabric.device.type == "cuda")
         if config.compile:  # the encoders only: what follows them is many small steps, which take long to compile
             for encoder in task.encoders:
                 encoder.compile()
