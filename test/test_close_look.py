@@ -9,9 +9,14 @@ import torch.nn.functional as F
 
 from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.matcher import MatchInput
+from cvloc_ros.models.onnx_export import INPUTS, _Located
 from cvloc_ros.models.solver import tilt_shift
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
+from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
+from cvloc_ros.training.samples import to_inputs
+from cvloc_ros.training.vote_flow_task import VoteFlowTask, VoteFlowTaskConfig
 
 CAMERA = PinholeCamera.from_focal(416, 128, 240.0)
 T_BASE_CAMERA = camera_extrinsics(height=1.65, x=0.5, pitch=0.01)
@@ -75,7 +80,9 @@ def test_it_finds_the_pose_on_tilted_ground(network, slope):
 
 
 @torch.inference_mode()
-def test_it_is_held_on_the_tilt_that_the_flow_has_found():
+@pytest.mark.parametrize("last", [False, True])
+def test_it_is_held_on_the_tilt_that_the_flow_has_found(last):
+    """At the candidates, as in training, where nothing comes after them, and once more where the last flow ends."""
     torch.manual_seed(0)
     network = VoteFlow(VoteFlowConfig(iterations=1)).eval()
     network.tilt_gain.fill_(6.0)  # of a network that has not learned anything
@@ -85,20 +92,43 @@ def test_it_is_held_on_the_tilt_that_the_flow_has_found():
     image, patch = (torch.rand(1, 3, *size, generator=generator) for size in ((128, 416), (256, 256)))
     camera = torch.from_numpy(T_BASE_CAMERA[None, :3, 3]).float()
     satellite = network.encode_satellite(patch, torch.ones(1, 1, 256, 256))
-    out, ground = network.locate(satellite, image, *place, camera), network.describe(image, *place)
-    lattice, tilt = network.third.lattice[None], out.tilts[0]
+    close = None if last else torch.tensor([[1.0, 2.0, 0.05]])
+    out, ground = network.locate(satellite, image, *place, camera, close=close), network.describe(image, *place)
+    assert len(out.tilts) == 1 + last
+    lattice, tilt, centre = network.third.lattice[None], out.tilts[-1], out.poses[-1] if last else close
     features = (ground.close, ground.close_weight), (satellite.close, satellite.close_covered)
 
     def held(tilt):
         bent = lattice + tilt_shift(lattice, camera, tilt)
-        score = network._hold(
-            network.third, *features, out.close_centre[:, None], precision=torch.float32, lattice=bent
-        )
-        return score[:, 0] * network.close_sharpness.exp()
+        score = network._hold(network.third, *features, centre[:, None], precision=torch.float32, lattice=bent)[:, 0]
+        return network.third.mean(score * network.close_sharpness.exp(), centre)
 
-    torch.testing.assert_close(out.close_logits, held(tilt), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.voted, held(tilt), atol=1e-5, rtol=0)
     for wrong in (-tilt, torch.zeros_like(tilt)):
-        assert (out.close_logits - held(wrong)).abs().max() > 0.01
+        assert (out.voted - held(wrong)).abs().max() > 1e-4
+
+
+@torch.inference_mode()
+def test_its_mean_is_the_answer(network, monkeypatch):
+    """Of the matcher, of the exported network and of training's validation: not where the last flow has ended."""
+    rng = np.random.default_rng(0)
+    image, patch = (rng.integers(0, 255, (*size, 3), np.uint8) for size in ((128, 416), (256, 256)))
+    found, locate = [], network.locate
+    monkeypatch.setattr(network, "locate", lambda *given, **more: found.append(locate(*given, **more)) or found[-1])
+    given = MatchInput(image, CAMERA, T_BASE_CAMERA, patch, np.ones((256, 256), bool), box=(20.0, 20.0, 0.17))
+    (match,) = VoteFlowMatcher(network).match_batch([given])
+
+    pixels, visible = ground_pixels(CAMERA, T_BASE_CAMERA, network.config.bev_samples, network.config.heights)
+    sample = {"pixels": pixels, "visible": visible, "camera": np.float32(T_BASE_CAMERA[:3, 3])}
+    sample |= {"image": image.transpose(2, 0, 1), "patch": patch.transpose(2, 0, 1), "coverage": np.ones((1, 256, 256))}
+    batch = {name: torch.from_numpy(value)[None] for name, value in sample.items()}
+    poses = VoteFlowTask(network.config, VoteFlowTaskConfig()).locate(network, batch)
+    (exported, *_) = _Located(network)(*(to_inputs(batch)[name] for name in INPUTS))
+
+    for answer, out in zip((torch.from_numpy(match.pose)[None].float(), poses["final"], exported), found, strict=True):
+        torch.testing.assert_close(answer, out.voted)
+        assert (answer - out.poses[-1]).abs().max() > 1e-3
+    torch.testing.assert_close(poses["vote"], found[1].starts[0])
 
 
 def test_the_mean_does_not_jump_along_a_ridge(network):

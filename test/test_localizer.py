@@ -152,6 +152,18 @@ def test_evidence_of_a_sharp_vote_is_sharper():
     assert weigh_evidence(sharp).values[odds] > weigh_evidence(broad).values[odds]
 
 
+def test_evidence_of_matches_that_agree_with_each_other_but_not_with_the_pose():
+    """Their residual is about the motion that fits them best, wherever the pose has come from."""
+    match = KnownMatcher([2.0, 1.0, 0.07]).match(WHATEVER)
+    noise = np.random.default_rng(0).normal(size=match.patch.shape)
+    residual = EVIDENCE.index("log of the matches' residual")
+    for spread in (0.0, 0.2):
+        given = replace(match, patch=match.patch + spread * noise)
+        there, beside = (weigh_evidence(each) for each in (given, replace(given, pose=match.pose + [0.4, 0.3, 0.0])))
+        assert there.values[residual] == beside.values[residual]
+        assert np.exp(there.values[residual]) == pytest.approx(np.sqrt(2) * spread, abs=0.01)
+
+
 def test_evidence_of_two_places():
     """A second peak behind the estimate widens the vote along the vehicle, not across it, and its odds fall."""
     pose = np.array([2.0, 1.0, np.radians(4)])

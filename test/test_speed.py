@@ -70,7 +70,7 @@ def test_the_fast_network_is_the_same_function(network, box, centre):
     torch.testing.assert_close(fast.coarse_logits[looked_at], plain.coarse_logits[looked_at], **close)
     torch.testing.assert_close(fast.fine_logits, plain.fine_logits, **close)
     torch.testing.assert_close(fast.close_logits, plain.close_logits, **close)
-    torch.testing.assert_close(fast.poses[-1], plain.poses[-1], atol=2e-3, rtol=0)
+    torch.testing.assert_close(fast.voted, plain.voted, atol=2e-3, rtol=0)
     torch.testing.assert_close(fast.weights[-1], plain.weights[-1], atol=1e-3, rtol=0)
 
 

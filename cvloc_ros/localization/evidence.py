@@ -97,14 +97,18 @@ def _least_squares_sigma(match: Match) -> np.ndarray:
 
 
 def _residual(match: Match) -> float:
-    """Return the weighted RMS distance (m) of the matches from where the pose puts them."""
+    """Return the weighted RMS distance (m) of the matches from where the rigid motion that fits them best puts them.
+
+    The pose may come from elsewhere: its distance from that motion would hide how well the matches agree.
+    """
     if not len(match.base):
         return 10.0
-    x, y, yaw = match.pose
-    c, s = np.cos(yaw), np.sin(yaw)
-    placed = match.base @ np.array([[c, s], [-s, c]]) + [x, y]
-    squared = ((placed - match.patch) ** 2).sum(-1)
-    return float(np.sqrt((match.weights * squared).sum() / (match.weights.sum() + 1e-12)) + 1e-3)
+    share = match.weights / (match.weights.sum() + 1e-12)
+    source, target = (points[:, 0] + 1j * points[:, 1] for points in (match.base, match.patch))
+    source, target = (points - share @ points for points in (source, target))
+    # turned by the best angle, the products of the pairs add up to their absolute value
+    squared = share @ (np.abs(source) ** 2 + np.abs(target) ** 2) - 2 * np.abs(share @ (source.conj() * target))
+    return float(np.sqrt(max(squared, 0.0)) + 1e-3)
 
 
 def _vote(match: Match) -> list[float]:

@@ -105,7 +105,7 @@ class Localization:
         quality: calibrated probability that the position is within 2 m, in [0, 1].
         accepted: whether the gate lets it through.
         reason: why not, one of `cvloc_ros.localization.gate.REASONS`; empty if accepted.
-        matches: the correspondences behind the pose.
+        matches: the correspondences, of the last flow.
         posterior: over the search box, where the method has one.
         milliseconds: time per stage.
         covered: share of the patch with imagery, 0 to 1.

@@ -41,7 +41,7 @@ class Match:
 
     Attributes:
         pose: (3,) x, y (m), yaw (rad) of the vehicle in the patch frame.
-        solved: whether the matches determined the pose.
+        solved: whether the matches determined a pose.
         base: (N, 2) ground points, vehicle frame, metres.
         patch: (N, 2) the same points as found on the patch, patch frame, metres.
         weights: (N,) in [0, 1].
@@ -50,7 +50,7 @@ class Match:
         x: (xs,) metres; its axis, and ``y`` (ys,), ``yaw`` (headings,) radians, are those of the patch frame.
         y: see ``x``.
         yaw: see ``x``.
-        local: (headings, shifts, shifts) posterior around the peak, in the vehicle frame of the peak, sums to 1.
+        local: (headings, shifts, shifts) posterior around the place that won, in the vehicle's frame there, sums to 1.
         local_shift: (shifts,) metres, of both axes; ``local_yaw`` (headings,) radians.
         local_yaw: see ``local_shift``.
         similarity: mean cosine similarity of the descriptors at the peak of the box and at the local peak.

@@ -18,7 +18,7 @@ from cvloc_ros.models.vote_flow import VoteFlow
 INPUTS = ("image", "pixels", "visible", "camera", "patch", "coverage")
 """As the networks' ``forward`` takes them, of one image."""
 VOTE_FLOW_OUTPUTS = ("pose", "solved", "coarse_logits", "close_logits", "points", "flow", "scale", "weight")
-"""As in `VoteFlowOutput`, of the last iteration."""
+"""As in `VoteFlowOutput`: what was voted last, and of the flow the last iteration."""
 DENSE_FLOW_OUTPUTS = ("pose", "solved", "start", "tilt", "ground", "moved", "weights")
 """As in `DenseFlowOutput`."""
 _OPSET = 18  # the exporter's own; 16 was the first to sample images as torch does
@@ -44,7 +44,7 @@ class _Located(nn.Module):
             return out.pose, out.solved, out.start, out.tilt, out.ground, out.moved[-1], out.weights
         last = (out.points, out.flows, out.scales, out.weights)
         assert out.close_logits is not None
-        return out.poses[-1], out.solved, out.coarse_logits, out.close_logits, *(each[-1] for each in last)
+        return out.voted, out.solved, out.coarse_logits, out.close_logits, *(each[-1] for each in last)
 
 
 def example_inputs(network: VoteFlow | DenseFlow, *, seed: int = 0) -> tuple[Tensor, ...]:

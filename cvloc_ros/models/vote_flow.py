@@ -1,4 +1,4 @@
-"""vote_flow, the compact default matcher: two votes, refined by flow; a third that looks closely, refined again.
+"""vote_flow, the compact default matcher: two votes, refined by flow, and a third that looks closely, twice.
 
 Frames: *vehicle* is the frame of the BEV (the camera's vehicle, wherever it is); *patch* is the vehicle-frame of the
 prior, in which the satellite patch is cut. A pose (x, y, yaw) is the vehicle's in the patch; (0, 0, 0) means that
@@ -29,7 +29,8 @@ class VoteFlow(Votes):
     """The network: two votes over what the encoders see, a flow that refines, and a third vote that looks closely.
 
     The third is held on finer features, on ground tilted as the flow has found it: around what the flow made of the
-    best candidate, and at the next best. From its peak the flow starts again.
+    best candidate, and at the next best. From its mean the flow starts again, and where that ends the third is held
+    once more: its mean is the pose.
     """
 
     flow_lattice: Tensor
@@ -75,8 +76,8 @@ class VoteFlow(Votes):
             centre: (B, 3) hold the second vote here instead of at the first vote's peak, and at the highest peaks
                 elsewhere only to compare (training).
             start: (B, 3) start the first flow here instead of at the second vote's result (training).
-            close: (B, 3) hold the third vote here instead of where the flow has ended, and do not start the flow again
-                (training).
+            close: (B, 3) hold the third vote here instead of where the flow has ended, and neither start the flow again
+                nor hold the vote once more (training).
 
         """
         satellite = self.encode_satellite(patch, coverage)
@@ -114,12 +115,13 @@ class VoteFlow(Votes):
         out = self.vote(ground, satellite, block=block, centre=centre)
         begin = self.update.initial(ground.hidden)
         self._flow(out, ground, satellite, camera, begin, out.voted if start is None else start)
-        self._look_closely(out, ground, satellite, camera, close)
+        self._choose(out, ground, satellite, camera, close)
         if close is None:
             self._flow(out, ground, satellite, camera, begin, out.voted)
+            self._look_again(out, ground, satellite, camera)
         return out
 
-    def _look_closely(
+    def _choose(
         self,
         out: VoteFlowOutput,
         ground: GroundFeatures,
@@ -127,9 +129,7 @@ class VoteFlow(Votes):
         camera: Tensor,
         close: Tensor | None,
     ) -> None:
-        """Hold the third vote and add what it says to the output; ``close`` as for `forward`."""
-        assert ground.close is not None and ground.close_weight is not None
-        assert satellite.close is not None and satellite.close_covered is not None
+        """Hold the third vote at the candidates, and add what it says to the output; ``close`` as for `forward`."""
         logits = out.peak_logits
         most = self.config.candidates if close is None else min(self.config.candidates, TRAINED_CANDIDATES)
         count = min(most, logits.shape[1])
@@ -138,15 +138,7 @@ class VoteFlow(Votes):
         others = out.candidates.gather(1, order[:, 1:, None].expand(-1, -1, 3))
         first = out.poses[-1] if close is None else close
         poses = torch.cat([first[:, None], others], dim=1).detach()
-        lattice = self.third.lattice.expand(len(camera), -1, -1, -1)
-        third = self.close_sharpness.exp() * self._hold(
-            self.third,
-            (ground.close, ground.close_weight),
-            (satellite.close, satellite.close_covered),
-            poses,
-            precision=ground.hidden.dtype,
-            lattice=lattice + tilt_shift(lattice, camera, out.tilts[-1].detach()),
-        )
+        third = self._look_closely(ground, satellite, camera, poses, out.tilts[-1])
         evidence = third.flatten(2).logsumexp(2)
         out.choice_logits = logits.gather(1, order).detach() + evidence
         best = out.choice_logits.argmax(1) if close is None else torch.zeros_like(out.best)
@@ -154,6 +146,33 @@ class VoteFlow(Votes):
         out.close_logits, out.close_centre = third[each, best], poses[each, best]
         out.voted = self.third.mean(out.close_logits, out.close_centre)
         out.box_logits = heard(out.box_logits, evidence, out.peak_cells[each[:, None], order])
+
+    def _look_again(
+        self, out: VoteFlowOutput, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor
+    ) -> None:
+        """Hold the third vote once more, where the last flow has ended: it sees the place more finely than the flow.
+
+        What it says of other places is less telling than what it said of them before: `close_logits` stays as it is.
+        """
+        pose = out.poses[-1].detach()
+        again = self._look_closely(ground, satellite, camera, pose[:, None], out.tilts[-1])[:, 0]
+        out.voted = self.third.mean(again, pose)
+
+    def _look_closely(
+        self, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, poses: Tensor, tilt: Tensor
+    ) -> Tensor:
+        """Return the third vote (B, K, headings, shifts, shifts) around poses (B, K, 3), on ground of a tilt (B, 2)."""
+        assert ground.close is not None and ground.close_weight is not None
+        assert satellite.close is not None and satellite.close_covered is not None
+        lattice = self.third.lattice.expand(len(camera), -1, -1, -1)
+        return self.close_sharpness.exp() * self._hold(
+            self.third,
+            (ground.close, ground.close_weight),
+            (satellite.close, satellite.close_covered),
+            poses,
+            precision=ground.hidden.dtype,
+            lattice=lattice + tilt_shift(lattice, camera, tilt.detach()),
+        )
 
     def _flow(
         self,

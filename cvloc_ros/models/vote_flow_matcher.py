@@ -83,7 +83,7 @@ class VoteFlowMatcher:
         out = self.network.locate(satellite, image, pixels, visible, camera, block=block)
         assert out.close_logits is not None
         found = {
-            "pose": out.poses[-1],
+            "pose": out.voted,
             "start": out.starts[-1],
             "points": out.points[-1],
             "flow": out.flows[-1],

@@ -37,7 +37,7 @@ class VoteFlowOutput:
         box_logits: (B, headings, shifts, shifts) over the search box, after the later votes have had their say.
         fine_logits: (B, headings, shifts, shifts) around ``fine_centre``, in the vehicle frame of that pose.
         fine_centre: (B, 3) the peak that won.
-        voted: (B, 3) pose that the votes give, the last that was held.
+        voted: (B, 3) pose that the votes give, the last that was held: the answer.
         choice_logits: (B, L) all three votes together at each candidate that the third was held at.
         close_logits: (B, headings, shifts, shifts) the third vote around ``close_centre``, the candidate that won.
         close_centre: (B, 3).
@@ -49,7 +49,7 @@ class VoteFlowOutput:
         scales: per iteration, (B, rows, cols) metres.
         weights: per iteration, (B, rows, cols) in [0, 1].
         tilts: per iteration, (B, 2) slope of the ground, forward and left, after least squares.
-        poses: per iteration, (B, 3) pose after least squares.
+        poses: per iteration, (B, 3) pose after least squares; where the last lies the third vote is held again.
 
     """
 

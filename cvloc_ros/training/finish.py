@@ -23,7 +23,7 @@ from cvloc_ros.training.log import draw_curve
 from cvloc_ros.training.settings import write_yaml
 from cvloc_ros.training.task import Task
 
-CALIBRATION_PAIRS = 1600
+CALIBRATION_PAIRS = 3200
 TEST_PAIRS = 300
 _ONLY = " only"  # ends a card's ``data`` if nothing but towns was trained on
 

@@ -37,7 +37,7 @@ class VoteFlowTask(Task):
     """Trains `VoteFlow`."""
 
     method = "vote_flow"
-    summary = "vote over the search box, second vote around its peaks, flow with the ground's tilt, third vote, flow"
+    summary = "vote over the search box, second around its peaks, flow with the ground's tilt, third, flow, third again"
     terms = ("coarse", "fine", "peak", "close", "choice", "flow", "pose", "tilt", "naming")
     drawn = ("coarse", "fine", "peak", "close", "choice", "flow", "pose")
     poses = ("vote", "final")
@@ -79,9 +79,9 @@ class VoteFlowTask(Task):
         return losses
 
     def locate(self, network: VoteFlow, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the votes' pose and the final one; see `Task.locate`."""
+        """Return the first two votes' pose, from which the flow starts, and the answer; see `Task.locate`."""
         outputs = network(**to_inputs(batch))
-        return {"vote": outputs.voted, "final": outputs.poses[-1]}
+        return {"vote": outputs.starts[0], "final": outputs.voted}
 
     def matcher(self, network: VoteFlow, *, device: str) -> Matcher:
         """Return the matcher that runs a network."""
