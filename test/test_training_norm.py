@@ -57,8 +57,9 @@ def test_half_precision(norm):
     check(norm, torch.bfloat16, 1e-2)
 
 
-def test_of_two_processes_with_the_same_samples(norm, monkeypatch):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 1e-2)])
+def test_of_two_processes_with_the_same_samples(norm, dtype, tolerance, monkeypatch):
     """Each gets what it would get alone."""
     monkeypatch.setattr(sync_norm, "_processes", lambda: 2)
     monkeypatch.setattr(sync_norm, "_of_all", lambda sums: 2 * sums)
-    check(norm, torch.float32, 3e-5)
+    check(norm, dtype, tolerance)
