@@ -282,6 +282,10 @@ class TestFallback:
     def test_a_gpu_that_fails_during_the_drive(self, monkeypatch, pairs):
         """The image at which it fails is localized too, and all that come later."""
         real, lines, failing = ready.load_localizer, [], []
+
+        def failing_load(*given):
+            raise RuntimeError("no memory either")
+
         monkeypatch.setattr(ready, "load_localizer", lambda *given, device, **o: real(*given, device="cpu", **o))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         localizer = load_ready_localizer(None, device="cuda", report=lines.append)
@@ -291,10 +295,14 @@ class TestFallback:
         frame, prior = town_frame(pairs[0]), Prior(SE2(0.8, -0.6, -0.02), SURE)
         before = localizer.localize(frame, prior)
         monkeypatch.setattr(first, "match_batch", lambda inputs: failing.append(1) or torch.zeros(1) @ torch.zeros(2))
+        with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="no memory either"):
+            broken.setattr(ready, "_load", failing_load)
+            localizer.localize(frame, prior)
+        assert lines == [], "the CPU could not take over"
         for _ in range(2):
             after = localizer.localize(frame, prior)
             np.testing.assert_array_equal(after.T_map_base.vector(), before.T_map_base.vector())
-        assert len(failing) == 1 and localizer.matcher is not first
+        assert len(failing) == 2 and localizer.matcher is not first
         assert len(lines) == 1 and lines[0].startswith("the network runs on the CPU: inconsistent tensor size")
         monkeypatch.setattr(localizer.matcher, "match_batch", first.match_batch)
         with pytest.raises(RuntimeError, match="inconsistent tensor size"):  # the CPU has no spare

@@ -51,10 +51,13 @@ def test_weights_that_started_from_real_images_have_seen_them():
     for origins, real in (({"lineage": towns}, False), ({"encoders": towns}, False), ({"lineage": kitti}, True),
                           ({"lineage": towns | {"lineage": kitti}}, True), ({"encoders": kitti}, True)):  # fmt: skip
         assert finishing._never_seen({"data": towns["data"]} | origins).startswith("any real image") != real
+    trunks = {"data": towns["data"], "training": {"task": {"trunk_weights": "resnet18.safetensors"}}}
+    assert finishing._never_seen(trunks).startswith("the towns")
 
 
 def test_what_it_was_trained_on_is_said_in_words():
     mixed = (SourceConfig(weight=1.0), SourceConfig(source="kitti", protocol="train", root="/d", weight=3.0))
     words = finishing._data(complete(TrainConfig(data=mixed), {}, {}))
     assert words.startswith("25 % synthetic towns") and words.endswith("75 % kitti-train")
-    assert finishing._data(complete(TrainConfig(), {}, {})).endswith("only")
+    for data in ((SourceConfig(),), (SourceConfig(), SourceConfig(protocol="train"))):
+        assert finishing._data(complete(TrainConfig(data=data), {}, {})).endswith("only")

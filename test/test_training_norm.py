@@ -43,7 +43,12 @@ def check(norm, dtype, tolerance):
     wanted, found = passed(plain, x.double(), gradient.double()), passed(norm, x, gradient)
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        assert (found[name] - value).abs().max() <= tolerance * value.abs().max(), name
+        # of images each channel for itself: one is a thousand times as wide as another
+        apart, size = (
+            each.transpose(0, 1).flatten(1).abs().amax(1) if each.dim() == 4 else each.abs().max()
+            for each in (found[name] - value, value)
+        )
+        assert (apart <= tolerance * size).all(), name
 
 
 def test_it_is_batch_normalization(norm):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,10 @@ def load_ready_localizer(
     if failed:
         gc.collect()  # what the network holds of the GPU, which others may need
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # after some errors nothing works on that GPU any more
+                torch.cuda.empty_cache()
         localizer = _load(satellite_map, "cpu", options)
-    if problem:
+    if problem or failed:
         report(_ON_CPU.format(problem))
     elif device != "cpu" and torch.cuda.is_available():
         localizer.spare = lambda error: _spare(error, report, options)
@@ -63,8 +65,9 @@ def load_ready_localizer(
 
 def _spare(error: RuntimeError, report: Callable[[str], None], options: dict[str, Any]) -> Matcher:
     """Return the matcher on the CPU, and say why."""
+    matcher = _load(None, "cpu", options).matcher
     report(_ON_CPU.format(str(error).partition("\n")[0]))
-    return _load(None, "cpu", options).matcher
+    return matcher
 
 
 def _load(satellite_map: SatelliteMap | None, device: str, options: dict[str, Any]) -> Localizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def free_gpu_memory() -> None:
     cuda = _cuda_in_use()
     if cuda is not None:
         gc.collect()  # a network may hang in a cycle
-        cuda.empty_cache()
+        with suppress(RuntimeError):  # after some errors nothing works on that GPU any more
+            cuda.empty_cache()
 
 
 def _cuda_in_use() -> Any:

@@ -101,10 +101,12 @@ def _short(scores: dict) -> dict:
 def _data(config: TrainConfig) -> str:
     """Return what a run was trained on, in words."""
     total = sum(source.weight for source in config.data)
-    names = {"town": "synthetic towns (cvloc_ros.datasets.town, training styles)"}
-    shares = [(names.get(source.source, source.name), source.weight / total) for source in config.data]
+    towns = "synthetic towns (cvloc_ros.datasets.town, training styles)"
+    if all(source.source == "town" for source in config.data):
+        return towns + _ONLY
+    shares = [(towns if source.source == "town" else source.name, source.weight / total) for source in config.data]
     if len(shares) == 1:
-        return shares[0][0] + (_ONLY if config.data[0].source == "town" else "")
+        return shares[0][0]
     return ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares)
 
 
@@ -128,6 +130,8 @@ def _never_seen(card: dict) -> str:
     """Return what neither these weights nor those that they come from were trained on, in words."""
     ancestors = [*_line(card.get("lineage")), *_line(card.get("encoders"))]
     towns_only = all(each.get("data", "").endswith(_ONLY) for each in (card, *ancestors))
+    if card.get("training", {}).get("task", {}).get("trunk_weights"):  # whatever made these
+        towns_only = False
     return "any real image; the towns of the tables below" if towns_only else "the towns of the tables below"
 
 

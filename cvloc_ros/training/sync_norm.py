@@ -13,7 +13,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
     """As `torch.nn.SyncBatchNorm`, which knows GPUs only. All processes have as many samples.
 
     It is for one process too: on a CPU, channels last, torch's own sums up one number after the other, and normalized
-    features are off by a thousandth. Of half precision, which rounds more than that, it takes torch's own.
+    features are off by a thousandth. Alone, of half precision, which rounds more than that, it takes torch's own.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -42,15 +42,12 @@ class _Normalize(torch.autograd.Function):
         output, *_ = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.mark_non_differentiable(mean, variance)
-        ctx.eps, ctx.count = eps, count
+        ctx.count = count
         return output, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
-        given = (gradients[0], x, weight, None, None, mean, scale, True, ctx.eps)
-        if _processes() == 1:
-            return *torch.ops.aten.native_batch_norm_backward(*given, [True] * 3), None
         centred, gradient = (_rows(x) - mean) * scale, _rows(gradients[0]).float()
         sums = torch.stack([gradient.sum(0), (gradient * centred).sum(0)])
         mine = sums.clone()

@@ -76,6 +76,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     if fabric.is_global_zero and not resume:
         out.mkdir(parents=True, exist_ok=True)
         for name, origin in (("lineage", lineage), ("encoders", task.built_on)):
+            (out / f"{name}.json").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
             if origin:
                 (out / f"{name}.json").write_text(json.dumps(origin, indent=1) + "\n")
     run = _Run(config, out, fabric, task)
