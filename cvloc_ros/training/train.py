@@ -61,11 +61,9 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
         raise FileExistsError(
             f"{out} holds a run already: go on with --resume, choose another --out, or remove the folder"
         )
-    for source in config.data:
+    for source in config.data:  # what is missing should be said now, not by a worker later
         if source.source != "town":
-            open_source(
-                source, cell=config.network.patch.cell
-            )  # what is missing should be said now, not by a worker later
+            open_source(source, cell=config.network.patch.cell)
     fabric = make_fabric(config, out)
     share(config, fabric.world_size)
     torch.set_num_threads(config.threads)
