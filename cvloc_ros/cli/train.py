@@ -17,7 +17,7 @@ _FROM_CONFIG = "as in the settings"
 def train(
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file of settings, or of some: the others have vote_flow's, or the method's, defaults."),
+        typer.Option(help="YAML file of settings; what it leaves out has the method's defaults."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="Matcher to train: vote_flow or dense_flow.", show_default=_FROM_CONFIG)
@@ -79,7 +79,8 @@ def train(
         validation:
         - {source: kitti, protocol: same, root: /data/kitti}
 
-    For dense_flow `network` names a preset, small (for a CPU) or full (the paper's), and what differs from it:
+    For dense_flow `network` names a preset, small (for a CPU) or full (the paper's; its authors' schedule on KITTI is
+    tools/training/dense_flow_full.yaml of the source), and what differs from it:
 
     \b
         method: dense_flow

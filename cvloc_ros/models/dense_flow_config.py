@@ -19,8 +19,8 @@ class DenseFlowConfig:
     """Part of the weights' card. The defaults are the preset `FULL`: the paper's sizes on KITTI.
 
     Open in the paper, but no settings: the BEV is made of features, not of the image (code); the context encoder reads
-    the BEV (code; the paper's "reference image"); centroids are weighted by the confidence too, without which eq. 3 has
-    no closed form; the recurrent part starts anew (the authors started from a flow network's weights).
+    the BEV (code; the paper's "reference image"); centroids are weighted by the confidence too, for only so is eq. 3
+    at its least; the recurrent part starts anew (the authors started from a flow network's weights).
 
     Attributes:
         image_width: of the camera image as the network sees it, pixels (code).

@@ -110,7 +110,7 @@ def _data(config: TrainConfig) -> str:
     return ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares)
 
 
-def _line(origin: dict | None) -> Iterator[dict]:
+def _ancestors(origin: dict | None) -> Iterator[dict]:
     """Yield what weights come from, then what these come from, and so on."""
     while origin:
         yield origin
@@ -121,17 +121,16 @@ def _lineage(label: str, lineage: dict | None) -> str:
     """Return the table row that says which weights others come from; nothing if they come from none."""
     steps = [
         f"{each['weights']} of {each.get('date', '?')} ({each.get('samples') or 'unknown'} samples)"
-        for each in _line(lineage)
+        for each in _ancestors(lineage)
     ]
     return f"| {label} | {', which started from '.join(steps)} |\n" if steps else ""
 
 
 def _never_seen(card: dict) -> str:
     """Return what neither these weights nor those that they come from were trained on, in words."""
-    ancestors = [*_line(card.get("lineage")), *_line(card.get("encoders"))]
-    towns_only = all(each.get("data", "").endswith(_ONLY) for each in (card, *ancestors))
-    if card.get("training", {}).get("task", {}).get("trunk_weights"):  # whatever made these
-        towns_only = False
+    sources = [card, *_ancestors(card.get("lineage")), *_ancestors(card.get("encoders"))]
+    trunks = card.get("training", {}).get("task", {}).get("trunk_weights")  # who knows what these have seen
+    towns_only = not trunks and all(each.get("data", "").endswith(_ONLY) for each in sources)
     return "any real image; the towns of the tables below" if towns_only else "the towns of the tables below"
 
 

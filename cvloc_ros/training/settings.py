@@ -36,9 +36,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_yaml(config: Any, path: Path) -> None:
     """Write a dataclass object as `build` reads it, in the order of its fields; what was there is replaced whole."""
-    whole = path.with_name(path.name + ".new")
-    whole.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True))
-    whole.replace(path)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True))
+    temporary.replace(path)
 
 
 def build(base: Any, values: Any, where: str = "") -> Any:

@@ -31,7 +31,11 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 
 class _Normalize(torch.autograd.Function):
-    """Gives what is normalized, and the mean and variance (C,) of all processes, which have no gradient."""
+    """Normalizes (B, C, H, W); gives also the mean and variance (C,) over all processes, which have no gradient.
+
+    Its own gradient is that of batch normalization (Ioffe and Szegedy, 2015, section 3); those of weight and bias are
+    of this process's samples: what averages gradients over processes averages these too.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,6 +62,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> Tensor:
+    """Return (B, C, H, W) as (B H W, C): a view, if channels are last in memory."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
