@@ -27,7 +27,9 @@ class DenseFlowConfig:
         image_height: likewise.
         image_fit: "stretch" resizes a pinhole image to that size whatever its aspect (code); "crop" keeps its aspect
             and puts its horizon at a fixed row (`preprocess.fit_image`, which cuts views out of all other lenses too).
-        normalization: of both images: "imagenet" mean and deviation, which pretrained trunks expect; "image", each
+        local_contrast: limit of what evens out the contrast of both images, see `preprocess.even_contrast`; 0 leaves
+            them as they are (code).
+        normalization: of both images, after that: "imagenet" mean and deviation, which pretrained trunks expect; "image", each
             image's own; "none", values in [0, 1] (code).
         patch_size: pixels of the satellite patch's side (code).
         patch_cell: metres a pixel: at KITTI's latitude, zoom 18, scale 2. The paper rounds it to 0.2, the code says
@@ -80,6 +82,7 @@ class DenseFlowConfig:
     image_width: int = 1024
     image_height: int = 256
     image_fit: Literal["stretch", "crop"] = "stretch"
+    local_contrast: float = 0.0
     normalization: Literal["imagenet", "image", "none"] = "imagenet"
     patch_size: int = 512
     patch_cell: float = 0.195822
@@ -154,6 +157,7 @@ class DenseFlowConfig:
         return VoteFlowConfig(
             image_width=self.image_width,
             image_height=self.image_height,
+            local_contrast=self.local_contrast,
             patch_size=self.patch_size,
             patch_cell=self.patch_cell,
             bev_size=self.bev_rows,
@@ -233,6 +237,7 @@ SMALL = DenseFlowConfig(
     image_width=416,
     image_height=128,
     image_fit="crop",
+    local_contrast=3.0,
     normalization="image",
     patch_size=256,
     patch_cell=0.4,

@@ -71,7 +71,7 @@ class DenseFlowMatcher:
         self._box = self._everywhere.cpu()
         self._axes = self._posterior_axes()
         self._patches = PatchView(
-            Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record, choose=True), self.device
+            c, Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record, choose=True), self.device
         )
 
     @torch.inference_mode()

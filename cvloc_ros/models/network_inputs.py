@@ -14,7 +14,7 @@ from cvloc_ros.geometry import Camera, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.matcher import MatchInput
-from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.preprocess import even_contrast, fit_image
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 
 
@@ -47,8 +47,8 @@ class View:
         """Return what the network takes of a batch; of one camera, which stays the same, the same objects."""
         fitted = [self._fit(each) for each in inputs]
         ground = [self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)]
-        image = image_tensor([image for image, _ in fitted], self._device)
-        return Look(image, *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
+        images = [even_contrast(image, self._config.local_contrast) for image, _ in fitted]
+        return Look(image_tensor(images, self._device), *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
 
     def _fit(self, given: MatchInput) -> tuple[np.ndarray, Camera]:
         size = (self._config.image_width, self._config.image_height)
@@ -71,18 +71,20 @@ class View:
 class PatchView:
     """What a network knows of patches; they are described once for as long as they stay the same objects."""
 
-    def __init__(self, encode: Callable[[Tensor, Tensor], Any], device: torch.device):
-        """Describe patches by a network's ``encode_satellite``."""
-        self._encode, self._device = encode, device
+    def __init__(
+        self, config: DenseFlowConfig | VoteFlowConfig, encode: Callable[[Tensor, Tensor], Any], device: torch.device
+    ):
+        """Describe patches by the ``encode_satellite`` of a network of this config."""
+        self._config, self._encode, self._device = config, encode, device
         self._kept: tuple[list[np.ndarray], Any] | None = None
 
     def look(self, inputs: Sequence[MatchInput]) -> Any:
         """Return what the network makes of the patches of a batch."""
         given = [array for each in inputs for array in (each.patch, each.coverage)]
         if self._kept is None or [*map(id, self._kept[0])] != [*map(id, given)]:
-            patch = image_tensor([each.patch for each in inputs], self._device)
+            patches = [even_contrast(each.patch, self._config.local_contrast) for each in inputs]
             covered = coverage_tensor([each.coverage for each in inputs], self._device)
-            self._kept = given, self._encode(patch, covered)
+            self._kept = given, self._encode(image_tensor(patches, self._device), covered)
         return self._kept[1]
 
 

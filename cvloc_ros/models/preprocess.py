@@ -1,4 +1,4 @@
-"""From any camera's image to the size that the network was trained on."""
+"""From any camera's image to the size that the network was trained on, and from any light to an even one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cvloc_ros.geometry import Camera, ForwardView, PinholeCamera
 FOCAL_RANGE = (190 / 416, 330 / 416)
 HORIZON_ROW = 0.47  # of the image's height
 _VIEW_FOCAL = 250 / 416  # likewise, of the view that is cut out of a fisheye image or a panorama: 80 degrees wide
+_TILE = 64  # pixels of the side of the parts of an image in which contrast is evened out, about
 
 
 def fit_image(
@@ -59,6 +60,24 @@ def fit_image(
         if rows.stop > rows.start and cols.stop > cols.start:
             fitted[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = image[rows, cols]
     return fitted, scaled.cropped(left=left, top=top, width=width, height=height)
+
+
+def even_contrast(image: np.ndarray, limit: float) -> np.ndarray:
+    """Even out the contrast of each channel over an image, and its brightness.
+
+    What a place looks like changes with light and season, the edges in it less: under snow or at dusk they are faint.
+    This is contrast-limited adaptive histogram equalization (Zuiderveld, Graphics Gems IV, 1994).
+
+    Args:
+        image: RGB uint8 (H, W, 3).
+        limit: of the contrast, times that of an image in which all values are as frequent; 0 leaves it as it is.
+
+    """
+    if not limit:
+        return image
+    rows, cols = (max(1, round(side / _TILE)) for side in image.shape[:2])
+    equalizer = cv2.createCLAHE(limit, (cols, rows))
+    return cv2.merge([equalizer.apply(channel) for channel in cv2.split(image)])
 
 
 @lru_cache(maxsize=4)

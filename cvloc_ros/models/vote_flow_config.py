@@ -15,6 +15,7 @@ class VoteFlowConfig:
     Attributes:
         image_width: of the camera image as the network sees it, pixels; `preprocess.fit_image` makes it so.
         image_height: likewise.
+        local_contrast: limit of what evens out the contrast of both images, see `preprocess.even_contrast`.
         patch_size: pixels of the satellite patch's side.
         patch_cell: metres a pixel.
         bev_size: cells of the BEV's side.
@@ -48,6 +49,7 @@ class VoteFlowConfig:
 
     image_width: int = 416
     image_height: int = 128
+    local_contrast: float = 3.0
     patch_size: int = 256
     patch_cell: float = 0.4
     bev_size: int = 24

@@ -44,7 +44,7 @@ class VoteFlowMatcher:
         record = fast and self.device.type == "cuda"
         self.locate = Recorder(self._find, record=record)
         self._patches = PatchView(
-            Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record), self.device
+            c, Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record), self.device
         )
 
     @torch.inference_mode()

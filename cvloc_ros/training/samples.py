@@ -13,7 +13,7 @@ from cvloc_ros.datasets.item import Item
 from cvloc_ros.datasets.town import crop_patch
 from cvloc_ros.geometry import SE2, Camera, GroundGrid, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
-from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.preprocess import even_contrast, fit_image
 from cvloc_ros.training.augment import AugmentConfig, cut_coverage, filter_randomly, mirror, recolour
 from cvloc_ros.training.scenes import Scene, crop_classes, draw_prior_error
 
@@ -29,6 +29,11 @@ class Layout(Protocol):
     @property
     def image_height(self) -> int:
         """Pixels."""
+        ...
+
+    @property
+    def local_contrast(self) -> float:
+        """Limit of `even_contrast`, of both images."""
         ...
 
     @property
@@ -134,6 +139,7 @@ def _assemble(
     T_patch_vehicle: SE2,
     layout: Layout,
 ) -> dict[str, np.ndarray]:
+    image, patch = (even_contrast(picture, layout.local_contrast) for picture in (image, patch))
     pixels, visible = ground_pixels(camera, T_base_camera, layout.bev_samples, layout.heights)
     return {
         "image": np.ascontiguousarray(image.transpose(2, 0, 1)),
