@@ -12,6 +12,7 @@ from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.onnx_export import INPUTS, _Located
 from cvloc_ros.models.solver import tilt_shift
+from cvloc_ros.models.vote import weigh
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
@@ -67,7 +68,7 @@ def test_it_finds_the_pose_on_tilted_ground(network, slope):
     lattice = network.third.lattice.expand(1, -1, -1, -1)
 
     def held(lattice):
-        features = (ground, weight), (described, covered)
+        features = weigh(ground, weight), weigh(described, covered)
         score = network._hold(network.third, *features, centre[:, None], precision=torch.float32, lattice=lattice)[:, 0]
         return score.amax(), network.third.mean(60 * score, centre)
 
@@ -96,7 +97,7 @@ def test_it_is_held_on_the_tilt_that_the_flow_has_found(last):
     out, ground = network.locate(satellite, image, *place, camera, close=close), network.describe(image, *place)
     assert len(out.tilts) == 1 + last
     lattice, tilt, centre = network.third.lattice[None], out.tilts[-1], out.poses[-1] if last else close
-    features = (ground.close, ground.close_weight), (satellite.close, satellite.close_covered)
+    features = weigh(ground.close, ground.close_weight), satellite.close
 
     def held(tilt):
         bent = lattice + tilt_shift(lattice, camera, tilt)

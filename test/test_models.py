@@ -10,7 +10,7 @@ from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.losses import relative_pose, total_loss, vote_loss
 from cvloc_ros.models.peaks import find_peaks
 from cvloc_ros.models.preprocess import fit_image
-from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weighted_vote
+from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weigh, weighted_vote
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.weights import WeightsError, load_network, save_weights
 
@@ -34,7 +34,7 @@ class TestVote:
         maps[:, :, :, 2:8, 2:8] = kernel
         coverage = torch.zeros(1, 1, 1, 10, 10)
         coverage[..., 2:8, 2:7] = 1  # the right edge of the true place is unknown
-        score = weighted_vote(maps * coverage, coverage, kernel, torch.ones(1, 1, 1, 6, 6))
+        score = weighted_vote(weigh(maps[0], coverage[0])[None], weigh(kernel[0], torch.ones(1, 1, 6, 6))[None])
         assert score[0, 0, 0, 2, 2] == pytest.approx(1.0, abs=1e-5)
         assert score.argmax() == 2 * 5 + 2
 
@@ -48,7 +48,7 @@ class TestVote:
         coverage = torch.ones(1, 1, 1, 10, 10)
         coverage[..., 4:, 4:9] = 0
         coverage[..., :4, 8:] = 0
-        score = weighted_vote(maps * coverage, coverage, kernel, torch.ones(1, 1, 1, 6, 6))
+        score = weighted_vote(weigh(maps[0], coverage[0])[None], weigh(kernel[0], torch.ones(1, 1, 6, 6))[None])
         assert score.argmax() == 2 * 5 + 2
 
     def test_turning_the_bev_turns_it_counter_clockwise(self):

@@ -32,22 +32,21 @@ class CloseLook(nn.Module):
         first, side = 2 * c.bev_size - c.close_size - 1, c.bev_size - c.close_size // 2
         self.rows, self.cols = slice(first, first + c.close_size), slice(side, side + c.close_size)
 
-    def describe_patch(self, patch: Tensor, half: Tensor, coverage: Tensor) -> Tensor:
-        """Return unit descriptors (B, Dc, S, S), zero where there is no imagery.
+    def describe_patch(self, patch: Tensor, half: Tensor) -> Tensor:
+        """Return unit descriptors (B, Dc, S, S).
 
         Args:
             patch: (B, 3, S, S) RGB in [0, 1].
             half: (B, C2, S/2, S/2) the satellite encoder's features.
-            coverage: (B, 1, S, S) in [0, 1].
 
         """
-        return self.describe_standardized(standardize(patch), half, coverage)
+        return self.describe_standardized(standardize(patch), half)
 
-    def describe_standardized(self, patch: Tensor, half: Tensor, coverage: Tensor) -> Tensor:
+    def describe_standardized(self, patch: Tensor, half: Tensor) -> Tensor:
         """Return what `describe_patch` does, of a patch that has been standardized."""
         features = F.interpolate(self.patch_features(half), scale_factor=2.0, mode="nearest")
         described = self.patch_head(self.patch_body(self.patch_pixels(patch) + features))
-        return F.normalize(described.float(), dim=1) * coverage
+        return F.normalize(described.float(), dim=1)
 
     def describe(
         self, image: Tensor, half: Tensor, hidden: Tensor, pixels: Tensor, visible: Tensor

@@ -29,8 +29,8 @@ class DenseFlowConfig:
             and puts its horizon at a fixed row (`preprocess.fit_image`, which cuts views out of all other lenses too).
         local_contrast: limit of what evens out the contrast of both images, see `preprocess.even_contrast`; 0 leaves
             them as they are (code).
-        normalization: of both images, after that: "imagenet" mean and deviation, which pretrained trunks expect; "image", each
-            image's own; "none", values in [0, 1] (code).
+        normalization: of both images, after that: "imagenet" mean and deviation, which pretrained trunks expect;
+            "image", each image's own; "none", values in [0, 1] (code).
         patch_size: pixels of the satellite patch's side (code).
         patch_cell: metres a pixel: at KITTI's latitude, zoom 18, scale 2. The paper rounds it to 0.2, the code says
             0.2 and computes 0.1958; two per cent are 0.4 m at 20 m.

@@ -126,7 +126,8 @@ class VoteEncoders(nn.Module):
     def satellite(self, patch: Tensor, coverage: Tensor) -> Patch:
         """Describe a patch, (B, 3, S, S), as the second vote does; in whole cells if all of it is to be seen."""
         features = self.vote.encode_satellite(patch, coverage)
-        fine = features.fine if self.config.reach else F.avg_pool2d(features.fine, 2)
+        fine = features.fine[:, :-1]
+        fine = fine if self.config.reach else F.avg_pool2d(fine, 2)
         return Patch(fine * self.descriptor_channels**0.5, coverage, features)
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.sampling import bilinear, correlate, sample
 from cvloc_ros.models.vote import slide, trusted_mean
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_types import Block, BoxMask, PatchFeatures
+from cvloc_ros.models.vote_flow_types import Block, BoxMask
 from cvloc_ros.models.vote_network import Votes
 
 
@@ -88,26 +88,19 @@ class FastVotes(Votes):
         return BoxMask(searched.to(self.cells.device), self._peak_count(block))
 
     def _coarse_vote(
-        self,
-        descriptors: Tensor,
-        weight: Tensor,
-        satellite: PatchFeatures,
-        precision: torch.dtype,
-        block: Block | BoxMask | None,
+        self, ground: Tensor, satellite: Tensor, precision: torch.dtype, block: Block | BoxMask | None
     ) -> Tensor:
         """Hold the first vote over a block of its poses; the others are not looked at, or not counted."""
         searched = block.searched if isinstance(block, BoxMask) else None
         everywhere = (slice(0, len(self.headings)), *[slice(0, len(self.shifts))] * 2)
         headings, xs, ys = everywhere if block is None or isinstance(block, BoxMask) else block
-        bev = torch.cat([descriptors * weight, weight], dim=1)
-        kernels = sample(bev, self.turned_cells[headings], self.turned_shares[headings]).permute(0, 3, 1, 2)
+        kernels = sample(ground, self.turned_cells[headings], self.turned_shares[headings]).permute(0, 3, 1, 2)
         n, (top, left, pad) = self.config.bev_size, self._first_cells()
         rows = slice(top + xs.start, top + xs.stop - 1 + n)
         cols = slice(left + ys.start, left + ys.stop - 1 + n)
-        maps, covered = (F.pad(plane, pad)[:, :, rows, cols] for plane in (satellite.coarse, satellite.coarse_covered))
-        weights = kernels[:, -1:]
-        similarity = slide(maps[:, None], kernels[None, :, :-1])[:, 0]
-        counted = slide(covered[:, None], weights[None])[:, 0]
+        maps, weights = F.pad(satellite, pad)[:, None, :, rows, cols], kernels[:, -1:]
+        similarity = slide(maps[:, :, :-1], kernels[None, :, :-1])[:, 0]
+        counted = slide(maps[:, :, -1:], weights[None])[:, 0]
         score = trusted_mean(similarity, counted, weights.sum((1, 2, 3))[None, :, None, None], searched)
         logits = score * self.coarse_sharpness.exp()
         if searched is not None:
@@ -117,8 +110,8 @@ class FastVotes(Votes):
     def _hold(
         self,
         vote: LocalVote,
-        ground: tuple[Tensor, Tensor],
-        satellite: tuple[Tensor, Tensor],
+        ground: Tensor,
+        satellite: Tensor,
         centres: Tensor,
         *,
         precision: torch.dtype,
@@ -127,10 +120,12 @@ class FastVotes(Votes):
         """Hold a local vote in single precision: see `Votes._hold`."""
         count, n = centres.shape[1], vote.lattice.shape[1]
         points = vote.lattice if lattice is None else lattice[0]
-        where = self._on_patch(points, vote.poses(centres)[0], satellite[0].shape[-1])
-        maps, covered = (sample(plane, *where).view(-1, n, n, plane.shape[1]) for plane in satellite)
-        descriptors, weight = (each[0].permute(1, 2, 0) for each in ground)
-        similarity, counted = correlate(maps, descriptors * weight), correlate(covered, weight)
+        maps = sample(satellite, *self._on_patch(points, vote.poses(centres)[0], satellite.shape[-1]))
+        maps = maps.view(-1, n, n, satellite.shape[1])
+        kernel = ground[0].permute(1, 2, 0)
+        weight = kernel[..., -1:]
+        similarity = correlate(maps, F.pad(kernel[..., :-1], (0, 1)))  # zero for the coverage: maps stay as they lie
+        counted = correlate(maps[..., -1:], weight)
         similarity, counted = (each.unflatten(0, (count, -1)) for each in (similarity, counted))
         return vote.join(trusted_mean(similarity, counted, weight.sum())[None])
 
@@ -159,15 +154,13 @@ class FastVoteFlow(FastVotes, VoteFlow):
         self.close = _FastCloseLook(self.close)  # type: ignore[assignment]
         return [*super()._replace_parts(), self.update]
 
-    def _look_around(
-        self, fine: Tensor, satellite: tuple[Tensor, Tensor], ground: Tensor, pose: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _look_around(self, fine: Tensor, satellite: Tensor, ground: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it: see `VoteFlow._look_around`."""
-        where = self._on_patch(ground[0], pose, satellite[0].shape[-1])
-        around = sample(satellite[0], *where)[0]
-        covered = sample(satellite[1], *map(self._cells_of, where))
+        around = sample(satellite, *self._on_patch(ground[0], pose, satellite.shape[-1]))
+        covered = self._cells_of(around[..., -1:])
         window, n = self.config.window, self.config.bev_size
-        near = around.unfold(0, window, 2).unfold(1, window, 2).permute(0, 1, 3, 4, 2).reshape(n * n, window**2, -1)
+        near = around[0, ..., :-1].unfold(0, window, 2).unfold(1, window, 2).permute(0, 1, 3, 4, 2)
+        near = near.reshape(n * n, window**2, -1)
         correlation = fine[0].permute(1, 2, 0).reshape(n * n, 1, -1) @ near.mT  # faster than the other way round
         return correlation.view(1, n, n, -1).permute(0, 3, 1, 2).to(self.precision), covered.permute(0, 3, 1, 2)
 
@@ -211,8 +204,8 @@ class _FastCloseLook(nn.Module):
         self.close = close
         self._view: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
 
-    def describe_patch(self, patch: Tensor, half: Tensor, coverage: Tensor) -> Tensor:
-        return self.close.describe_standardized(standardize(patch), half, coverage)
+    def describe_patch(self, patch: Tensor, half: Tensor) -> Tensor:
+        return self.close.describe_standardized(standardize(patch), half)
 
     def describe(
         self, image: Tensor, half: Tensor, hidden: Tensor, pixels: Tensor, visible: Tensor

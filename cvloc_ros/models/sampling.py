@@ -47,7 +47,7 @@ def sample(features: Tensor, cells: Tensor, shares: Tensor) -> Tensor:
 
 
 def correlate(maps: Tensor, kernel: Tensor) -> Tensor:
-    """Slide a kernel over maps that are little larger than itself: a matrix product for each row that it can start at.
+    """Slide a kernel over maps that are little larger than itself: one matrix product.
 
     Args:
         maps: (M, H, W, C).
@@ -59,9 +59,11 @@ def correlate(maps: Tensor, kernel: Tensor) -> Tensor:
     """
     m, height, width, channels = maps.shape
     h, w, _ = kernel.shape
-    shifted = kernel.new_zeros(width - w + 1, h, width, channels)  # the kernel at each column, between zeros
-    for j in range(len(shifted)):
-        shifted[j, :, j : j + w] = kernel
-    shifted, flat, row = shifted.flatten(1), maps.reshape(m, -1), width * channels
-    starts = range(height - h + 1)
-    return torch.stack([(shifted @ flat[:, i * row : (i + h) * row].T).T for i in starts], dim=1)
+    rows, cols = height - h + 1, width - w + 1
+    # the kernel at each place of a map, between zeros, from the last place to the first: each begins, in one long
+    # line, as far before the one of the column before as a cell is long, and so on with rows
+    line = F.pad(kernel, (0, 0, 0, width - w)).flatten()
+    before, row = ((rows - 1) * width + cols - 1) * channels, width * channels
+    line = F.pad(line, (before, before + (height - h) * row))
+    shifted = line.as_strided((rows, cols, height * row), (row, channels, 1)).flip(0, 1).reshape(rows * cols, -1)
+    return (shifted @ maps.reshape(m, -1).T).T.reshape(m, rows, cols)

@@ -82,11 +82,15 @@ def slide_by_fourier(maps: Tensor, kernels: Tensor) -> Tensor:
     return found[..., : height - h + 1, : width - w + 1]
 
 
+def weigh(descriptors: Tensor, weight: Tensor) -> Tensor:
+    """Return descriptors (B, C, rows, cols) times their weights (B, 1, rows, cols), with these as the last channel."""
+    descriptors, weight = (each.permute(0, 2, 3, 1) for each in (descriptors, weight))  # in this layout cat is fast
+    return torch.cat([descriptors * weight, weight], dim=-1).permute(0, 3, 1, 2)
+
+
 def weighted_vote(
     maps: Tensor,
-    coverage: Tensor,
     kernels: Tensor,
-    weights: Tensor,
     *,
     block: tuple[slice, slice, slice] | None = None,
     precision: torch.dtype = torch.float32,
@@ -94,10 +98,8 @@ def weighted_vote(
     """Return the mean similarity of every shift.
 
     Args:
-        maps: (B, M, C, H, W) unit descriptors, zero where there is no imagery.
-        coverage: (B, M, 1, H, W) in [0, 1], 1 where there is imagery.
-        kernels: (B, K, C, h, w) unit descriptors times their weights.
-        weights: (B, K, 1, h, w) non-negative.
+        maps: (B, M, C + 1, H, W) what `weigh` makes of unit descriptors and the share of imagery, in [0, 1].
+        kernels: (B, K, C + 1, h, w) what it makes of unit descriptors and how much they count, not negative.
         block: which kernels, rows and columns of what comes out are wanted; all if None.
         precision: of the correlation, see `slide`; what comes out is float32.
 
@@ -105,8 +107,9 @@ def weighted_vote(
         (B, M, K, H - h + 1, W - w + 1), or the block of it, in [-1, 1]: see `trusted_mean`.
 
     """
-    similarity = slide(maps, kernels, precision=precision)
-    counted = slide(coverage, weights, precision=precision)
+    weights = kernels[:, :, -1:]
+    similarity = slide(maps[:, :, :-1], kernels[:, :, :-1], precision=precision)
+    counted = slide(maps[:, :, -1:], weights, precision=precision)
     total = weights.float().sum(dim=(-3, -2, -1))[:, None, :, None, None]
     if block is not None:
         kernel, row, column = block

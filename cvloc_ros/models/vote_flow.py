@@ -17,6 +17,7 @@ from cvloc_ros.models.flow import FlowUpdate, LocalCorrelation, half_cell_lattic
 from cvloc_ros.models.local_vote import LocalVote, register_grid
 from cvloc_ros.models.peaks import heard
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
+from cvloc_ros.models.vote import weigh
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, GroundFeatures, PatchFeatures, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
@@ -87,8 +88,8 @@ class VoteFlow(Votes):
     def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
         """Describe a patch for all three votes; see `Votes.encode_satellite`."""
         half, quarter = self.satellite(patch)
-        close = self.close.describe_patch(patch, half, coverage).contiguous(memory_format=self.layout)
-        return self._describe_patch(half, quarter, coverage)._replace(close=close, close_covered=coverage)
+        close = weigh(self.close.describe_patch(patch, half), coverage).contiguous(memory_format=self.layout)
+        return self._describe_patch(half, quarter, coverage)._replace(close=close)
 
     def describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> GroundFeatures:
         """Describe the ground for all three votes; see `Votes.describe`."""
@@ -162,13 +163,12 @@ class VoteFlow(Votes):
         self, ground: GroundFeatures, satellite: PatchFeatures, camera: Tensor, poses: Tensor, tilt: Tensor
     ) -> Tensor:
         """Return the third vote (B, K, headings, shifts, shifts) around poses (B, K, 3), on ground of a tilt (B, 2)."""
-        assert ground.close is not None and ground.close_weight is not None
-        assert satellite.close is not None and satellite.close_covered is not None
+        assert ground.close is not None and ground.close_weight is not None and satellite.close is not None
         lattice = self.third.lattice.expand(len(camera), -1, -1, -1)
         return self.close_sharpness.exp() * self._hold(
             self.third,
-            (ground.close, ground.close_weight),
-            (satellite.close, satellite.close_covered),
+            weigh(ground.close, ground.close_weight),
+            satellite.close,
             poses,
             precision=ground.hidden.dtype,
             lattice=lattice + tilt_shift(lattice, camera, tilt.detach()),
@@ -196,7 +196,7 @@ class VoteFlow(Votes):
             out.points.append(self._cells_of(tilted))
             state, flow, scale, weight, tilt, tilted, pose, out.solved = self._step(
                 (ground.fine, seen),
-                (satellite.fine, satellite.fine_covered),
+                satellite.fine,
                 camera,
                 context,
                 state,
@@ -214,7 +214,7 @@ class VoteFlow(Votes):
     def _step(
         self,
         ground: tuple[Tensor, Tensor],
-        satellite: tuple[Tensor, Tensor],
+        satellite: Tensor,
         camera: Tensor,
         context: Any,
         state: Tensor,
@@ -226,7 +226,7 @@ class VoteFlow(Votes):
 
         Args:
             ground: fine descriptors of the cells, and which of them are seen.
-            satellite: fine descriptors of the patch and its coverage.
+            satellite: fine weighed descriptors of the patch.
             camera: (B, 3).
             context: of the recurrent unit.
             state: likewise.
@@ -275,14 +275,12 @@ class VoteFlow(Votes):
         margin = self.config.window // 2
         return lattice[:, margin:-margin:2, margin:-margin:2]
 
-    def _look_around(
-        self, fine: Tensor, satellite: tuple[Tensor, Tensor], ground: Tensor, pose: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _look_around(self, fine: Tensor, satellite: Tensor, ground: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it, as placed by a pose.
 
         Args:
             fine: (B, Df, rows, cols) descriptors of the cells.
-            satellite: fine descriptors of the patch, and its coverage.
+            satellite: (B, Df + 1, S/2, S/2) fine weighed descriptors of the patch.
             ground: (B, n, n, 2) points of ``flow_lattice`` on the tilted ground, vehicle frame, metres.
             pose: (B, 3).
 
@@ -290,6 +288,6 @@ class VoteFlow(Votes):
             (B, window^2, rows, cols) similarities, and (B, 1, rows, cols) the coverage of the cells.
 
         """
-        around = self._warp(satellite[0], ground[:, None], pose[:, None])[:, 0]
-        covered = self._warp(satellite[1], self._cells_of(ground)[:, None], pose[:, None])[:, 0]
-        return LocalCorrelation.apply(around, fine, self.config.window), covered
+        around = self._warp(satellite, ground[:, None], pose[:, None])[:, 0]
+        covered = self._cells_of(around[:, -1, :, :, None]).permute(0, 3, 1, 2)
+        return LocalCorrelation.apply(around[:, :-1], fine, self.config.window), covered

@@ -103,18 +103,12 @@ class PatchFeatures(NamedTuple):
     """What the network knows of a satellite patch: it serves every image that is searched on that patch.
 
     Attributes:
-        coarse: (B, Dc, S/4, S/4) unit descriptors, zero where there is no imagery.
-        coarse_covered: (B, 1, S/4, S/4) in [0, 1], the share of imagery.
-        fine: (B, Df, S/2, S/2) likewise, and ``fine_covered`` (B, 1, S/2, S/2).
-        fine_covered: see ``fine``.
-        close: (B, Dc, S, S) likewise, and ``close_covered`` (B, 1, S, S); None where there is no third vote.
-        close_covered: see ``close``.
+        coarse: (B, Dc + 1, S/4, S/4) unit descriptors times the share of imagery, which comes last, in [0, 1].
+        fine: (B, Df + 1, S/2, S/2) likewise.
+        close: (B, Dc + 1, S, S) likewise; None where there is no third vote.
 
     """
 
     coarse: Tensor
-    coarse_covered: Tensor
     fine: Tensor
-    fine_covered: Tensor
     close: Tensor | None = None
-    close_covered: Tensor | None = None

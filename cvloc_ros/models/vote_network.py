@@ -16,7 +16,7 @@ from cvloc_ros.models.bev import BevEncoder
 from cvloc_ros.models.encoder import Encoder
 from cvloc_ros.models.local_vote import LocalVote, register_grid
 from cvloc_ros.models.peaks import find_peaks, heard
-from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weighted_vote
+from cvloc_ros.models.vote import rotate_bev, warp_to_vehicle, weigh, weighted_vote
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, GroundFeatures, PatchFeatures, VoteFlowOutput
 
@@ -75,8 +75,8 @@ class Votes(nn.Module):
         maps = []
         for features, head, factor in ((quarter, self.satellite_coarse, 4), (half, self.satellite_fine, 2)):
             covered = F.avg_pool2d(coverage, factor)
-            features = head(features).float().contiguous(memory_format=self.layout)
-            maps += [F.normalize(features, dim=1) * covered, covered]
+            described = weigh(F.normalize(head(features).float(), dim=1), covered)
+            maps.append(described.contiguous(memory_format=self.layout))
         return PatchFeatures(*maps)
 
     def describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> GroundFeatures:
@@ -93,15 +93,12 @@ class Votes(nn.Module):
     ) -> VoteFlowOutput:
         """Hold the votes, of what `describe` and `encode_satellite` gave; ``block``, ``centre`` as for `VoteFlow`."""
         precision = ground.hidden.dtype  # what autocast, if it is on, has chosen for this device
-        coarse_logits = self._coarse_vote(ground.coarse, ground.coarse_weight, satellite, precision, block)
+        coarse = weigh(ground.coarse, ground.coarse_weight)
+        coarse_logits = self._coarse_vote(coarse, satellite.coarse, precision, block)
         count = self._peak_count(block) if centre is None else min(TRAINED_PEAKS, self.config.peaks)
         peaks = find_peaks(coarse_logits, self.headings, self.shifts, count=count, given=centre)
         fine_logits = self.fine_sharpness.exp() * self._hold(
-            self.second,
-            (ground.fine, ground.fine_weight),
-            (satellite.fine, satellite.fine_covered),
-            peaks.poses,
-            precision=precision,
+            self.second, weigh(ground.fine, ground.fine_weight), satellite.fine, peaks.poses, precision=precision
         )
         evidence = fine_logits.flatten(2).logsumexp(2)
         peak_logits = peaks.heights.detach() + evidence
@@ -155,32 +152,19 @@ class Votes(nn.Module):
         return warp_to_vehicle(features, points, poses, half_extent=self.half_extent)
 
     def _coarse_vote(
-        self,
-        descriptors: Tensor,
-        weight: Tensor,
-        satellite: PatchFeatures,
-        precision: torch.dtype,
-        block: Block | BoxMask | None,
+        self, ground: Tensor, satellite: Tensor, precision: torch.dtype, block: Block | BoxMask | None
     ) -> Tensor:
-        """Correlate over all shifts and headings of the box; the map is cut so that shifts are the box's."""
+        """Correlate weighed descriptors over all shifts and headings of the box.
+
+        The satellite's are cut so that what they are shifted by is the box's.
+        """
         assert not isinstance(block, BoxMask), "only the fast network takes a mask"
         c = self.config
-        turned = rotate_bev(
-            torch.cat([descriptors * weight, weight], dim=1),
-            self.cells,
-            self.headings,
-            x_max=c.bev_x_max,
-            y_max=c.bev.y_max,
-            cell=c.bev_cell,
-        )
+        turned = rotate_bev(ground, self.cells, self.headings, x_max=c.bev_x_max, y_max=c.bev.y_max, cell=c.bev_cell)
         top, left, pad = self._first_cells()
         size = c.bev_size + len(self.shifts) - 1
-        box, covered = (
-            F.pad(plane, pad)[:, None, :, top : top + size, left : left + size]
-            for plane in (satellite.coarse, satellite.coarse_covered)
-        )
-        kernels, weights = turned[:, :, :-1], turned[:, :, -1:]
-        score = weighted_vote(box, covered, kernels, weights, block=block, precision=precision)
+        box = F.pad(satellite, pad)[:, None, :, top : top + size, left : left + size]
+        score = weighted_vote(box, turned, block=block, precision=precision)
         logits = score[:, 0] * self.coarse_sharpness.exp()
         return logits if block is None else self._within(block, logits)
 
@@ -217,8 +201,8 @@ class Votes(nn.Module):
     def _hold(
         self,
         vote: LocalVote,
-        ground: tuple[Tensor, Tensor],
-        satellite: tuple[Tensor, Tensor],
+        ground: Tensor,
+        satellite: Tensor,
         centres: Tensor,
         *,
         precision: torch.dtype,
@@ -228,8 +212,8 @@ class Votes(nn.Module):
 
         Args:
             vote: which.
-            ground: descriptors (B, D, rows, cols) of its cells and their weights (B, 1, rows, cols).
-            satellite: descriptors (B, D, n, n) of the patch and its coverage (B, 1, n, n).
+            ground: (B, D + 1, rows, cols) weighed descriptors of its cells, see `weigh`.
+            satellite: (B, D + 1, n, n) those of the patch.
             centres: (B, K, 3) poses around which it is held.
             precision: of the correlation, on a CPU.
             lattice: (B, 4 n, n, 2) where its lattice really is, if the ground is not level; metres.
@@ -241,8 +225,6 @@ class Votes(nn.Module):
         b, count = centres.shape[:2]
         points = vote.lattice if lattice is None else lattice[:, None]
         poses = vote.poses(centres)
-        around, covered = (vote.phases(self._warp(plane, points, poses), count) for plane in satellite)
-        descriptors, weight = ground
-        kernels, weights = (each[:, None].repeat_interleave(count, 0) for each in (descriptors * weight, weight))
-        score = weighted_vote(around, covered, kernels, weights, precision=precision)
+        around = vote.phases(self._warp(satellite, points, poses), count)
+        score = weighted_vote(around, ground[:, None].repeat_interleave(count, 0), precision=precision)
         return vote.join(score.unflatten(0, (b, count)))
