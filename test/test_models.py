@@ -1,5 +1,6 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.losses import relative_pose, total_loss, vote_loss
 from cvloc_ros.models.peaks import find_peaks
-from cvloc_ros.models.preprocess import fit_image
+from cvloc_ros.models.preprocess import even_contrast, fit_image
 from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weigh, weighted_vote
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.weights import WeightsError, load_network, save_weights
@@ -130,6 +131,28 @@ class TestPreprocess:
         fitted, fitted_camera = fit_image(image, camera, camera_extrinsics(height=1.6), width=416, height=128)
         np.testing.assert_array_equal(fitted, image)
         np.testing.assert_allclose(fitted_camera.K, camera.K)
+
+    def test_in_even_contrast_a_place_looks_alike_at_noon_and_at_dusk(self):
+        noise = np.random.default_rng(0).normal(size=(128, 416, 3))
+        scene = np.stack([cv2.GaussianBlur(noise[..., c], (0, 0), 4) for c in range(3)], -1)
+        noon = np.clip(scene / np.abs(scene).max() * 110 + 128, 0, 255)
+        shade = np.linspace(0.15, 0.6, 416)[None, :, None]  # darker to one side, and bluish
+        dusk = noon * shade * [0.8, 0.9, 1.1] + 10
+
+        def unlike(limit):
+            a, b = (even_contrast(np.round(image).astype(np.uint8), limit).astype(float) for image in (noon, dusk))
+            a, b = ((image - image.mean()) / image.std() for image in (a, b))
+            return np.abs(a - b).mean()
+
+        assert unlike(3.0) < 0.65 * unlike(0)
+
+    @pytest.mark.parametrize("size", [(256, 256), (20, 500), (1, 1)])
+    def test_even_contrast_has_a_limit_and_keeps_what_is_even(self, size):
+        flat = np.full((*size, 3), [10, 120, 250], np.uint8)
+        assert even_contrast(flat, 0) is flat
+        even = even_contrast(flat, 3.0)
+        assert even.shape == flat.shape and even.dtype == np.uint8
+        assert (even == even[0, 0]).all()
 
 
 def batch(n=2, seed=0):

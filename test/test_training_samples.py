@@ -8,6 +8,7 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
+import torch
 from test_pairs import table  # noqa: F401 (fixture: a town as pairs)
 
 from cvloc_ros.datasets.protocols import TRAINING, open_training
@@ -15,11 +16,13 @@ from cvloc_ros.datasets.town import TownPair, crop_patch
 from cvloc_ros.datasets.town.classes import WALLED
 from cvloc_ros.datasets.town.pairs import CLASS_GRID
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
+from cvloc_ros.models.matcher import MatchInput
+from cvloc_ros.models.network_inputs import PatchView, View
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.training import stream
 from cvloc_ros.training.augment import AugmentConfig, filter_randomly
 from cvloc_ros.training.config import SourceConfig, TrainConfig
-from cvloc_ros.training.samples import item_sample, make_sample
+from cvloc_ros.training.samples import INPUTS, item_sample, make_sample, to_inputs
 from cvloc_ros.training.scenes import Scene, open_source, town_item
 from cvloc_ros.training.stream import ItemCycle, TownPool, shard_samples
 
@@ -111,6 +114,17 @@ def test_validation_gives_the_network_what_the_matcher_gets():
     assert sample["image"].shape == (3, 128, 416)
     on_patch = CONFIG.patch.to_metres(bright_centre(sample["patch"]))
     np.testing.assert_allclose(SE2(*sample["truth"].astype(float)).apply(np.array([12.4, 2.8])), on_patch, atol=0.5)
+
+    frame, patch, device = item.frame, item.patch, torch.device("cpu")
+    given = [frame.image, frame.camera, frame.T_base_camera, patch.image, patch.coverage]
+    inputs = [MatchInput(*given, box=(20.0, 20.0, 0.17))]
+    encoded = []
+    PatchView(CONFIG, lambda *described: encoded.append(described), device).look(inputs)
+    matched = {"patch": encoded[0][0], "coverage": encoded[0][1], **View(CONFIG, device).look(inputs)._asdict()}
+    trained = to_inputs({name: torch.from_numpy(sample[name])[None] for name in INPUTS})
+    assert matched.keys() == trained.keys()
+    for name, value in trained.items():
+        torch.testing.assert_close(matched[name], value)
 
 
 class TestItems:

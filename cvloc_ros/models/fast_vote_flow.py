@@ -1,12 +1,11 @@
 """vote_flow for driving: the same function as `VoteFlow`, one image at a time, without gradients.
 
-What makes it fast, on any device: batch norms are folded into the convolutions, those of the image and the flow run in
+What makes it fast, on any device: batch norms are folded into the convolutions, those of image, patch and flow run in
 half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
 the camera's at places that are found once; the first vote is held over the search box only (on a GPU what lies outside
-is masked: the work stays the same); the others are a few matrix products; the flow's context is convolved once. The
-patch, which is described once for many frames, the votes, whose peaks may be nearly as high as each other, geometry and
-least squares stay in single precision. Shapes depend on nothing but the search box, and nothing waits for a result
-before the last.
+is masked: the work stays the same); the others are a matrix product each; the flow's context is convolved once. The
+BEV's descriptors, the votes, whose peaks may be nearly as high as each other, geometry and least squares stay in single
+precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
 """
 
 from __future__ import annotations
@@ -61,9 +60,9 @@ class FastVotes(Votes):
     def _replace_parts(self) -> list[nn.Module]:
         """Put fast forms in the place of the network's parts; return those that run in half precision."""
         self.ground = _FastEncoder(self.ground, self.precision)  # type: ignore[assignment]
-        self.satellite = _FastEncoder(self.satellite, torch.float32)  # type: ignore[assignment]
+        self.satellite = _FastEncoder(self.satellite, self.precision)  # type: ignore[assignment]
         self.bev = _FastBevEncoder(self.bev, self.precision)  # type: ignore[assignment]
-        return [self.ground]
+        return [self.ground, self.satellite, self.satellite_coarse, self.satellite_fine]
 
     def _register_turned(self) -> None:
         """Where the BEV's cells are sampled to turn it to each heading of the first vote: see `rotate_bev`."""
@@ -151,8 +150,9 @@ class FastVoteFlow(FastVotes, VoteFlow):
 
     def _replace_parts(self) -> list[nn.Module]:
         self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
-        self.close = _FastCloseLook(self.close)  # type: ignore[assignment]
-        return [*super()._replace_parts(), self.update]
+        close, self.close = self.close, _FastCloseLook(self.close, self.precision)  # type: ignore[assignment]
+        of_patch = [close.patch_pixels, close.patch_features, close.patch_body, close.patch_head]
+        return [*super()._replace_parts(), self.update, *of_patch]
 
     def _look_around(self, fine: Tensor, satellite: Tensor, ground: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it: see `VoteFlow._look_around`."""
@@ -197,15 +197,15 @@ class _FastBevEncoder(nn.Module):
 
 
 class _FastCloseLook(nn.Module):
-    """`CloseLook` of one image; in single precision, as `_FastBevEncoder` is."""
+    """`CloseLook` of one image; what concerns the ground in single precision, as `_FastBevEncoder` is."""
 
-    def __init__(self, close: CloseLook):
+    def __init__(self, close: CloseLook, precision: torch.dtype):
         super().__init__()
-        self.close = close
+        self.close, self.precision = close, precision
         self._view: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
 
     def describe_patch(self, patch: Tensor, half: Tensor) -> Tensor:
-        return self.close.describe_standardized(standardize(patch), half)
+        return self.close.describe_standardized(standardize(patch).to(self.precision), half)
 
     def describe(
         self, image: Tensor, half: Tensor, hidden: Tensor, pixels: Tensor, visible: Tensor
