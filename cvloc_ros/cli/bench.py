@@ -16,7 +16,7 @@ def bench(
         str, typer.Option(help="small: what is shipped; full: dense_flow in the paper's size, which is not trained.")
     ] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network; 1 is what the node takes.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of an image; 1 is what the node takes.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
 ) -> None:
     """Time every stage from the encoded image to the pose's message, and the rendering of training pairs.
@@ -29,6 +29,7 @@ def bench(
     """
     import json
 
+    import cv2
     import torch
     from rich.console import Console
     from rich.progress import Progress
@@ -51,6 +52,7 @@ def bench(
             param_hint="--preset",
         )
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
 
     def load(fast: bool) -> Localizer:
         if preset == "full":
