@@ -15,6 +15,7 @@ from cvloc_ros.models.losses import relative_pose
 from cvloc_ros.models.raft import CorrelationPyramid
 from cvloc_ros.models.solver import place, solve_pose
 from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.weights import SHIPPED, load_network
 
 KITTI = PinholeCamera(1242, 375, np.array([[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1.0]]))
 # The small preset with encoders of its own, from the prior, on level ground, with the whole patch in sight.
@@ -94,9 +95,13 @@ class TestSizes:
 
     def test_the_small_preset_sees_what_the_vote_does(self):
         vote = VoteFlow().config
-        assert replace(vote, peaks=3) == SMALL.vote, "as when it was trained and calibrated"
+        assert replace(vote, peaks=3) == SMALL.vote, "what a training builds on"
         assert SMALL.patch == vote.patch and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
         assert sum(p.numel() for p in DenseFlow(SMALL).parameters() if p.requires_grad) < 1.5e6
+
+    def test_the_shipped_one_sees_images_as_it_was_trained(self):
+        """On encoders from before contrast was evened out."""
+        assert load_network(SHIPPED / "dense_flow.safetensors").config.local_contrast == 0
 
     @pytest.mark.parametrize("preset", PRESETS)
     def test_a_card_holds_a_config(self, preset):

@@ -147,12 +147,17 @@ class TestPreprocess:
         assert unlike(3.0) < 0.65 * unlike(0)
 
     @pytest.mark.parametrize("size", [(256, 256), (20, 500), (1, 1)])
-    def test_even_contrast_has_a_limit_and_keeps_what_is_even(self, size):
+    def test_even_contrast_keeps_what_is_even(self, size):
         flat = np.full((*size, 3), [10, 120, 250], np.uint8)
         assert even_contrast(flat, 0) is flat
         even = even_contrast(flat, 3.0)
         assert even.shape == flat.shape and even.dtype == np.uint8
         assert (even == even[0, 0]).all()
+
+    def test_faint_contrast_grows_up_to_the_limit(self):
+        faint = np.random.default_rng(0).normal(120, 4, (256, 256, 3)).round().astype(np.uint8)
+        for limit in (2.0, 3.0, 6.0):
+            assert limit - 0.5 < even_contrast(faint, limit).std() / faint.std() < limit + 1
 
 
 def batch(n=2, seed=0):

@@ -22,7 +22,7 @@ from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.encoder import Residual, conv_bn, standardize
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow
 from cvloc_ros.models.fast_vote_flow import standardize as fast_standardize
-from cvloc_ros.models.sampling import bilinear, sample
+from cvloc_ros.models.sampling import bilinear, correlate, sample
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 from cvloc_ros.models.weights import SHIPPED, load_network
@@ -112,6 +112,14 @@ def test_fused_convolutions(monkeypatch, packs):
     assert not any(isinstance(module, (nn.BatchNorm2d, nn.ReLU)) for module in fast.modules())
     for image, result in zip(images, wanted, strict=True):
         torch.testing.assert_close(fast(image), result, atol=1e-5, rtol=1e-5)
+
+
+def test_sliding_by_a_matrix_product():
+    torch.manual_seed(0)
+    maps, kernel = torch.randn(3, 9, 7, 5), torch.randn(6, 5, 5)
+    wanted = torch.nn.functional.conv2d(maps.permute(0, 3, 1, 2), kernel.permute(2, 0, 1)[None])[:, 0]
+    torch.testing.assert_close(correlate(maps, kernel), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(correlate(maps[:, :6, :5], kernel), wanted[:, :1, :1], atol=1e-4, rtol=0)
 
 
 def test_standardizing_in_two_passes():

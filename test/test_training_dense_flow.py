@@ -26,6 +26,7 @@ from cvloc_ros.training.samples import item_sample
 from cvloc_ros.training.scenes import Scene, validation_items
 from cvloc_ros.training.settings import ConfigError, write_yaml
 from cvloc_ros.training.sync_norm import SyncedBatchNorm, synchronize
+from cvloc_ros.training.train import start_from
 
 TINY = complete(
     TrainConfig(
@@ -104,10 +105,24 @@ def test_a_vote_of_other_sizes_is_refused(tmp_path):
     save_weights(VoteFlow(VoteFlowConfig(heights=(0.0, 2.0))), other, {})
     with pytest.raises(WeightsError, match=r"vote_flow with heights of \(0.0, 3.0, 6.0\).*got \(0.0, 2.0\)"):
         fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(other))))
+    save_weights(VoteFlow(VoteFlowConfig(local_contrast=0.0)), other, {})
+    with pytest.raises(WeightsError, match=r"vote_flow with local_contrast of 3.0, as the network's, got 0.0"):
+        fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(other))))
     dense = tmp_path / "dense.safetensors"
     save_weights(fresh_task(identity(TINY)).network, dense, {})
     with pytest.raises(WeightsError, match="expected a vote_flow, got another method"):
         fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(dense))))
+
+
+def test_a_frozen_vote_does_not_come_to_see_other_images(tmp_path):
+    vote, old = tmp_path / "vote.safetensors", tmp_path / "dense.safetensors"
+    save_weights(VoteFlow(VoteFlowConfig(local_contrast=0.0)), vote, {})
+    before = replace(TINY.network, local_contrast=0.0), replace(TINY.task, vote_weights=str(vote))
+    before = replace(TINY, network=before[0], task=before[1])
+    save_weights(fresh_task(before).network, old, {"encoders": provenance(vote)})
+    assert start_from(fresh_task(before), old)["weights"] == old.name
+    with pytest.raises(WeightsError, match=r"expected a local_contrast of 0.0 under `network` .* got 3.0"):
+        start_from(fresh_task(TINY), old)
 
 
 def test_a_frozen_vote_stays_frozen_in_several_processes():

@@ -23,7 +23,7 @@ from cvloc_ros.training import stream
 from cvloc_ros.training.augment import AugmentConfig, filter_randomly
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.samples import INPUTS, item_sample, make_sample, to_inputs
-from cvloc_ros.training.scenes import Scene, open_source, town_item
+from cvloc_ros.training.scenes import Scene, draw_prior_error, open_source, town_item
 from cvloc_ros.training.stream import ItemCycle, TownPool, shard_samples
 
 CONFIG = VoteFlowConfig()
@@ -115,12 +115,30 @@ def test_validation_gives_the_network_what_the_matcher_gets():
     on_patch = CONFIG.patch.to_metres(bright_centre(sample["patch"]))
     np.testing.assert_allclose(SE2(*sample["truth"].astype(float)).apply(np.array([12.4, 2.8])), on_patch, atol=0.5)
 
-    frame, patch, device = item.frame, item.patch, torch.device("cpu")
-    given = [frame.image, frame.camera, frame.T_base_camera, patch.image, patch.coverage]
-    inputs = [MatchInput(*given, box=(20.0, 20.0, 0.17))]
+
+def test_a_sample_is_what_the_matcher_sees():
+    """Of an image of another size, and a map with a hole, to the last pixel."""
+    rng, pair = np.random.default_rng(0), dotted_pair((12.4, 2.8))
+    ground, satellite = (rng.integers(0, 256, size, dtype=np.uint8) for size in ((300, 700, 3), (400, 400, 3)))
+    scene = Scene.of_pair(replace(pair, ground=cv2.blur(ground, (9, 9)), satellite=cv2.blur(satellite, (5, 5))))
+    coverage = scene.coverage.copy()
+    coverage[150:180, 100:300] = 0
+    scene = replace(scene, coverage=coverage)
+    sample = make_sample(scene, np.random.default_rng(5), CONFIG, None)
+
+    box = (CONFIG.box_metres, np.radians(CONFIG.box_degrees))
+    T_grid_patch = scene.T_grid_vehicle @ draw_prior_error(np.random.default_rng(5), box).inverse()
+    patch = crop_patch(scene.satellite, scene.grid, T_grid_patch, CONFIG.patch)
+    covered = crop_patch(coverage, scene.grid, T_grid_patch, CONFIG.patch, interpolation=cv2.INTER_NEAREST).astype(bool)
+    assert 0.5 < covered.mean() < 1
+    given = MatchInput(
+        scene.image, scene.camera, scene.T_base_camera, patch * covered[..., None], covered, box=(*box[:1] * 2, box[1])
+    )
     encoded = []
-    PatchView(CONFIG, lambda *described: encoded.append(described), device).look(inputs)
-    matched = {"patch": encoded[0][0], "coverage": encoded[0][1], **View(CONFIG, device).look(inputs)._asdict()}
+    PatchView(CONFIG, lambda *described: encoded.append(described), torch.device("cpu")).look([given])
+    matched = View(CONFIG, torch.device("cpu")).look([given])._asdict() | dict(
+        zip(("patch", "coverage"), *encoded, strict=True)
+    )
     trained = to_inputs({name: torch.from_numpy(sample[name])[None] for name in INPUTS})
     assert matched.keys() == trained.keys()
     for name, value in trained.items():

@@ -127,6 +127,8 @@ class DenseFlowConfig:
         for name in ("image_width", "image_height", "patch_size"):
             if (value := getattr(self, name)) % self.stride:
                 raise ValueError(f"expected {name} to be a multiple of the stride {self.stride}, got {value}")
+        if self.local_contrast < 0:
+            raise ValueError(f"expected a local_contrast of 0 or more, got {self.local_contrast}")
         if self.reach < 0:
             raise ValueError(f"expected a reach of 0 or more half cells, got {self.reach}")
         places, least = 2 * self.reach + 1 if self.reach else self.patch_size // self.stride, 2**self.levels

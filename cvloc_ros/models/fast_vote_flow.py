@@ -3,7 +3,7 @@
 What makes it fast, on any device: batch norms are folded into the convolutions, those of image, patch and flow run in
 half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
 the camera's at places that are found once; the first vote is held over the search box only (on a GPU what lies outside
-is masked: the work stays the same); the others are a matrix product each; the flow's context is convolved once. The
+is masked: the work stays the same); the others are two matrix products each; the flow's context is convolved once. The
 BEV's descriptors, the votes, whose peaks may be nearly as high as each other, geometry and least squares stay in single
 precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
 """
@@ -123,7 +123,9 @@ class FastVotes(Votes):
         maps = maps.view(-1, n, n, satellite.shape[1])
         kernel = ground[0].permute(1, 2, 0)
         weight = kernel[..., -1:]
-        similarity = correlate(maps, F.pad(kernel[..., :-1], (0, 1)))  # zero for the coverage: maps stay as they lie
+        similarity = correlate(
+            maps, F.pad(kernel[..., :-1], (0, 1))
+        )  # a zero for the coverage, without which maps would be copied
         counted = correlate(maps[..., -1:], weight)
         similarity, counted = (each.unflatten(0, (count, -1)) for each in (similarity, counted))
         return vote.join(trusted_mean(similarity, counted, weight.sum())[None])

@@ -13,7 +13,7 @@ from cvloc_ros.geometry import Camera, ForwardView, PinholeCamera
 FOCAL_RANGE = (190 / 416, 330 / 416)
 HORIZON_ROW = 0.47  # of the image's height
 _VIEW_FOCAL = 250 / 416  # likewise, of the view that is cut out of a fisheye image or a panorama: 80 degrees wide
-_TILE = 64  # pixels of the side of the parts of an image in which contrast is evened out, about
+_TILE = 64  # about how many pixels wide and high the parts of an image are whose contrasts are evened out
 
 
 def fit_image(
@@ -70,7 +70,8 @@ def even_contrast(image: np.ndarray, limit: float) -> np.ndarray:
 
     Args:
         image: RGB uint8 (H, W, 3).
-        limit: of the contrast, times that of an image in which all values are as frequent; 0 leaves it as it is.
+        limit: how steep a tone curve may become: with 3, contrasts grow to three or four times what they were, and
+            no more; 0 leaves the image as it is.
 
     """
     if not limit:

@@ -60,8 +60,8 @@ def correlate(maps: Tensor, kernel: Tensor) -> Tensor:
     m, height, width, channels = maps.shape
     h, w, _ = kernel.shape
     rows, cols = height - h + 1, width - w + 1
-    # the kernel at each place of a map, between zeros, from the last place to the first: each begins, in one long
-    # line, as far before the one of the column before as a cell is long, and so on with rows
+    # One long line: the kernel between zeros. A window on it as long as a map, and a cell or a row earlier, holds the
+    # kernel a cell or a row later: all of them are the kernel at each place of a map, from the last to the first.
     line = F.pad(kernel, (0, 0, 0, width - w)).flatten()
     before, row = ((rows - 1) * width + cols - 1) * channels, width * channels
     line = F.pad(line, (before, before + (height - h) * row))

@@ -15,7 +15,8 @@ class VoteFlowConfig:
     Attributes:
         image_width: of the camera image as the network sees it, pixels; `preprocess.fit_image` makes it so.
         image_height: likewise.
-        local_contrast: limit of what evens out the contrast of both images, see `preprocess.even_contrast`.
+        local_contrast: limit of what evens out the contrast of both images, see `preprocess.even_contrast`; 0 leaves
+            them as they are.
         patch_size: pixels of the satellite patch's side.
         patch_cell: metres a pixel.
         bev_size: cells of the BEV's side.
@@ -80,7 +81,9 @@ class VoteFlowConfig:
     encoder_widths: tuple[int, int, int, int] = (16, 32, 64, 96)
 
     def __post_init__(self) -> None:
-        """Refuse a third vote whose cells are not the BEV's samples."""
+        """Refuse a third vote whose cells are not the BEV's samples, and a limit that is none."""
+        if self.local_contrast < 0:
+            raise ValueError(f"expected a local_contrast of 0 or more, got {self.local_contrast}")
         if self.close_size % 2 or not 0 < self.close_size < 2 * self.bev_size:
             raise ValueError(
                 f"expected an even close_size under {2 * self.bev_size}, twice the bev_size, got {self.close_size}"

@@ -154,10 +154,7 @@ class Votes(nn.Module):
     def _coarse_vote(
         self, ground: Tensor, satellite: Tensor, precision: torch.dtype, block: Block | BoxMask | None
     ) -> Tensor:
-        """Correlate weighed descriptors over all shifts and headings of the box.
-
-        The satellite's are cut so that what they are shifted by is the box's.
-        """
+        """Correlate weighed descriptors over all shifts and headings of the box; the map is cut to its shifts."""
         assert not isinstance(block, BoxMask), "only the fast network takes a mask"
         c = self.config
         turned = rotate_bev(ground, self.cells, self.headings, x_max=c.bev_x_max, y_max=c.bev.y_max, cell=c.bev_cell)

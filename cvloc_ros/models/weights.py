@@ -83,6 +83,7 @@ def load_network(path: Path) -> Network:
         )
     try:
         numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card["architecture"].items()}
+        numbers = {"local_contrast": 0.0} | numbers  # cards from before there was any do not name it
         network: Network = (
             DenseFlow(DenseFlowConfig(**numbers)) if method == "dense_flow" else VoteFlow(VoteFlowConfig(**numbers))
         )

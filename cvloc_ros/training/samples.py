@@ -99,7 +99,7 @@ def make_sample(
             coverage = cut_coverage(coverage, rng)
         if rng.random() < augment.blank_ground:
             image = np.zeros_like(image)
-    patch = patch * coverage[..., None]  # after the colours: missing imagery is black on the vehicle too
+    patch = patch * coverage[..., None]  # after the colours, before the contrast: as on the vehicle
     sample = _assemble(image, camera, scene.T_base_camera, patch, coverage, T_patch_vehicle, layout)
     sample |= _side_truth(scene, T_patch_vehicle, layout)
     if augment and rng.random() < augment.mirrored:

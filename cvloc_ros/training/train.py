@@ -219,7 +219,8 @@ def start_from(task: Task, path: Path) -> dict[str, Any]:
     """Load weights into a task's network, what they are built on included; return where they come from, for the card.
 
     Raises:
-        WeightsError: a missing or damaged file, or one of another method or architecture.
+        WeightsError: a missing or damaged file, or one of another method or architecture, or with encoders that stay as
+            they are and know images of another contrast.
 
     """
     network, card = load_network(path), read_card(path)
@@ -230,6 +231,13 @@ def start_from(task: Task, path: Path) -> dict[str, Any]:
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit the network of this training: {error}: give it its sizes") from None
     task.built_on = card.get("encoders")
+    own: Any = task.network
+    wanted, given = network.config.local_contrast, own.config.local_contrast
+    if task.built_on and given != wanted:
+        raise WeightsError(
+            f"expected a local_contrast of {wanted} under `network` for the encoders of {path}, which stay as they "
+            f"are, got {given}"
+        )
     return provenance(path)
 
 
