@@ -4,7 +4,7 @@ What makes it fast, on any device: batch norms are folded into the convolutions,
 half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
 the camera's at places that are found once; the first vote is held over the search box only (on a GPU what lies outside
 is masked: the work stays the same); the others are two matrix products each; the flow's context is convolved once. The
-BEV's descriptors, the votes, whose peaks may be nearly as high as each other, geometry and least squares stay in single
+descriptors, the votes, whose peaks may be nearly as high as each other, geometry and least squares stay in single
 precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
 """
 
@@ -24,7 +24,7 @@ from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.sampling import bilinear, correlate, sample
 from cvloc_ros.models.vote import slide, trusted_mean
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.vote_flow_types import Block, BoxMask
+from cvloc_ros.models.vote_flow_types import Block, BoxMask, PatchFeatures
 from cvloc_ros.models.vote_network import Votes
 
 
@@ -62,7 +62,11 @@ class FastVotes(Votes):
         self.ground = _FastEncoder(self.ground, self.precision)  # type: ignore[assignment]
         self.satellite = _FastEncoder(self.satellite, self.precision)  # type: ignore[assignment]
         self.bev = _FastBevEncoder(self.bev, self.precision)  # type: ignore[assignment]
-        return [self.ground, self.satellite, self.satellite_coarse, self.satellite_fine]
+        return [self.ground, self.satellite]
+
+    def _describe_patch(self, half: Tensor, quarter: Tensor, coverage: Tensor) -> PatchFeatures:
+        """Read the descriptors off in single precision."""
+        return super()._describe_patch(half.float(), quarter.float(), coverage)
 
     def _register_turned(self) -> None:
         """Where the BEV's cells are sampled to turn it to each heading of the first vote: see `rotate_bev`."""
