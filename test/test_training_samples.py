@@ -131,14 +131,11 @@ def test_a_sample_is_what_the_matcher_sees():
     patch = crop_patch(scene.satellite, scene.grid, T_grid_patch, CONFIG.patch)
     covered = crop_patch(coverage, scene.grid, T_grid_patch, CONFIG.patch, interpolation=cv2.INTER_NEAREST).astype(bool)
     assert 0.5 < covered.mean() < 1
-    given = MatchInput(
-        scene.image, scene.camera, scene.T_base_camera, patch * covered[..., None], covered, box=(*box[:1] * 2, box[1])
-    )
-    encoded = []
-    PatchView(CONFIG, lambda *described: encoded.append(described), torch.device("cpu")).look([given])
-    matched = View(CONFIG, torch.device("cpu")).look([given])._asdict() | dict(
-        zip(("patch", "coverage"), *encoded, strict=True)
-    )
+    patch *= covered[..., None]
+    given = MatchInput(scene.image, scene.camera, scene.T_base_camera, patch, covered, box=(20.0, 20.0, 0.17))
+    device = torch.device("cpu")
+    seen = PatchView(CONFIG, lambda patch, coverage: {"patch": patch, "coverage": coverage}, device).look([given])
+    matched = View(CONFIG, device).look([given])._asdict() | seen
     trained = to_inputs({name: torch.from_numpy(sample[name])[None] for name in INPUTS})
     assert matched.keys() == trained.keys()
     for name, value in trained.items():

@@ -4,8 +4,8 @@ What makes it fast, on any device: batch norms are folded into the convolutions,
 half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
 the camera's at places that are found once; the first vote is held over the search box only (on a GPU what lies outside
 is masked: the work stays the same); the others are two matrix products each; the flow's context is convolved once. The
-descriptors, the votes, whose peaks may be nearly as high as each other, geometry and least squares stay in single
-precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
+first two votes' descriptors, all votes, whose peaks may be nearly as high as each other, geometry and least squares
+stay in single precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
 """
 
 from __future__ import annotations
@@ -127,9 +127,8 @@ class FastVotes(Votes):
         maps = maps.view(-1, n, n, satellite.shape[1])
         kernel = ground[0].permute(1, 2, 0)
         weight = kernel[..., -1:]
-        similarity = correlate(
-            maps, F.pad(kernel[..., :-1], (0, 1))
-        )  # a zero for the coverage, without which maps would be copied
+        # with a zero for the coverage: without it, maps would be copied
+        similarity = correlate(maps, F.pad(kernel[..., :-1], (0, 1)))
         counted = correlate(maps[..., -1:], weight)
         similarity, counted = (each.unflatten(0, (count, -1)) for each in (similarity, counted))
         return vote.join(trusted_mean(similarity, counted, weight.sum())[None])
