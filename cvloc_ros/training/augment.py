@@ -82,8 +82,10 @@ def filter_randomly(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         axis=-1,
     )
     # as light and as contrasty as it was
-    mean, deviation = given.mean((0, 1)), given.std((0, 1))
-    made = (made - made.mean((0, 1))) / (made.std((0, 1)) + 1e-3) * deviation + mean
+    (mean, deviation), (made_mean, made_deviation) = (
+        (value[:, 0].astype(np.float32) for value in cv2.meanStdDev(each)) for each in (given, made)
+    )
+    made = (made - made_mean) / (made_deviation + 1e-3) * deviation + mean
     share = rng.uniform(0, 1)
     return np.clip(share * given + (1 - share) * made, 0, 255).astype(np.uint8)
 
