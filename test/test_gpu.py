@@ -12,6 +12,9 @@ import torch
 from cvloc_ros.datasets.town import crop_patch, town_pairs
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
+from cvloc_ros.imagery import Patch
+from cvloc_ros.localization.ready import load_ready_localizer
+from cvloc_ros.localization.types import Frame, Prior
 from cvloc_ros.models import cuda_graph
 from cvloc_ros.models.cuda_graph import Recorder, compiled
 from cvloc_ros.models.dense_flow import DenseFlow
@@ -154,6 +157,17 @@ class TestRecording:
         assert len(made) == len(calls)
 
 
+def take_what_is_free() -> list[torch.Tensor]:
+    """Take all memory that the allocator has, or can get, down to the smallest piece."""
+    taken, size = [], 2**30
+    while size >= 512:
+        try:
+            taken.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+        except torch.cuda.OutOfMemoryError:
+            size //= 2
+    return taken
+
+
 class TestOnAGpu:
     pytestmark = gpu
 
@@ -188,6 +202,30 @@ class TestOnAGpu:
             np.testing.assert_allclose(found.probability, wanted.probability, atol=0.02)
             np.testing.assert_allclose(found.local, wanted.local, atol=0.02)
         assert len(fast.locate._recorded) == 2  # of one peak and of several
+
+    def test_the_cpu_takes_over_from_a_gpu_without_memory(self, inputs):
+        lines = []
+        localizer = load_ready_localizer(None, device="cuda", report=lines.append)
+        given = inputs[0]
+        patch = Patch(given.patch, given.coverage, localizer.matcher.patch_grid, SE2())
+        prior = Prior(SE2(), np.diag([1.0, 1.0, 0.02]) ** 2)
+        frames = []
+        for _ in range(2):  # each a new camera to the matcher, which needs memory for what it has not recorded
+            camera = PinholeCamera(given.camera.width, given.camera.height, given.camera.K)
+            frames.append(Frame(0, given.image, camera, given.T_base_camera))
+        before = localizer.match(frames[0], prior, patch)
+        assert localizer.matcher.device.type == "cuda" and not lines
+        torch.cuda.set_per_process_memory_fraction(1e-9)
+        try:
+            taken = take_what_is_free()
+            after = localizer.match(frames[1], prior, patch)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert taken
+        assert localizer.matcher.device.type == "cpu"
+        assert len(lines) == 1 and "out of memory" in lines[0]
+        apart = before.T_map_base.inverse() @ after.T_map_base
+        assert np.hypot(apart.x, apart.y) < 0.05 and abs(np.degrees(apart.yaw)) < 0.1
 
     def test_the_papers_network_replayed(self, inputs):
         torch.manual_seed(0)

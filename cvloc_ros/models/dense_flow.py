@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cvloc_ros.models.cuda_graph import compiled
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.dense_flow_encoders import Ground, Patch, TrunkEncoders, VoteEncoders
 from cvloc_ros.models.flow import half_cell_lattice
-from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, Windows, convex_upsample
+from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 
@@ -97,9 +98,6 @@ class DenseFlow(nn.Module):
     precision: torch.dtype | None = None
     """Of the convolutions, but those of a vote, where not the surrounding code chooses it: see `halve`."""
 
-    windows: Windows | None = None
-    """What looks into the pyramid, if not `look_around` as it is."""
-
     def __init__(self, config: DenseFlowConfig | None = None):
         super().__init__()
         self.config = c = config or DenseFlowConfig()
@@ -130,6 +128,14 @@ class DenseFlow(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module not in votes:
                 module.to(dtype=precision)
+
+    def join_kernels(self) -> None:
+        """Have torch.compile join the small kernels of what launches most of them: see `compiled`."""
+        self._step, self._read_off = compiled(self._step), compiled(self._read_off)  # type: ignore[method-assign]
+        trunks = (self.encoders.ground_trunk,) if isinstance(self.encoders, TrunkEncoders) else ()
+        for part in (self.refine, self.context, *trunks):
+            if part is not None:
+                part.forward = compiled(part.forward)  # type: ignore[method-assign]
 
     def _half(self, device: torch.device, *, encoders: bool = False) -> AbstractContextManager:
         """Return in which precision to compute on a device; of ``encoders`` if they are not a vote's."""
@@ -231,17 +237,11 @@ class DenseFlow(nn.Module):
 
         shifts, confidences = [], []
         for i in range(c.iterations):
-            flow = flow.detach()
-            hidden, change = self.update(
-                hidden, context, pyramid.look_up(self._places(flow, start), self.windows), flow
-            )
-            flow = flow + change
-            if c.hold_unseen:
-                flow = flow * seen
+            hidden, flow = self._step(hidden, context, pyramid, flow.detach(), start, seen)
             if self.training or i == c.iterations - 1:
-                upsampled = convex_upsample(flow, self.update.upsampling(hidden), c.stride)
-                shifts.append(self._metres(upsampled, start))
-                confidences.append(self._confidence(hidden) * seen_points)
+                shift, confidence = self._read_off(hidden, flow, start)
+                shifts.append(shift)
+                confidences.append(confidence * seen_points)
         moved = [place(self.points + shift, start) for shift in shifts]
         found = -moved[-1].detach().flip(-1) / c.patch.y_max  # coordinates of `grid_sample` on the patch
         weights = confidences[-1] * F.grid_sample(patch.coverage.float(), found, align_corners=False)[:, 0]
@@ -262,6 +262,19 @@ class DenseFlow(nn.Module):
             bev=descriptors,
             satellite=patch.features,
         )
+
+    def _step(
+        self, hidden: Tensor, context: Tensor, pyramid: CorrelationPyramid, flow: Tensor, start: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take one iteration: return the next state (B, hidden, rows, cols) and flow (B, 2, rows, cols)."""
+        hidden, change = self.update(hidden, context, pyramid.look_up(self._places(flow, start)), flow)
+        flow = flow + change
+        return hidden, flow * seen if self.config.hold_unseen else flow
+
+    def _read_off(self, hidden: Tensor, flow: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far each pixel has moved, metres (B, R, C, 2), and S before visibility, (B, R, C)."""
+        upsampled = convex_upsample(flow, self.update.upsampling(hidden), self.config.stride)
+        return self._metres(upsampled, start), self._confidence(hidden)
 
     def ground_points(self, camera: Tensor, tilt: Tensor) -> Tensor:
         """Return where the camera sees the points if the ground is tilted: (B, R, C, 2) metres, vehicle's frame.

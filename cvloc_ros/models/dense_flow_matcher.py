@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cvloc_ros.geometry import GroundGrid
-from cvloc_ros.models.cuda_graph import Recorder, compiled
+from cvloc_ros.models.cuda_graph import Recorder
 from cvloc_ros.models.dense_flow import DenseFlow, DenseFlowOutput
 from cvloc_ros.models.dense_flow_encoders import Patch, VoteEncoders
 from cvloc_ros.models.dense_flow_posterior import PoseGrid, pose_scores
 from cvloc_ros.models.fast_vote_flow import FastVotes, fast_precision
 from cvloc_ros.models.matcher import Match, MatchInput
 from cvloc_ros.models.network_inputs import PatchView, View
-from cvloc_ros.models.raft import look_around
 from cvloc_ros.models.vote_flow_matcher import GPU_BATCH, Packed, of_one_block, peak_similarities, posterior_axes
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
@@ -56,7 +55,7 @@ class DenseFlowMatcher:
                 encoders.vote = FastVotes(encoders.vote, precision=precision)
         record = fast and self.device.type == "cuda"
         if record:
-            self.network.windows = compiled(look_around)
+            self.network.join_kernels()
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self.batch_size = GPU_BATCH if self.device.type == "cuda" and not fast else 1

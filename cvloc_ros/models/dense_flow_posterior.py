@@ -104,15 +104,32 @@ def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, pose
     side = satellite.shape[-1]
     covered = F.avg_pool2d(coverage[0].float(), coverage.shape[-1] // side).expand(bev.shape[1], -1, -1)
     volume = torch.stack([torch.einsum("cn,chw->nhw", bev, satellite), covered], dim=1)
-    flat = poses.reshape(-1, 3)
-    points = network.cells.flatten(0, 1)[cells]
-    c, s = torch.cos(flat[:, 2]), torch.sin(flat[:, 2])
-    x = torch.outer(points[:, 0], c) - torch.outer(points[:, 1], s) + flat[:, 0]
-    y = torch.outer(points[:, 0], s) + torch.outer(points[:, 1], c) + flat[:, 1]
-    where = (2 * network.to_features(torch.stack([x, y], dim=-1), side) + 1) / side - 1
-    where = where.flip(-1)[:, :, None]  # (N, P, 1, 2)
+    points = F.pad(network.cells.flatten(0, 1)[cells], (0, 1), value=1.0)
+    where = (points @ _placing(network, poses.reshape(-1, 3), side)).unflatten(1, (-1, 1, 2))  # (N, P, 1, 2)
     similarity, covered = F.grid_sample(volume, where, align_corners=False)[..., 0].unbind(1)
-    weights = weight.flatten()[cells].clamp_min(1e-3)[:, None]  # where every cell is doubted, all count the same
-    total = (covered * weights).sum(0)
-    score = (similarity * covered * weights).sum(0) / total.clamp_min(1e-6)
+    weights = weight.flatten()[cells].clamp_min(1e-3)  # where every cell is doubted, all count the same
+    total = weights @ covered
+    score = weights @ (similarity * covered) / total.clamp_min(1e-6)
     return (score * (total > 0.1 * weights.sum())).reshape(poses.shape[:-1])
+
+
+def _placing(network: DenseFlow, poses: Tensor, side: int) -> Tensor:
+    """Return what maps a vehicle-frame point (forward, left, 1) to where it lies in the patch's features at each pose.
+
+    One product places all points at all poses; written out, each of them would be handled a dozen times.
+
+    Args:
+        network: see `pose_scores`.
+        poses: (P, 3).
+        side: of the features.
+
+    Returns:
+        (3, 2 P): of each pose, the coordinates that `grid_sample` takes.
+
+    """
+    c, s = torch.cos(poses[:, 2]), torch.sin(poses[:, 2])
+    x, y = torch.stack([c, -s, poses[:, 0]]), torch.stack([s, c, poses[:, 1]])
+    metres = torch.stack([y, x], dim=-1)  # columns count to the right, rows backward
+    placed = (2 * network.to_features(metres, side) + 1) / side - 1
+    nowhere = (2 * network.to_features(torch.zeros_like(metres[:2]), side) + 1) / side - 1
+    return torch.cat([placed[:2] - nowhere, placed[2:]]).flatten(1)

@@ -5,15 +5,11 @@ Coordinates are (row, column), 0 at the centre of the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvloc_ros.models.flow import LocalCorrelation
-
-Windows = Callable[[list[Tensor], Tensor, int], Tensor]
 
 
 class CorrelationPyramid:
@@ -68,44 +64,34 @@ class CorrelationPyramid:
             volumes.append(F.avg_pool2d(volumes[-1], 2, ceil_mode=True, count_include_pad=False))
         return cls(volumes, bev.shape[-2:], radius=radius)
 
-    def look_up(self, where: Tensor, windows: Windows | None = None) -> Tensor:
+    def look_up(self, where: Tensor) -> Tensor:
         """Return the correlations around a place of every BEV cell, zero beyond the volume.
 
         All (2 radius + 1)^2 places of a window lie equally between cells: one gather serves all of them.
 
         Args:
             where: (B, 2, rows, cols) float32, row and column of the volume's places.
-            windows: in the place of `look_around`: what a compiler has made of it.
 
         Returns:
             (B, levels (2 radius + 1)^2, rows, cols) in the order of levels, rows, columns.
 
         """
         centres = where.flatten(2).transpose(1, 2)  # (B, N, 2)
-        return (
-            (windows or look_around)(self.volumes, centres, self.radius)
-            .transpose(1, 2)
-            .reshape(len(where), -1, *self.shape)
-        )
-
-
-def look_around(volumes: list[Tensor], centres: Tensor, radius: int) -> Tensor:
-    """Return what `CorrelationPyramid.look_up` does, (B, N, levels (2 radius + 1)^2), around places (B, N, 2)."""
-    window = torch.arange(-radius, radius + 2, device=centres.device)
-    out = []
-    for level, volume in enumerate(volumes):
-        centre = ((centres + 0.5) / 2**level - 0.5).clamp(-1e4, 1e4)  # what has flown away stays an index
-        whole = centre.floor()
-        row, column = (whole.long()[..., None] + window).unbind(2)  # (B, N, window) each
-        rows, columns = volume.shape[-2:]
-        inside = ((row >= 0) & (row < rows))[..., None] & ((column >= 0) & (column < columns))[..., None, :]
-        index = row.clamp(0, rows - 1)[..., None] * columns + column.clamp(0, columns - 1)[..., None, :]
-        values = volume.flatten(2).gather(2, index.flatten(2)).view(index.shape) * inside
-        down, right = (centre - whole)[..., None, None].unbind(2)
-        values = values[..., :-1, :] * (1 - down) + values[..., 1:, :] * down
-        values = values[..., :-1] * (1 - right) + values[..., 1:] * right
-        out.append(values.flatten(2))
-    return torch.cat(out, dim=2)
+        window = torch.arange(-self.radius, self.radius + 2, device=where.device)
+        out = []
+        for level, volume in enumerate(self.volumes):
+            centre = ((centres + 0.5) / 2**level - 0.5).clamp(-1e4, 1e4)  # what has flown away stays an index
+            whole = centre.floor()
+            row, column = (whole.long()[..., None] + window).unbind(2)  # (B, N, window) each
+            rows, columns = volume.shape[-2:]
+            inside = ((row >= 0) & (row < rows))[..., None] & ((column >= 0) & (column < columns))[..., None, :]
+            index = row.clamp(0, rows - 1)[..., None] * columns + column.clamp(0, columns - 1)[..., None, :]
+            values = volume.flatten(2).gather(2, index.flatten(2)).view(index.shape) * inside
+            down, right = (centre - whole)[..., None, None].unbind(2)
+            values = values[..., :-1, :] * (1 - down) + values[..., 1:, :] * down
+            values = values[..., :-1] * (1 - right) + values[..., 1:] * right
+            out.append(values.flatten(2))
+        return torch.cat(out, dim=2).transpose(1, 2).unflatten(2, self.shape)
 
 
 class MotionEncoder(nn.Module):
