@@ -22,6 +22,7 @@ from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.training import stream
 from cvloc_ros.training.augment import AugmentConfig, filter_randomly
 from cvloc_ros.training.config import SourceConfig, TrainConfig
+from cvloc_ros.training.loading import PackedBatch
 from cvloc_ros.training.samples import INPUTS, item_sample, make_sample, to_inputs
 from cvloc_ros.training.scenes import Scene, draw_prior_error, open_source, town_item
 from cvloc_ros.training.stream import ItemCycle, TownPool, shard_samples
@@ -264,3 +265,16 @@ def test_a_random_filter_changes_colours_and_leaves_edges_where_they_are():
         steps = np.abs(np.diff(picture, axis=1)).sum((0, 2))
         assert picture.shape == image.shape and abs(int(steps.argmax()) - 29) <= 1
     assert np.std([picture[0, 50] for picture in made], axis=0).min() > 10
+
+
+def test_samples_that_were_packed_are_what_they_were():
+    samples = [
+        make_sample(Scene.of_pair(dotted_pair((10.0, k))), np.random.default_rng(k), CONFIG, AugmentConfig())
+        for k in (0, 1, 2)
+    ]
+    tensors = PackedBatch.of(samples).tensors()
+    wanted = torch.utils.data.default_collate(samples)
+    assert tensors.keys() == wanted.keys() == samples[0].keys()
+    for name, value in wanted.items():
+        assert tensors[name].dtype == value.dtype, name
+        assert torch.equal(tensors[name], value), name

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -15,6 +18,38 @@ from cvloc_ros.training.samples import Layout
 from cvloc_ros.training.stream import Stream
 
 _AHEAD = 8  # steps
+
+
+class PackedBatch(NamedTuple):
+    """Samples in one tensor: handing over a dozen from each process takes longer than some GPUs take for a step.
+
+    Attributes:
+        rows: (B, bytes) uint8, a sample in each.
+        fields: names, dtypes and shapes of what a sample is made of, in their order.
+
+    """
+
+    rows: Tensor
+    fields: tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[dict[str, Any]]) -> PackedBatch:
+        """Pack samples whose arrays are alike."""
+        rows = [
+            np.concatenate([np.ascontiguousarray(value).reshape(-1).view(np.uint8) for value in sample.values()])
+            for sample in samples
+        ]
+        fields = ((name, torch.as_tensor(value).dtype, np.shape(value)) for name, value in samples[0].items())
+        return cls(torch.from_numpy(np.stack(rows)), tuple(fields))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the samples' tensors (B, ...) by name, on the device of ``rows``."""
+        found, start = {}, 0
+        for name, dtype, shape in self.fields:
+            end = start + math.prod(shape) * dtype.itemsize
+            own = self.rows[:, start:end].clone(memory_format=torch.contiguous_format)  # aligned
+            found[name], start = own.view(dtype).view(-1, *shape), end
+        return found
 
 
 def steps(config: TrainConfig, layout: Layout, fabric: Fabric, *, seen: int) -> Iterator[list[dict[str, Tensor]]]:
@@ -33,6 +68,7 @@ def steps(config: TrainConfig, layout: Layout, fabric: Fabric, *, seen: int) -> 
         stream,
         batch_size=config.batch // shards,
         num_workers=workers,
+        collate_fn=PackedBatch.of,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=_AHEAD if workers else None,
         pin_memory=torch.cuda.is_available(),
@@ -40,13 +76,9 @@ def steps(config: TrainConfig, layout: Layout, fabric: Fabric, *, seen: int) -> 
     )
     batches = iter(loader)
     while True:
-        parts = [next(batches) for _ in range(max(1, workers))]  # one of each worker
-        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        chunks = {name: value.chunk(config.accumulate) for name, value in whole.items()}
-        yield [
-            {name: value[i].to(fabric.device, non_blocking=True) for name, value in chunks.items()}
-            for i in range(config.accumulate)
-        ]
+        parts: list[PackedBatch] = [next(batches) for _ in range(max(1, workers))]  # one of each worker
+        rows = torch.cat([part.rows.to(fabric.device, non_blocking=True) for part in parts])
+        yield [PackedBatch(chunk, parts[0].fields).tensors() for chunk in rows.chunk(config.accumulate)]
 
 
 def share(config: TrainConfig, processes: int) -> tuple[int, int]:
