@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +30,12 @@ from cvloc_ros.models.vote_flow_matcher import Packed, VoteFlowMatcher
 from cvloc_ros.models.vote_flow_types import BoxMask
 from cvloc_ros.models.weights import SHIPPED, load_network
 
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+# what `compiled` and `Recorder` warn of is that they have given up
+gpu = [
+    pytest.mark.filterwarnings("error:torch.compile failed|the GPU is given"),
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+]
 WIDE, NARROW = (20.0, 20.0, np.radians(10.0)), (3.0, 3.0, np.radians(4.0))
 
 
@@ -122,6 +129,42 @@ class TestCompiling:
         with pytest.raises(TypeError):
             double(None)
 
+    def test_parts_are_compiled_once_whatever_they_are_given(self, monkeypatch):
+        """By a compiler that changes nothing; and copies of the network compute with their own weights."""
+        made = []
+        compile_ = torch.compile
+        monkeypatch.setattr(
+            torch, "compile", lambda f, **o: compile_(f, backend=lambda graph, _: made.append(graph) or graph, **o)
+        )
+        torch.manual_seed(0)
+        small = {"image_width": 128, "image_height": 64, "patch_size": 128, "bev_rows": 16, "bev_cols": 16, "levels": 2}
+        config = replace(FULL, **small, hidden=8, trunk_widths=(8, 8, 8, 16), refine_blocks=1, iterations=3)
+        network = DenseFlow(config).eval().requires_grad_(False)
+        network.halve(torch.bfloat16)
+        plain = deepcopy(network)
+        network.join_kernels()
+        shape = (1, 1, config.bev_samples.rows, config.bev_samples.cols)
+        count = []
+        for copied in (network, network, deepcopy(network)):
+            if copied is not network:
+                for part in (plain, copied):
+                    for weights in part.parameters():
+                        weights *= 1.1
+            given = (
+                torch.rand(1, 3, 64, 128),
+                torch.rand(*shape, 2) * 2 - 1,
+                torch.rand(shape) < 0.9,
+                torch.tensor([[1.0, 0.0, 1.6]]),
+                torch.rand(1, 3, 128, 128),
+                torch.ones(1, 1, 128, 128),
+            )
+            with torch.inference_mode(), warnings.catch_warnings():
+                warnings.simplefilter("error")
+                found, wanted = copied(*given), plain(*given)
+            torch.testing.assert_close(found.moved[-1], wanted.moved[-1], atol=0.02, rtol=0.01)
+            count.append(len(made))
+        assert count[0] == 5 and count[1] == count[0]  # an iteration, what is read off, two RefineBlocks, the trunk
+
     def test_out_of_memory_is_no_compilers_fault(self, monkeypatch):
         def full(*given):
             raise torch.cuda.OutOfMemoryError("out of memory")
@@ -210,11 +253,12 @@ class TestOnAGpu:
         patch = Patch(given.patch, given.coverage, localizer.matcher.patch_grid, SE2())
         prior = Prior(SE2(), np.diag([1.0, 1.0, 0.02]) ** 2)
         frames = []
-        for _ in range(2):  # each a new camera to the matcher, which needs memory for what it has not recorded
+        for _ in range(2):  # each a new camera to the matcher, which needs memory for where it sees the ground
             camera = PinholeCamera(given.camera.width, given.camera.height, given.camera.K)
             frames.append(Frame(0, given.image, camera, given.T_base_camera))
         before = localizer.match(frames[0], prior, patch)
         assert localizer.matcher.device.type == "cuda" and not lines
+        gc.collect()  # what becomes free must not become so in between
         torch.cuda.set_per_process_memory_fraction(1e-9)
         try:
             taken = take_what_is_free()
@@ -242,4 +286,6 @@ class TestOnAGpu:
             wanted, found = (m.match_batch([replace(given, image=image)])[0] for m in (plain, fast))
             assert np.hypot(*(found.pose - wanted.pose)[:2]) < 0.1
             assert found.base.shape == wanted.base.shape
+            np.testing.assert_allclose(found.probability, wanted.probability, atol=0.02)
+            np.testing.assert_allclose(found.local, wanted.local, atol=0.02)
         assert fast.locate._recorded

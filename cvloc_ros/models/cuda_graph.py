@@ -7,10 +7,11 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 _COMPILERS = ("cc", "gcc", "clang")  # one of them builds what launches Triton's kernels
@@ -98,6 +99,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*given)
 
     return call
+
+
+def compile_method(module: nn.Module, name: str) -> None:
+    """Put what `compiled` makes of a module's method in its place; copies of the module call it with themselves."""
+    method = compiled(getattr(type(module), name))
+    setattr(module, name, MethodType(method, module))
 
 
 def _can_compile() -> bool:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cvloc_ros.models.cuda_graph import compiled
+from cvloc_ros.models.cuda_graph import compile_method
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.dense_flow_encoders import Ground, Patch, TrunkEncoders, VoteEncoders
 from cvloc_ros.models.flow import half_cell_lattice
@@ -130,12 +130,13 @@ class DenseFlow(nn.Module):
                 module.to(dtype=precision)
 
     def join_kernels(self) -> None:
-        """Have torch.compile join the small kernels of what launches most of them: see `compiled`."""
-        self._step, self._read_off = compiled(self._step), compiled(self._read_off)  # type: ignore[method-assign]
+        """Have torch.compile join the small kernels of what launches most of them: see `compile_method`."""
+        compile_method(self, "_step")
+        compile_method(self, "_read_off")
         trunks = (self.encoders.ground_trunk,) if isinstance(self.encoders, TrunkEncoders) else ()
         for part in (self.refine, self.context, *trunks):
             if part is not None:
-                part.forward = compiled(part.forward)  # type: ignore[method-assign]
+                compile_method(part, "forward")
 
     def _half(self, device: torch.device, *, encoders: bool = False) -> AbstractContextManager:
         """Return in which precision to compute on a device; of ``encoders`` if they are not a vote's."""

@@ -84,7 +84,7 @@ class PoseGrid:
 
 
 def pose_scores(network: DenseFlow, out: DenseFlowOutput, coverage: Tensor, poses: Tensor, cells: Tensor) -> Tensor:
-    """Return the mean cosine similarity of the seen cells with what is under them at each pose.
+    """Return the mean cosine similarity of the seen cells with what is under them at each pose; not under autocast.
 
     Args:
         network: that gave ``out``.

@@ -47,7 +47,7 @@ class PackedBatch(NamedTuple):
         found, start = {}, 0
         for name, dtype, shape in self.fields:
             end = start + math.prod(shape) * dtype.itemsize
-            own = self.rows[:, start:end].clone(memory_format=torch.contiguous_format)  # aligned
+            own = self.rows[:, start:end].clone(memory_format=torch.contiguous_format)  # aligned, without gaps
             found[name], start = own.view(dtype).view(-1, *shape), end
         return found
 
