@@ -46,15 +46,20 @@ def test_a_frame_alone_is_localized(results):
 
 
 def test_what_is_accepted_is_better_than_what_is_rejected(localizer, results):
-    """In the held-out style, of which enough is rejected: in styles that are known it is next to nothing."""
+    """In the held-out style, of which enough is rejected: in styles that are known it is next to nothing.
+
+    On as many pairs as the card: of 60, three that are 20 m off, or none, are luck.
+    """
     accepted = [r for r in results if r.localization.accepted]
     assert len(accepted) > 0.65 * COUNT
     assert np.mean(distances(accepted)) < 1.6
-    results = list(localize_pairs(localizer, town_pairs(TEST_TOWNS, COUNT, style="heldout")))
+    results = list(localize_pairs(localizer, town_pairs(TEST_TOWNS, 5 * COUNT, style="heldout")))
     accepted = [r for r in results if r.localization.accepted]
     rejected = [r for r in results if not r.localization.accepted]
-    assert min(len(accepted), len(rejected)) > 0.1 * COUNT
+    assert min(len(accepted), len(rejected)) > 0.1 * len(results)
     assert np.mean(distances(accepted)) < 0.5 * np.mean(distances(rejected))
+    expected = sum(1 - r.localization.quality for r in accepted)
+    assert (distances(accepted) > 2).sum() < 1.4 * expected, "as many are wrong as the quality says, or fewer"
 
 
 def test_the_covariance_is_honest(results):

@@ -99,9 +99,8 @@ class TestSizes:
         assert SMALL.patch == vote.patch and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
         assert sum(p.numel() for p in DenseFlow(SMALL).parameters() if p.requires_grad) < 1.5e6
 
-    def test_the_shipped_one_sees_images_as_it_was_trained(self):
-        """On encoders from before contrast was evened out."""
-        assert load_network(SHIPPED / "dense_flow.safetensors").config.local_contrast == 0
+    def test_the_shipped_one_is_the_small_preset(self):
+        assert load_network(SHIPPED / "dense_flow.safetensors").config == SMALL
 
     @pytest.mark.parametrize("preset", PRESETS)
     def test_a_card_holds_a_config(self, preset):
