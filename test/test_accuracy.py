@@ -36,6 +36,12 @@ def results(localizer, pairs):
     return list(localize_pairs(localizer, pairs))
 
 
+@pytest.fixture(scope="module")
+def held_out(localizer):
+    """On as many pairs of the held-out style as the card: of 60, three that are 20 m off, or none, are luck."""
+    return list(localize_pairs(localizer, town_pairs(TEST_TOWNS, 5 * COUNT, style="heldout")))
+
+
 def distances(results):
     return np.array([np.hypot(*r.error[:2]) for r in results])
 
@@ -45,18 +51,14 @@ def test_a_frame_alone_is_localized(results):
     assert np.median(np.abs(np.degrees([r.error[2] for r in results]))) < 1.0
 
 
-def test_what_is_accepted_is_better_than_what_is_rejected(localizer, results):
-    """In the held-out style, of which enough is rejected: in styles that are known it is next to nothing.
-
-    On as many pairs as the card: of 60, three that are 20 m off, or none, are luck.
-    """
+def test_what_is_accepted_is_better_than_what_is_rejected(results, held_out):
+    """In the held-out style, of which enough is rejected: in styles that are known it is next to nothing."""
     accepted = [r for r in results if r.localization.accepted]
     assert len(accepted) > 0.65 * COUNT
     assert np.mean(distances(accepted)) < 1.6
-    results = list(localize_pairs(localizer, town_pairs(TEST_TOWNS, 5 * COUNT, style="heldout")))
-    accepted = [r for r in results if r.localization.accepted]
-    rejected = [r for r in results if not r.localization.accepted]
-    assert min(len(accepted), len(rejected)) > 0.1 * len(results)
+    accepted = [r for r in held_out if r.localization.accepted]
+    rejected = [r for r in held_out if not r.localization.accepted]
+    assert min(len(accepted), len(rejected)) > 0.1 * len(held_out)
     assert np.mean(distances(accepted)) < 0.5 * np.mean(distances(rejected))
     expected = sum(1 - r.localization.quality for r in accepted)
     assert (distances(accepted) > 2).sum() < 1.4 * expected, "as many are wrong as the quality says, or fewer"
@@ -80,13 +82,13 @@ def test_the_covariance_is_finite_positive_definite_and_longer_along_the_heading
     assert np.median(longer) > 1.3
 
 
-def test_the_quality_tells_right_from_wrong(localizer):
+def test_the_quality_tells_right_from_wrong(localizer, held_out):
     """In both styles: of the towns in known styles too few are wrong to tell."""
-    given = [pair for style in ("train", "heldout") for pair in town_pairs(TEST_TOWNS, 2 * COUNT, style=style)]
-    results = list(localize_pairs(localizer, given))
+    known = list(localize_pairs(localizer, town_pairs(TEST_TOWNS, 2 * COUNT, style="train")))
+    results = known + held_out
     quality, right = np.array([r.localization.quality for r in results]), distances(results) < 2
     assert quality[right].mean() > quality[~right].mean() + 0.2
-    for style in (slice(0, 2 * COUNT), slice(2 * COUNT, None)):
+    for style in (slice(0, len(known)), slice(len(known), None)):
         assert abs(quality[style].mean() - right[style].mean()) < 0.15
 
 
