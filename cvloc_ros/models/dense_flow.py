@@ -20,6 +20,7 @@ from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.dense_flow_encoders import Ground, Patch, TrunkEncoders, VoteEncoders
 from cvloc_ros.models.flow import half_cell_lattice
 from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
+from cvloc_ros.models.refine_block import RefineBlock
 from cvloc_ros.models.solver import place, solve_pose, solve_tilt, tilt_shift
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, VoteFlowOutput
 
@@ -57,34 +58,6 @@ class DenseFlowOutput:
     solved: Tensor
     bev: Tensor
     satellite: Tensor
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with instance norm around a skip; the norm makes biases before it void."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        y = F.relu(F.instance_norm(self.conv1(x)))
-        return F.relu(x + F.relu(F.instance_norm(self.conv2(y))))
-
-
-class RefineBlock(nn.Module):
-    """Features on the ground to descriptors or context (eq. 2): 7x7 for reach, residual blocks, 1x1 to mix."""
-
-    def __init__(self, channels: int, outputs: int, blocks: int):
-        super().__init__()
-        self.reach = nn.Conv2d(channels, channels, 7, padding=3, bias=False)
-        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
-        self.mix = nn.Conv2d(channels, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, channels, H, W) to (B, outputs, H, W)."""
-        return self.mix(self.blocks(F.relu(F.instance_norm(self.reach(x)))))
 
 
 class DenseFlow(nn.Module):

@@ -87,6 +87,7 @@ class TrunkEncoders(nn.Module):
             bev = F.avg_pool2d(sampled * mask, c.bev_samples_per_cell) / share.clamp_min(1e-6)
         else:
             bev = stretched(features, c)
+        # as the patch's features are: what is compiled for these serves both
         bev = bev.to(features.dtype, memory_format=torch.channels_last)
         return Ground(bev, self.seen(visible), bev)
 
