@@ -94,7 +94,8 @@ def test_it_is_held_on_the_tilt_that_the_flow_has_found(last):
     camera = torch.from_numpy(T_BASE_CAMERA[None, :3, 3]).float()
     satellite = network.encode_satellite(patch, torch.ones(1, 1, 256, 256))
     close = None if last else torch.tensor([[1.0, 2.0, 0.05]])
-    out, ground = network.locate(satellite, image, *place, camera, close=close), network.describe(image, *place)
+    ground = network.describe(image, *place)
+    out = network.locate(satellite, ground, camera, close=close)
     assert len(out.tilts) == 1 + last
     lattice, tilt, centre = network.third.lattice[None], out.tilts[-1], out.poses[-1] if last else close
     features = weigh(ground.close, ground.close_weight), satellite.close

@@ -1,5 +1,10 @@
 """The fast path gives what the plain network gives: folded, gathered, half precision, kept patches, other devices."""
 
+import platform
+import subprocess
+import sys
+from threading import Barrier, current_thread
+
 import cv2
 import numpy as np
 import pytest
@@ -193,6 +198,39 @@ def test_cached_equals_uncached(pairs):
     assert kept.milliseconds["encode"] < anew.milliseconds["encode"]
 
 
+@pytest.mark.parametrize("method", ["vote_flow", "dense_flow"])
+def test_a_patch_is_described_beside_the_image(pairs, monkeypatch, method):
+    """On a CPU fast describes both at once: each waits here for the other to have begun."""
+    localizer = load_localizer(None, method=method, device="cpu")
+    localizer.satellite_map = PairMap(pairs[0], localizer.matcher.patch_grid)
+    network, both, threads = localizer.matcher.network, Barrier(2, timeout=20), {}
+    for name in ("encode_satellite", "describe"):
+        called = getattr(network, name)
+
+        def met(*given, called=called, name=name):
+            threads[name] = current_thread()
+            both.wait()
+            return called(*given)
+
+        monkeypatch.setattr(network, name, met)
+    localizer.localize(town_frame(pairs[0]), Prior(SE2(-6.0, 1.0, 0.05), SURE))
+    assert threads["describe"] is current_thread() is not threads["encode_satellite"]
+
+
+def test_what_fails_beside_the_image_is_told(pairs, monkeypatch):
+    """And again for the same patch, of which nothing is known."""
+    localizer = load_localizer(None, device="cpu")
+    localizer.satellite_map = PairMap(pairs[0], localizer.matcher.patch_grid)
+
+    def fail(*_):
+        raise RuntimeError("no such patch")
+
+    monkeypatch.setattr(localizer.matcher.network, "encode_satellite", fail)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no such patch"):
+            localizer.localize(town_frame(pairs[0]), Prior(SE2(-6.0, 1.0, 0.05), SURE))
+
+
 def test_a_kept_patch_gives_the_pose_that_a_patch_of_its_own_gives(pairs):
     """The patch's frame is not the prior's: pose, matches and posterior say the same in the map all the same."""
     for pair in pairs[:3]:
@@ -243,6 +281,32 @@ def test_an_image_takes_as_many_threads_as_it_may():
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to keep")
+def test_what_a_frame_frees_stays_with_the_process():
+    """Pages that are given back and taken again cost a frame with a new patch a sixth of its time."""
+    taken_again = """
+import resource, sys
+import numpy as np
+from cvloc_ros.ros.resources import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+
+def frame():
+    return [np.ones(5 << 20, np.uint8) for _ in range(6)]
+
+frame()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+frame()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", taken_again, how], capture_output=True, check=True).stdout)
+        for how in ("give back", "keep")
+    }
+    assert faults["keep"] < 100 < faults["give back"]
 
 
 class TestFallback:

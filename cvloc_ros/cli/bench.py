@@ -24,8 +24,9 @@ def bench(
     Two variants take turns, frame by frame, in one process: "fast" is what drives, "eager" the network as it was
     trained, in fp32, with a patch of its own for every frame. Shown are medians and 95th percentiles; the ratio is
     eager's median to fast's.
-    Without ROS there are no messages, and no stage "publish". On a GPU the fast network is replayed as one: all of it
-    counts as "vote and solve", and the satellite's with it; evening out a patch's contrast does so everywhere.
+    Without ROS there are no messages, and no stage "publish". "encode satellite" is what a frame waits for: on a CPU
+    fast describes a new patch beside the image, in a thread of its own. On a GPU, which works behind the CPU, the
+    satellite's time counts as "vote and solve", and that of the whole network where it is replayed as one.
     """
     import json
 
@@ -36,7 +37,7 @@ def bench(
     from cvloc_ros.evaluation.bench import COLUMNS, bench_localizers, bench_rendering, table_rows, untrained_localizer
     from cvloc_ros.localization.localizer import Localizer, load_localizer
     from cvloc_ros.models.weights import choose_device
-    from cvloc_ros.ros.resources import limit_threads
+    from cvloc_ros.ros.resources import keep_freed_memory, limit_threads
 
     try:
         from cvloc_ros.ros.image_messages import serialize as publish
@@ -51,6 +52,7 @@ def bench(
             param_hint="--preset",
         )
     limit_threads(threads)
+    keep_freed_memory()  # as the node does
 
     def load(fast: bool) -> Localizer:
         if preset == "full":

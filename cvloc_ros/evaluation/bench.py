@@ -38,8 +38,6 @@ _SIGMA = np.array([0.5, 0.5, np.radians(1.0)])  # of the tracker's prior
 _SPARED = 0.05  # milliseconds
 COLUMNS = ("stage", "eager ms", "p95", "fast ms", "p95", "ratio")  # medians and 95th percentiles
 _SUBMODULES = {
-    "satellite": "encode satellite",
-    "satellite_trunk": "encode satellite",
     "ground": "encode ground",
     "ground_trunk": "encode ground",
     "bev": "project to BEV",
@@ -199,13 +197,13 @@ def _one_frame(
             publish(localization)
         finished = time.perf_counter()
     spent = localization.milliseconds
-    network = sum(spent.values()) - sum(spent[stage] for stage in ("patch", "prepare", "weigh", "total"))
     return {
         "decode": 1e3 * (decoded - began),
         "patch": spent["patch"],
         "prepare": spent["prepare"],
+        "encode satellite": spent["encode"],
         **inside,
-        "vote and solve": network - sum(inside.values()),
+        "vote and solve": spent["match"] - sum(inside.values()),
         "weigh": spent["weigh"],
         **({"publish": 1e3 * (finished - found)} if publish else {}),
         "total": 1e3 * (finished - began),

@@ -143,7 +143,8 @@ class DenseFlow(nn.Module):
             ValueError: a tensor of another size than the config's.
 
         """
-        return self.locate(self.encode_satellite(patch, coverage), image, pixels, visible, camera, start=start)
+        described, ground = self.encode_satellite(patch, coverage), self.describe(image, pixels, visible)
+        return self.locate(described, ground, camera, start=start)
 
     def encode_satellite(self, patch: Tensor, coverage: Tensor) -> Patch:
         """Describe a patch; the arguments are those of `forward`."""
@@ -156,34 +157,34 @@ class DenseFlow(nn.Module):
                 described = described._replace(features=refine(described.features) * covered)
         return described
 
+    def describe(self, image: Tensor, pixels: Tensor, visible: Tensor) -> Ground:
+        """Describe the ground that a batch of images shows; the arguments are those of `forward`."""
+        c = self.config
+        self._check("an image", image, (3, c.image_height, c.image_width))
+        self._check("ground pixels", pixels, (len(c.heights), c.bev_samples.rows, c.bev_samples.cols, 2))
+        with self._half(image.device, encoders=True):
+            return self.encoders.ground(image, pixels, visible)
+
     def locate(
         self,
         patch: Patch,
-        image: Tensor,
-        pixels: Tensor,
-        visible: Tensor,
+        ground: Ground,
         camera: Tensor,
         *,
         start: Tensor | None = None,
         block: Block | BoxMask | None = None,
     ) -> DenseFlowOutput:
-        """Match a batch of camera images with patches that `encode_satellite` has described.
+        """Match a batch of images with satellite patches.
 
         Args:
             patch: from `encode_satellite`.
-            image: as for `forward`, like ``pixels``, ``visible``, ``camera``, ``start``.
-            pixels: see ``image``.
-            visible: see ``image``.
-            camera: see ``image``.
-            start: see ``image``.
+            ground: from `describe`.
+            camera: as for `forward`, like ``start``.
+            start: see ``camera``.
             block: of a vote that gives the start, which poses it searches; all if None.
 
         """
-        c = self.config
-        self._check("an image", image, (3, c.image_height, c.image_width))
-        self._check("ground pixels", pixels, (len(c.heights), c.bev_samples.rows, c.bev_samples.cols, 2))
-        with self._half(image.device, encoders=True):
-            ground, votes = self.encoders.ground(image, pixels, visible), None
+        c, votes = self.config, None
         if start is None and c.start == "vote" and isinstance(self.encoders, VoteEncoders):
             votes = self.encoders.hold_vote(ground, patch, block)
             start = votes.voted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -69,9 +70,8 @@ class DenseFlowMatcher:
         self._everywhere, self._nearby = PoseGrid.of_box(self.network), PoseGrid.around_a_pose(self.network)
         self._box = self._everywhere.cpu()
         self._axes = self._posterior_axes()
-        self._patches = PatchView(
-            c, Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record, choose=True), self.device
-        )
+        encode = Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record, choose=True)
+        self._patches = PatchView(c, encode, self.device, beside=fast and self.device.type == "cpu")
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
@@ -99,16 +99,15 @@ class DenseFlowMatcher:
     ) -> list[Match]:
         """Match images, from a start, or from a vote over a block of its poses."""
         began = time.perf_counter()
-        image, *camera = self._view.look(inputs)
-        prepared = time.perf_counter()
         patch = self._patches.look(inputs)
-        encoded = time.perf_counter()
+        image, *camera = self._view.look(inputs)
         inside = None
         if self._vote is None:
             camera += self._cells_of(camera[1])
             inside = torch.stack([self._box.inside(each.box, each.centre) for each in inputs]).to(self.device)
         found = [each.arrays() for each in self.locate(patch, image, start, inside, block, fixed=tuple(camera))]
-        spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": time.perf_counter() - encoded}
+        spent = {"prepare": self._view.seconds, "encode": self._patches.seconds}
+        spent["match"] = time.perf_counter() - began - sum(spent.values())
         milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
         return [self._answer(each, milliseconds) for each in found]
 
@@ -121,7 +120,7 @@ class DenseFlowMatcher:
 
     def _find(
         self,
-        patch: Patch,
+        described: Patch | Future,
         image: Tensor,
         start: Tensor | None,
         inside: Tensor | None,
@@ -132,7 +131,9 @@ class DenseFlowMatcher:
         *cells: Tensor,
     ) -> list[Packed]:
         """Return what the answers of a batch are made of."""
-        out = self.network.locate(patch, image, pixels, visible, camera, start=start, block=block)
+        ground = self.network.describe(image, pixels, visible)
+        patch: Patch = self._patches.arrived(described)
+        out = self.network.locate(patch, ground, camera, start=start, block=block)
         found = []
         for k, one in enumerate(_each(out, len(image))):
             if inside is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import cv2
@@ -36,19 +38,28 @@ class Look(NamedTuple):
 
 
 class View:
-    """What a network sees of cameras; the BEV is projected once for as long as the camera stays the same."""
+    """What a network sees of cameras; the BEV is projected once for as long as the camera stays the same.
+
+    Attributes:
+        seconds: that the last `look` took.
+
+    """
 
     def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device):
         self._config, self._device = config, device
         self._stretch = isinstance(config, DenseFlowConfig) and config.image_fit == "stretch"
         self._ground: tuple[Camera, np.ndarray, tuple[Tensor, Tensor, Tensor]] | None = None
+        self.seconds = 0.0
 
     def look(self, inputs: Sequence[MatchInput]) -> Look:
         """Return what the network takes of a batch; of one camera, which stays the same, the same objects."""
+        began = time.perf_counter()
         fitted = [self._fit(each) for each in inputs]
         ground = [self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)]
         images = [even_contrast(image, self._config.local_contrast) for image, _ in fitted]
-        return Look(image_tensor(images, self._device), *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
+        look = Look(image_tensor(images, self._device), *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
+        self.seconds = time.perf_counter() - began
+        return look
 
     def _fit(self, given: MatchInput) -> tuple[np.ndarray, Camera]:
         size = (self._config.image_width, self._config.image_height)
@@ -69,23 +80,59 @@ class View:
 
 
 class PatchView:
-    """What a network knows of patches; they are described once for as long as they stay the same objects."""
+    """What a network knows of patches; they are described once for as long as they stay the same objects.
+
+    Attributes:
+        seconds: that the last `look` took, and then `arrived`.
+
+    """
 
     def __init__(
-        self, config: DenseFlowConfig | VoteFlowConfig, encode: Callable[[Tensor, Tensor], Any], device: torch.device
+        self,
+        config: DenseFlowConfig | VoteFlowConfig,
+        encode: Callable[[Tensor, Tensor], Any],
+        device: torch.device,
+        *,
+        beside: bool = False,
     ):
-        """Describe patches by the ``encode_satellite`` of a network of this config."""
+        """Describe patches by the ``encode_satellite`` of a network of this config.
+
+        Args:
+            config: of the network.
+            encode: its function.
+            device: where it runs.
+            beside: describe a patch in a thread of its own, while the caller goes on with the image.
+
+        """
         self._config, self._encode, self._device = config, encode, device
+        self._thread = ThreadPoolExecutor(1, "patch") if beside else None
         self._kept: tuple[list[np.ndarray], Any] | None = None
+        self.seconds = 0.0
 
     def look(self, inputs: Sequence[MatchInput]) -> Any:
-        """Return what the network makes of the patches of a batch."""
+        """Begin to describe the patches of a batch, unless they are those of the last; `arrived` takes the result."""
+        began = time.perf_counter()
         given = [array for each in inputs for array in (each.patch, each.coverage)]
         if self._kept is None or [*map(id, self._kept[0])] != [*map(id, given)]:
-            patches = [even_contrast(each.patch, self._config.local_contrast) for each in inputs]
-            covered = coverage_tensor([each.coverage for each in inputs], self._device)
-            self._kept = given, self._encode(image_tensor(patches, self._device), covered)
+            described = self._thread.submit(self._describe, inputs) if self._thread else self._describe(inputs)
+            self._kept = given, described
+        self.seconds = time.perf_counter() - began
         return self._kept[1]
+
+    def arrived(self, described: Any) -> Any:
+        """Return what the network made of the patches at which `look` has looked, as soon as it is there."""
+        if not isinstance(described, Future):
+            return described
+        began = time.perf_counter()
+        described = described.result()
+        self.seconds += time.perf_counter() - began
+        return described
+
+    @torch.inference_mode()  # which a thread does not have from the one that started it
+    def _describe(self, inputs: Sequence[MatchInput]) -> Any:
+        patches = [even_contrast(each.patch, self._config.local_contrast) for each in inputs]
+        covered = coverage_tensor([each.coverage for each in inputs], self._device)
+        return self._encode(image_tensor(patches, self._device), covered)
 
 
 def image_tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:

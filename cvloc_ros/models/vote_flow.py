@@ -81,9 +81,8 @@ class VoteFlow(Votes):
                 nor hold the vote once more (training).
 
         """
-        satellite = self.encode_satellite(patch, coverage)
-        given = {"centre": centre, "start": start, "close": close}
-        return self.locate(satellite, image, pixels, visible, camera, block=block, **given)
+        satellite, ground = self.encode_satellite(patch, coverage), self.describe(image, pixels, visible)
+        return self.locate(satellite, ground, camera, block=block, centre=centre, start=start, close=close)
 
     def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
         """Describe a patch for all three votes; see `Votes.encode_satellite`."""
@@ -101,9 +100,7 @@ class VoteFlow(Votes):
     def locate(
         self,
         satellite: PatchFeatures,
-        image: Tensor,
-        pixels: Tensor,
-        visible: Tensor,
+        ground: GroundFeatures,
         camera: Tensor,
         *,
         block: Block | BoxMask | None = None,
@@ -111,8 +108,7 @@ class VoteFlow(Votes):
         start: Tensor | None = None,
         close: Tensor | None = None,
     ) -> VoteFlowOutput:
-        """Match a batch of camera images with patches that `encode_satellite` has described; else as `forward`."""
-        ground = self.describe(image, pixels, visible)
+        """Match what `describe` and `encode_satellite` made of images and patches; else as `forward`."""
         out = self.vote(ground, satellite, block=block, centre=centre)
         begin = self.update.initial(ground.hidden)
         self._flow(out, ground, satellite, camera, begin, out.voted if start is None else start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from itertools import groupby
 from typing import NamedTuple
 
@@ -41,11 +42,10 @@ class VoteFlowMatcher:
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self._axes = posterior_axes(network, network.third)
         self._view = View(c, self.device)
-        record = fast and self.device.type == "cuda"
+        record, beside = (fast and self.device.type == kind for kind in ("cuda", "cpu"))
         self.locate = Recorder(self._find, record=record)
-        self._patches = PatchView(
-            c, Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record), self.device
-        )
+        encode = Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record)
+        self._patches = PatchView(c, encode, self.device, beside=beside)
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
@@ -57,14 +57,12 @@ class VoteFlowMatcher:
     def _match(self, inputs: Sequence[MatchInput]) -> list[Match]:
         """Match images that search the same poses of the first vote."""
         began = time.perf_counter()
-        image, *camera = self._view.look(inputs)
-        prepared = time.perf_counter()
         satellite = self._patches.look(inputs)
-        encoded = time.perf_counter()
+        image, *camera = self._view.look(inputs)
         block = self.network.block(inputs[0].box, inputs[0].centre)
         found = self.locate(satellite, image, block, fixed=tuple(camera)).arrays()
-        matched = time.perf_counter()
-        spent = {"prepare": prepared - began, "encode": encoded - prepared, "match": matched - encoded}
+        spent = {"prepare": self._view.seconds, "encode": self._patches.seconds}
+        spent["match"] = time.perf_counter() - began - sum(spent.values())
         milliseconds = {stage: 1e3 * seconds / len(inputs) for stage, seconds in spent.items()}
         return [
             self._answer({name: value[k] for name, value in found.items()}, milliseconds) for k in range(len(inputs))
@@ -72,7 +70,7 @@ class VoteFlowMatcher:
 
     def _find(
         self,
-        satellite: PatchFeatures,
+        satellite: PatchFeatures | Future,
         image: Tensor,
         block: Block | BoxMask,
         pixels: Tensor,
@@ -80,7 +78,8 @@ class VoteFlowMatcher:
         camera: Tensor,
     ) -> Packed:
         """Return what an answer is made of."""
-        out = self.network.locate(satellite, image, pixels, visible, camera, block=block)
+        ground = self.network.describe(image, pixels, visible)
+        out = self.network.locate(self._patches.arrived(satellite), ground, camera, block=block)
         assert out.close_logits is not None
         found = {
             "pose": out.voted,

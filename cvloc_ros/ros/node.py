@@ -36,7 +36,13 @@ from cvloc_ros.ros.input_health import Publishers
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.parameters import ParameterError
 from cvloc_ros.ros.pipeline import Pipeline
-from cvloc_ros.ros.resources import free_gpu_memory, gpu_memory, limit_threads, resident_memory
+from cvloc_ros.ros.resources import (
+    free_gpu_memory,
+    gpu_memory,
+    keep_freed_memory,
+    limit_threads,
+    resident_memory,
+)
 from cvloc_ros.ros.tf import Transforms
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -90,6 +96,7 @@ class CvlocNode(LifecycleNode):
             from cvloc_ros.localization.ready import load_ready_localizer  # brings torch: not before it is needed
 
             limit_threads(config.threads)
+            keep_freed_memory()
             localizer = load_ready_localizer(
                 satellite_map,
                 method=config.method,

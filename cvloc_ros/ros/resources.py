@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import cv2
 
 _MEGABYTE = 1e6
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def resident_memory() -> float | None:
@@ -42,6 +44,17 @@ def _cuda_in_use() -> Any:
     torch = sys.modules.get("torch")  # a node that has loaded no network must not load it for this
     in_use = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
     return torch.cuda if torch is not None and in_use else None
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep memory that it has freed, up to a limit, where the C library is glibc; else do nothing.
+
+    Else that gives a new patch's features back to the system when they are replaced, and takes them page by page again.
+    """
+    with suppress(OSError, AttributeError):  # another system, or another library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
 
 
 def limit_threads(count: int) -> None:
