@@ -1,11 +1,12 @@
 """vote_flow for driving: the same function as `VoteFlow`, one image at a time, without gradients.
 
-What makes it fast, on any device: batch norms are folded into the convolutions, those of image, patch and flow run in
-half precision where the processor has it, channels last throughout, and samples are gathered by index in that layout,
-the camera's at places that are found once; the first vote is held over the search box only (on a GPU what lies outside
-is masked: the work stays the same); the others are two matrix products each; the flow's context is convolved once. The
-first two votes' descriptors, all votes, whose peaks may be nearly as high as each other, geometry and least squares
-stay in single precision. Shapes depend on nothing but the search box, and nothing waits for a result before the last.
+What makes it fast, on any device: batch norms are folded into the convolutions, most of which run in half precision
+where the processor has it, channels last throughout, and samples are gathered by index in that layout, the camera's at
+places that are found once; the first vote is held over the search box only (on a GPU what lies outside is masked: the
+work stays the same); the others are two matrix products each; the flow's context is convolved once. What the BEV's
+samples go through first, what reads off the first two votes' descriptors, all votes, whose peaks may be nearly as high
+as each other, geometry and least squares stay in single precision. Shapes depend on nothing but the search box, and
+nothing waits for a result before the last.
 """
 
 from __future__ import annotations
@@ -61,8 +62,10 @@ class FastVotes(Votes):
         """Put fast forms in the place of the network's parts; return those that run in half precision."""
         self.ground = _FastEncoder(self.ground, self.precision)  # type: ignore[assignment]
         self.satellite = _FastEncoder(self.satellite, self.precision)  # type: ignore[assignment]
+        body = _Part(self.bev.body, self.precision)
+        self.bev.body = body  # type: ignore[assignment]
         self.bev = _FastBevEncoder(self.bev, self.precision)  # type: ignore[assignment]
-        return [self.ground, self.satellite]
+        return [self.ground, self.satellite, body]
 
     def _describe_patch(self, half: Tensor, quarter: Tensor, coverage: Tensor) -> PatchFeatures:
         """Read the descriptors off in single precision."""
@@ -157,7 +160,9 @@ class FastVoteFlow(FastVotes, VoteFlow):
         self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
         close, self.close = self.close, _FastCloseLook(self.close, self.precision)  # type: ignore[assignment]
         of_patch = [close.patch_pixels, close.patch_features, close.patch_body, close.patch_head]
-        return [*super()._replace_parts(), self.update, *of_patch]
+        of_ground = [_Part(part, self.precision) for part in (close.sampled, close.body)]
+        close.sampled, close.body = of_ground  # type: ignore[assignment]
+        return [*super()._replace_parts(), self.update, *of_patch, *of_ground]
 
     def _look_around(self, fine: Tensor, satellite: Tensor, ground: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Correlate every cell with the satellite around it: see `VoteFlow._look_around`."""
@@ -181,8 +186,19 @@ class _FastEncoder(nn.Module):
         return self.encoder.features(standardize(image).to(self.precision))
 
 
+class _Part(nn.Module):
+    """A part in another precision than what is around it."""
+
+    def __init__(self, part: nn.Module, precision: torch.dtype):
+        super().__init__()
+        self.part, self.precision = part, precision
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(x.to(self.precision)).float()
+
+
 class _FastBevEncoder(nn.Module):
-    """`BevEncoder` of one image; in single precision, because the weights of the votes are sensitive."""
+    """`BevEncoder` of one image; before its body and after it in single precision: the votes' weights are sensitive."""
 
     def __init__(self, bev: BevEncoder, precision: torch.dtype):
         super().__init__()
@@ -202,7 +218,7 @@ class _FastBevEncoder(nn.Module):
 
 
 class _FastCloseLook(nn.Module):
-    """`CloseLook` of one image; what concerns the ground in single precision, as `_FastBevEncoder` is."""
+    """`CloseLook` of one image; what is read off the ground's features in single precision."""
 
     def __init__(self, close: CloseLook, precision: torch.dtype):
         super().__init__()

@@ -65,5 +65,5 @@ def correlate(maps: Tensor, kernel: Tensor) -> Tensor:
     line = F.pad(kernel, (0, 0, 0, width - w)).flatten()
     before, row = ((rows - 1) * width + cols - 1) * channels, width * channels
     line = F.pad(line, (before, before + (height - h) * row))
-    shifted = line.as_strided((rows, cols, height * row), (row, channels, 1)).flip(0, 1).reshape(rows * cols, -1)
-    return (shifted @ maps.reshape(m, -1).T).T.reshape(m, rows, cols)
+    shifted = line.as_strided((rows, cols, height * row), (row, channels, 1)).reshape(rows * cols, -1)
+    return (shifted @ maps.reshape(m, -1).T).flip(0).T.reshape(m, rows, cols)
