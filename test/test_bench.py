@@ -2,9 +2,11 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
@@ -13,7 +15,11 @@ from cvloc_ros.evaluation.bench import bench_localizers, bench_rendering
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import load_localizer
 from cvloc_ros.localization.types import Localization, Matches, Posterior, Prior
+from cvloc_ros.models.dense_flow import DenseFlow
+from cvloc_ros.models.dense_flow_config import FULL
+from cvloc_ros.models.vote_flow import VoteFlow
 
+TINY = replace(FULL, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1)
 KEYS = ["method", "variant", "device", "precision", "stage", "median_ms", "p95_ms", "hz", "peak_mb", "ratio"]
 
 
@@ -53,6 +59,16 @@ def test_rows():
     assert spared["ratio"] is None and spared["p95_ms"] > spared["median_ms"], "three of four frames keep their patch"
     total = by_variant["fast"]["total"]
     assert total["ratio"] is not None and total["hz"] > 0 and total["peak_mb"] > 50
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("network", [VoteFlow(), DenseFlow(TINY)], ids=["vote_flow", "dense_flow"])
+def test_no_part_is_counted_twice(network):
+    """What a patch takes is a stage as a whole: none of the parts that are timed one by one works on it."""
+    side = network.config.patch_size
+    with bench._timed_submodules(network.eval(), replayed=False) as inside:
+        network.encode_satellite(torch.rand(1, 3, side, side), torch.ones(1, 1, side, side))
+    assert inside and not any(inside.values())
 
 
 def test_the_rate_is_of_all_frames():

@@ -16,7 +16,10 @@ def bench(
         str, typer.Option(help="small: what is shipped; full: dense_flow in the paper's size, which is not trained.")
     ] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of an image; 1 is what the node takes.")] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, help="CPU threads of an image, and of a new patch; 1 is what the node takes."),
+    ] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
 ) -> None:
     """Time every stage from the encoded image to the pose's message, and the rendering of training pairs.
@@ -25,8 +28,8 @@ def bench(
     trained, in fp32, with a patch of its own for every frame. Shown are medians and 95th percentiles; the ratio is
     eager's median to fast's.
     Without ROS there are no messages, and no stage "publish". "encode satellite" is what a frame waits for: on a CPU
-    fast describes a new patch beside the image, in a thread of its own. On a GPU, which works behind the CPU, the
-    satellite's time counts as "vote and solve", and that of the whole network where it is replayed as one.
+    fast describes a new patch beside the image, in a thread of its own. A GPU works behind the CPU: what it takes for
+    the satellite counts as "vote and solve", and what it takes for all of the network where that is replayed as one.
     """
     import json
 
@@ -37,7 +40,7 @@ def bench(
     from cvloc_ros.evaluation.bench import COLUMNS, bench_localizers, bench_rendering, table_rows, untrained_localizer
     from cvloc_ros.localization.localizer import Localizer, load_localizer
     from cvloc_ros.models.weights import choose_device
-    from cvloc_ros.ros.resources import keep_freed_memory, limit_threads
+    from cvloc_ros.ros.resources import set_up_process
 
     try:
         from cvloc_ros.ros.image_messages import serialize as publish
@@ -51,8 +54,7 @@ def bench(
             f"{preset} with {method}{' and weights' if file else ''}",
             param_hint="--preset",
         )
-    limit_threads(threads)
-    keep_freed_memory()  # as the node does
+    set_up_process(threads)
 
     def load(fast: bool) -> Localizer:
         if preset == "full":

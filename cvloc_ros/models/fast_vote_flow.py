@@ -45,7 +45,7 @@ class FastVotes(Votes):
     turned_shares: Tensor
 
     def __init__(self, network: Votes, *, precision: torch.dtype = torch.float32):
-        """Copy a network; its convolutions will run in ``precision``."""
+        """Copy a network; most of its convolutions will run in ``precision``."""
         super().__init__(network.config)
         self.load_state_dict(network.state_dict())
         self.eval().requires_grad_(False)
@@ -62,7 +62,7 @@ class FastVotes(Votes):
         """Put fast forms in the place of the network's parts; return those that run in half precision."""
         self.ground = _FastEncoder(self.ground, self.precision)  # type: ignore[assignment]
         self.satellite = _FastEncoder(self.satellite, self.precision)  # type: ignore[assignment]
-        body = _Part(self.bev.body, self.precision)
+        body = _InPrecision(self.bev.body, self.precision)
         self.bev.body = body  # type: ignore[assignment]
         self.bev = _FastBevEncoder(self.bev, self.precision)  # type: ignore[assignment]
         return [self.ground, self.satellite, body]
@@ -151,7 +151,7 @@ class FastVoteFlow(FastVotes, VoteFlow):
     """A trained `VoteFlow`, made fast."""
 
     def __init__(self, network: VoteFlow, *, precision: torch.dtype = torch.float32):
-        """Copy a network; its convolutions will run in ``precision``."""
+        """Copy a network; most of its convolutions will run in ``precision``."""
         super().__init__(network, precision=precision)
         if self.cells.is_cuda:
             compile_method(self, "_step")  # two thirds of all kernels
@@ -160,7 +160,7 @@ class FastVoteFlow(FastVotes, VoteFlow):
         self.update = _FastFlowUpdate(self.update)  # type: ignore[assignment]
         close, self.close = self.close, _FastCloseLook(self.close, self.precision)  # type: ignore[assignment]
         of_patch = [close.patch_pixels, close.patch_features, close.patch_body, close.patch_head]
-        of_ground = [_Part(part, self.precision) for part in (close.sampled, close.body)]
+        of_ground = [_InPrecision(part, self.precision) for part in (close.sampled, close.body)]
         close.sampled, close.body = of_ground  # type: ignore[assignment]
         return [*super()._replace_parts(), self.update, *of_patch, *of_ground]
 
@@ -186,7 +186,7 @@ class _FastEncoder(nn.Module):
         return self.encoder.features(standardize(image).to(self.precision))
 
 
-class _Part(nn.Module):
+class _InPrecision(nn.Module):
     """A part in another precision than what is around it."""
 
     def __init__(self, part: nn.Module, precision: torch.dtype):

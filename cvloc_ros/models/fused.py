@@ -18,8 +18,6 @@ class FusedConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d, *, relu: bool = False):
         super().__init__()
         self.convolution, self.relu = convolution, relu
-        c = convolution
-        self._how = [list(c.padding), list(c.stride), list(c.dilation), c.groups]  # type: ignore[arg-type]
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
@@ -28,7 +26,7 @@ class FusedConvolution(nn.Module):
         if x.device.type != "cpu" or not PACKS:
             y = c(x) if plus is None else c(x) + plus
             return y.relu_() if self.relu else y
-        how = self._how
+        how = [list(c.padding), list(c.stride), list(c.dilation), c.groups]  # type: ignore[arg-type]
         if self._packed is None:
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(c.weight, *how, x.shape)
         after = "relu" if self.relu else None

@@ -110,7 +110,7 @@ class PatchView:
         self.seconds = 0.0
 
     def look(self, inputs: Sequence[MatchInput]) -> Any:
-        """Begin to describe the patches of a batch, unless they are those of the last; `arrived` takes the result."""
+        """Begin to describe the patches of a batch, unless they are the last ones; `arrived` wants what comes back."""
         began = time.perf_counter()
         given = [array for each in inputs for array in (each.patch, each.coverage)]
         if self._kept is None or [*map(id, self._kept[0])] != [*map(id, given)]:
@@ -124,9 +124,13 @@ class PatchView:
         if not isinstance(described, Future):
             return described
         began = time.perf_counter()
-        described = described.result()
-        self.seconds += time.perf_counter() - began
-        return described
+        try:
+            return described.result()
+        except BaseException:
+            self._kept = None  # the next frame may have more luck
+            raise
+        finally:
+            self.seconds += time.perf_counter() - began
 
     @torch.inference_mode()  # which a thread does not have from the one that started it
     def _describe(self, inputs: Sequence[MatchInput]) -> Any:

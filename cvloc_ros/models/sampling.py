@@ -61,7 +61,8 @@ def correlate(maps: Tensor, kernel: Tensor) -> Tensor:
     h, w, _ = kernel.shape
     rows, cols = height - h + 1, width - w + 1
     # One long line: the kernel between zeros. A window on it as long as a map, and a cell or a row earlier, holds the
-    # kernel a cell or a row later: all of them are the kernel at each place of a map, from the last to the first.
+    # kernel a cell or a row later: all of them are the kernel at each place of a map, from the last to the first. What
+    # comes out is turned round.
     line = F.pad(kernel, (0, 0, 0, width - w)).flatten()
     before, row = ((rows - 1) * width + cols - 1) * channels, width * channels
     line = F.pad(line, (before, before + (height - h) * row))

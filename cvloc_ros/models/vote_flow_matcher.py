@@ -42,10 +42,10 @@ class VoteFlowMatcher:
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self._axes = posterior_axes(network, network.third)
         self._view = View(c, self.device)
-        record, beside = (fast and self.device.type == kind for kind in ("cuda", "cpu"))
+        record = fast and self.device.type == "cuda"
         self.locate = Recorder(self._find, record=record)
         encode = Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record)
-        self._patches = PatchView(c, encode, self.device, beside=beside)
+        self._patches = PatchView(c, encode, self.device, beside=fast and self.device.type == "cpu")
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:

@@ -112,8 +112,8 @@ class NodeConfig:
     device: str = setting("auto", "where the network runs: auto, cpu, cuda, cuda:1, ...")
     threads: int = setting(
         1,
-        "CPU threads that one image may take; a second one saves a sixth of the time, but spins, and so takes its core "
-        "from other nodes",
+        "CPU threads that one image may take, and a new patch beside it; two save a sixth of the time, but the second "
+        "spins, and so takes its core from other nodes",
         limits=(1, 64),
     )
     autostart: bool = setting(True, "configure and activate at start, without a lifecycle manager")

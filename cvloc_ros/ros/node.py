@@ -36,13 +36,7 @@ from cvloc_ros.ros.input_health import Publishers
 from cvloc_ros.ros.outputs import Outputs
 from cvloc_ros.ros.parameters import ParameterError
 from cvloc_ros.ros.pipeline import Pipeline
-from cvloc_ros.ros.resources import (
-    free_gpu_memory,
-    gpu_memory,
-    keep_freed_memory,
-    limit_threads,
-    resident_memory,
-)
+from cvloc_ros.ros.resources import free_memory, gpu_memory, resident_memory, set_up_process
 from cvloc_ros.ros.tf import Transforms
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -95,8 +89,7 @@ class CvlocNode(LifecycleNode):
             satellite_map = SatelliteMap.open(config.imagery, datum)
             from cvloc_ros.localization.ready import load_ready_localizer  # brings torch: not before it is needed
 
-            limit_threads(config.threads)
-            keep_freed_memory()
+            set_up_process(config.threads)
             localizer = load_ready_localizer(
                 satellite_map,
                 method=config.method,
@@ -157,7 +150,7 @@ class CvlocNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.close()
         self._outputs = self._session = self._localizer = None
-        free_gpu_memory()
+        free_memory()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

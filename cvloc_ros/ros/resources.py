@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import sys
@@ -12,8 +11,10 @@ from typing import Any
 
 import cv2
 
+from cvloc_ros.models.memory import keep_freed_memory
+
 _MEGABYTE = 1e6
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_KEPT = 128  # MB of free memory that a thread may keep: ten times what a new patch's features take
 
 
 def resident_memory() -> float | None:
@@ -31,11 +32,11 @@ def gpu_memory() -> float | None:
     return None if cuda is None else cuda.memory_reserved() / _MEGABYTE
 
 
-def free_gpu_memory() -> None:
-    """Give what no network uses any more back to the GPU; PyTorch would keep it for the next one."""
+def free_memory() -> None:
+    """Let go of networks that nothing uses any more, and of what PyTorch keeps of their memory on the GPU."""
+    gc.collect()  # they hang in cycles
     cuda = _cuda_in_use()
     if cuda is not None:
-        gc.collect()  # a network may hang in a cycle
         with suppress(RuntimeError):  # after some errors nothing works on that GPU any more
             cuda.empty_cache()
 
@@ -46,20 +47,10 @@ def _cuda_in_use() -> Any:
     return torch.cuda if torch is not None and in_use else None
 
 
-def keep_freed_memory() -> None:
-    """Let the process keep memory that it has freed, up to a limit, where the C library is glibc; else do nothing.
-
-    Else that gives a new patch's features back to the system when they are replaced, and takes them page by page again.
-    """
-    with suppress(OSError, AttributeError):  # another system, or another library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
-
-
-def limit_threads(count: int) -> None:
-    """Let PyTorch and OpenCV use no more than so many CPU threads for one image."""
+def set_up_process(threads: int) -> None:
+    """Let PyTorch and OpenCV use no more than so many CPU threads for one image, and keep the memory that it frees."""
     import torch  # as above: only a node that loads a network
 
-    torch.set_num_threads(count)
-    cv2.setNumThreads(count)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    keep_freed_memory(_KEPT)

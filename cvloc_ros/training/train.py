@@ -17,12 +17,12 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cvloc_ros.models.memory import keep_freed_memory
 from cvloc_ros.models.weights import WeightsError, load_network, provenance, read_card
 from cvloc_ros.training.checkpoint import Checkpoint, Stopped, StopSignals
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.loading import share, steps
 from cvloc_ros.training.log import Log
-from cvloc_ros.training.memory import keep_freed_memory
 from cvloc_ros.training.methods import make_task
 from cvloc_ros.training.scenes import open_source
 from cvloc_ros.training.settings import write_yaml
