@@ -14,7 +14,7 @@ import cv2
 from cvloc_ros.models.memory import keep_freed_memory
 
 _MEGABYTE = 1e6
-_KEPT = 128  # MB of free memory that a thread may keep: ten times what a new patch's features take
+_KEPT = 128  # MB of free memory that a thread may keep; a new patch takes 20
 
 
 def resident_memory() -> float | None:
