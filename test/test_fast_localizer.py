@@ -10,7 +10,7 @@ import torch
 from cvloc_ros.datasets.town import crop_patch, town_pairs
 from cvloc_ros.datasets.town.seeds import TEST_TOWNS
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
-from cvloc_ros.imagery import Patch
+from cvloc_ros.imagery import ImageryError, Patch
 from cvloc_ros.localization import ready
 from cvloc_ros.localization.localizer import Localizer, load_localizer
 from cvloc_ros.localization.ready import load_ready_localizer
@@ -145,10 +145,47 @@ def test_when_a_patch_is_cut_anew(pairs):
     assert [patches_after(x) for x in (-8.0, -3.0, 2.0, 7.5)] == [1, 1, 1, 1]
     assert patches_after(8.5) == 2  # the box of 4 m would end 20.5 m from the first patch's middle
     assert patches_after(8.5, yaw=5.5) == 2
-    assert patches_after(8.5, yaw=6.5) == 3
+    assert patches_after(8.5, yaw=7.0) == 3  # to 11 degrees
     assert patches_after(8.5, covariance=100 * SURE) == 4
     cut.covered = False
     assert [patches_after(-20.0) for _ in range(3)] == [5, 6, 7]
+
+
+def test_a_patch_is_ready_before_the_image(pairs, monkeypatch):
+    """Where a prior is expected, a patch is cut and described; it serves the prior that comes, the largest box too."""
+    localizer = load_localizer(None, device="cpu")
+    localizer.satellite_map = cut = PairMap(pairs[0], localizer.matcher.patch_grid)
+    described = count_calls(monkeypatch, localizer.matcher.network, "encode_satellite")
+    whole, off = 200 * SURE, SE2(0.1, -0.15, np.radians(0.3))
+    localizer.expect(Prior(SE2(1.2, -0.7, 0.02), whole)).result()
+    assert len(cut.patches) == len(described) == 1
+    found = localizer.localize(town_frame(pairs[0]), Prior(SE2(1.2, -0.7, 0.02) @ off, whole))
+    assert len(cut.patches) == len(described) == 1
+    assert found.search_box[0] == localizer.matcher.search_box[0]
+    assert np.abs(found.T_map_base.vector()[:2]).max() < 1.0
+    localizer.localize(town_frame(pairs[0]), Prior(SE2(1.2, -0.7, 0.02) @ off @ off, whole))
+    assert len(cut.patches) == len(described) == 2
+
+
+def test_what_cannot_be_made_ready_is_told_with_the_frame(pairs, monkeypatch):
+    """And a localizer that keeps no patches has nothing to get ready."""
+    localizer, prior = load_localizer(None, device="cpu"), Prior(SE2(1.2, -0.7, 0.02), SURE)
+    assert localizer.expect(prior) is None, "there is no map yet"
+    localizer.satellite_map = cut = PairMap(pairs[0], localizer.matcher.patch_grid)
+
+    def unreadable(*given):
+        raise ImageryError("no such file")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cut, "patch", unreadable)
+        assert localizer.expect(prior) is None
+        with pytest.raises(ImageryError, match="no such file"):
+            localizer.localize(town_frame(pairs[0]), prior)
+    cut.covered = False
+    assert localizer.expect(prior) is None, "what is missing may be there when the image comes"
+    plain = load_localizer(None, device="cpu", fast=False)
+    plain.satellite_map = PairMap(pairs[0], plain.matcher.patch_grid)
+    assert plain.expect(prior) is None and not plain.satellite_map.patches
 
 
 def test_what_an_image_takes_of_the_machine(monkeypatch):

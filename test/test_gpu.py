@@ -69,7 +69,7 @@ def test_a_masked_vote_is_that_over_the_block(network, inputs, box, centre):
     assert isinstance(fast, FastVoteFlow)
     image, pixels, visible, _ = matcher._view.look(given)
     ground = fast.describe(image, pixels, visible)
-    patch = matcher._patches.arrived(matcher._patches.look(given))
+    patch = matcher._patches.arrived(matcher._patches.look([(given[0].patch, given[0].coverage)]))
     block = fast.block(box, centre)
     searched = torch.zeros(len(fast.headings), len(fast.shifts), len(fast.shifts), dtype=torch.bool)
     searched[block] = True

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import typer
-from recorded_drive import DATUM, EPOCH, OracleLocalizer, RecordedDrive
+from recorded_drive import DATUM, EPOCH, LARGEST, OracleLocalizer, RecordedDrive
 
 from cvloc_ros.cli.main import main
 from cvloc_ros.cli.run import parse_datum, parse_mount, parse_start, parse_topics
@@ -16,6 +16,7 @@ from cvloc_ros.evaluation.run import run_bag
 from cvloc_ros.evaluation.summary import summarize
 from cvloc_ros.geometry import SE2, LocalFrame, camera_extrinsics
 from cvloc_ros.imagery.uri import LayerUri
+from cvloc_ros.localization.search_box import holds, search_box
 from cvloc_ros.localization.session import LocalizationSession
 
 
@@ -112,6 +113,38 @@ def test_result_of_a_drive_before_a_reset_is_discarded():
             session.on_odometry(event.stamp, event.T_odom_base)
     assert frames[-1].reason == "reset" and not frames[-1].localization.accepted
     assert session.pose(frames[-1].localization.stamp) is None
+
+
+def test_session_looks_ahead():
+    """It gets ready for the box that comes, the whole one too: a patch that is cut there serves."""
+    drive = RecordedDrive(seconds=20)
+    served = []
+
+    class Expecting(OracleLocalizer):
+        expected = None
+
+        def expect(self, prior):
+            self.expected = prior
+
+        def localize(self, frame, prior):
+            box, expected, self.expected = search_box(prior, LARGEST), self.expected, None
+            if expected is not None:
+                served.append((box, holds(LARGEST, expected.T_map_base.inverse() @ prior.T_map_base, box)))
+            return super().localize(frame, prior)
+
+    session = LocalizationSession(Expecting(drive))
+    session.look_ahead()
+    for event in drive:
+        if isinstance(event, ImageEvent):
+            session.on_image(drive.frame(event))
+            session.look_ahead()
+        elif hasattr(event, "latitude"):
+            session.on_fix(event.stamp, DATUM.to_enu(event.latitude, event.longitude), event.covariance)
+        elif hasattr(event, "T_odom_base"):
+            session.on_odometry(event.stamp, event.T_odom_base)
+    whole = [held for box, held in served if box[0] == LARGEST[0]]
+    assert len(served) > 150 and len(whole) > 40
+    assert np.mean([held for _, held in served]) > 0.97 and np.mean(whole) > 0.9
 
 
 def test_session_starts_anew_when_time_jumps_back():

@@ -135,7 +135,8 @@ def test_a_sample_is_what_the_matcher_sees():
     patch *= covered[..., None]
     given = MatchInput(scene.image, scene.camera, scene.T_base_camera, patch, covered, box=(20.0, 20.0, 0.17))
     device = torch.device("cpu")
-    seen = PatchView(CONFIG, lambda patch, coverage: {"patch": patch, "coverage": coverage}, device).look([given])
+    view = PatchView(CONFIG, lambda patch, coverage: {"patch": patch, "coverage": coverage}, device)
+    seen = view.look([(given.patch, given.coverage)])
     matched = View(CONFIG, device).look([given])._asdict() | seen
     trained = to_inputs({name: torch.from_numpy(sample[name])[None] for name in INPUTS})
     assert matched.keys() == trained.keys()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +68,23 @@ class Localizer:
         found = self.match(frame, prior, patch)
         spent = found.milliseconds
         return replace(found, milliseconds={"patch": cut, **spent, "total": spent["total"] + cut})
+
+    def expect(self, prior: Prior) -> Future | None:
+        """Get ready for a frame that will have about this prior: cut the patch it needs, and begin to describe it.
+
+        What fails here fails again when the frame comes, and is told then.
+
+        Returns:
+            What is done when that is; None if it already is.
+
+        """
+        if self.satellite_map is None or not self.keep_patch:
+            return None
+        with suppress(RuntimeError):  # ImageryError is one
+            patch = self._patch_around(prior)
+            if patch is self._patch:
+                return self.matcher.expect(patch.image, patch.coverage)
+        return None
 
     def _patch_around(self, prior: Prior) -> Patch:
         """Return the patch of the frames before if the search box lies within its reach, else a new one."""

@@ -9,6 +9,8 @@ from cvloc_ros.localization.types import Prior
 
 BOX_FLOOR = (4.0, np.radians(4.0))  # m, rad: a confident prior may still be wrong by this much
 BOX_SIGMAS = 3.0
+_ASTRAY = np.array([0.4, 0.4, np.radians(0.5)])
+"""m, m, rad: how far a box may reach beyond. With twice as much it would still be the same poses of the first vote."""
 
 
 def search_box(prior: Prior, largest: tuple[float, float]) -> tuple[float, float, float]:
@@ -20,18 +22,17 @@ def search_box(prior: Prior, largest: tuple[float, float]) -> tuple[float, float
     return x, y, float(np.clip(BOX_SIGMAS * sigma_yaw, BOX_FLOOR[1], largest[1]))
 
 
-def holds(
-    largest: tuple[float, float], T_patch_prior: SE2, box: tuple[float, float, float], *, slack: float = 1e-6
-) -> bool:
-    """Return whether a search box around a prior lies within what can be searched on a patch.
+def holds(largest: tuple[float, float], T_patch_prior: SE2, box: tuple[float, float, float]) -> bool:
+    """Return whether a search box around a prior lies within what can be searched on a patch, or nearly so.
+
+    Nearly: a patch that was cut where a prior was expected serves the prior that comes, which is some centimetres off.
 
     Args:
         largest: half-widths of what can: metres forward and left, radians.
         T_patch_prior: the prior in the patch's frame.
         box: half-widths of the search in the prior's axes, m, m, rad.
-        slack: m and rad.
 
     """
     R = np.abs(T_patch_prior.rotation())
     reach = np.abs(T_patch_prior.vector()) + [*(R @ box[:2]), box[2]]
-    return bool((reach <= np.array([largest[0], largest[0], largest[1]]) + slack).all())
+    return bool((reach <= np.array([largest[0], largest[0], largest[1]]) + _ASTRAY).all())

@@ -11,6 +11,7 @@ The ROS node and `cvloc_ros.evaluation.run` both feed a `LocalizationSession`, s
         log(result.reason)                                      # "waiting for motion: heading is unknown until …"
     elif result.localization.accepted:
         publish(result.localization)
+    session.look_ahead()                                        # if there is time before the next image
     session.status()                                            # state, waiting_for, T_map_odom for diagnostics and TF
 
 Every method may be called from any thread. Only the network runs outside the lock, so that odometry and fixes never
@@ -37,6 +38,10 @@ class LocalizesFrames(Protocol):
 
     def localize(self, frame: Frame, prior: Prior) -> Localization:
         """Find the frame on the satellite map, starting from the prior."""
+        ...
+
+    def expect(self, prior: Prior) -> object:
+        """Get ready for a frame that will have about this prior."""
         ...
 
 
@@ -89,6 +94,7 @@ class LocalizationSession:
         self._order = StampOrder()  # of odometry
         self._lock = threading.Lock()
         self._epoch = 0  # counts resets: a result that was under way when one came is of the drive before
+        self._images: list[int] = []  # stamps of the last two
 
     def on_odometry(self, stamp: int, T_odom_base: SE2) -> None:
         """Take in odometry; a jump back in time (a bag that starts again: `StampOrder`) resets the session first."""
@@ -131,6 +137,7 @@ class LocalizationSession:
         """Localize one image and let the tracker take the result in. Blocks for as long as the localizer takes."""
         with self._lock:
             epoch = self._epoch
+            self._images = [*self._images[-1:], frame.stamp]
             priors = self._tracker.priors(frame.stamp)
             missing = self._tracker.missing_at(frame.stamp)
         best = ImageResult(None, "waiting", f"waiting for {missing}")
@@ -141,6 +148,20 @@ class LocalizationSession:
             if result.reason in ("", "reset"):
                 return result
         return best
+
+    def look_ahead(self) -> None:
+        """Get ready for the next image, taken to come as long after the last one as that came after the one before.
+
+        From the thread of `on_image`. It is worth it where images come more slowly than they are localized: the next
+        one then does not wait for its satellite patch.
+        """
+        with self._lock:
+            if len(self._images) < 2:
+                return
+            before, last = self._images
+            priors = self._tracker.priors(2 * last - before)
+        if priors:
+            self._localizer.expect(priors[0])
 
     def _take(self, localization: Localization, epoch: int) -> ImageResult:
         """Let the tracker take a localization in, unless there was a reset since the epoch of its prior."""
@@ -178,6 +199,7 @@ class LocalizationSession:
 
     def _reset(self) -> None:
         self._epoch += 1
+        self._images = []
         self._order = StampOrder()
         self._tracker.reset()
 

@@ -87,6 +87,10 @@ class DenseFlowMatcher:
             for match in self._match(group, block=vote.block(group[0].box, group[0].centre))
         ]
 
+    def expect(self, patch: np.ndarray, coverage: np.ndarray) -> Future | None:
+        """Begin to describe a patch; see `Matcher.expect`."""
+        return self._patches.expect(patch, coverage)
+
     def _posterior_axes(self) -> dict[str, np.ndarray]:
         if self._vote is not None:
             return posterior_axes(self._vote, self._vote.second)
@@ -99,7 +103,7 @@ class DenseFlowMatcher:
     ) -> list[Match]:
         """Match images, from a start, or from a vote over a block of its poses."""
         began = time.perf_counter()
-        patch = self._patches.look(inputs)
+        patch = self._patches.look([(each.patch, each.coverage) for each in inputs])
         image, *camera = self._view.look(inputs)
         inside = None
         if self._vote is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,4 +88,13 @@ class Matcher(Protocol):
 
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
         """Match images, each with its patch. An answer is the same, but for rounding, whatever else is in the batch."""
+        ...
+
+    def expect(self, patch: np.ndarray, coverage: np.ndarray) -> Future | None:
+        """Get ready for an image on a patch, given as in `MatchInput`; answers stay the same.
+
+        Returns:
+            What is done when that is; None if it already is.
+
+        """
         ...

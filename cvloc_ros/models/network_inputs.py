@@ -109,15 +109,25 @@ class PatchView:
         self._kept: tuple[list[np.ndarray], Any] | None = None
         self.seconds = 0.0
 
-    def look(self, inputs: Sequence[MatchInput]) -> Any:
-        """Begin to describe the patches of a batch, unless they are the last ones; `arrived` wants what comes back."""
+    def look(self, patches: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
+        """Begin to describe a batch of patches, unless they are the last ones; `arrived` wants what comes back.
+
+        Args:
+            patches: (S, S, 3) RGB uint8 and coverage (S, S) bool of each.
+
+        """
         began = time.perf_counter()
-        given = [array for each in inputs for array in (each.patch, each.coverage)]
+        given = [array for patch in patches for array in patch]
         if self._kept is None or [*map(id, self._kept[0])] != [*map(id, given)]:
-            described = self._thread.submit(self._describe, inputs) if self._thread else self._describe(inputs)
+            described = self._thread.submit(self._describe, patches) if self._thread else self._describe(patches)
             self._kept = given, described
         self.seconds = time.perf_counter() - began
         return self._kept[1]
+
+    def expect(self, patch: np.ndarray, coverage: np.ndarray) -> Future | None:
+        """Begin to describe a patch at which `look` will look; see `Matcher.expect`."""
+        described = self.look([(patch, coverage)])
+        return described if isinstance(described, Future) else None
 
     def arrived(self, described: Any) -> Any:
         """Return what the network made of the patches at which `look` has looked, as soon as it is there."""
@@ -133,10 +143,10 @@ class PatchView:
             self.seconds += time.perf_counter() - began
 
     @torch.inference_mode()  # which a thread does not have from the one that started it
-    def _describe(self, inputs: Sequence[MatchInput]) -> Any:
-        patches = [even_contrast(each.patch, self._config.local_contrast) for each in inputs]
-        covered = coverage_tensor([each.coverage for each in inputs], self._device)
-        return self._encode(image_tensor(patches, self._device), covered)
+    def _describe(self, patches: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
+        images = [even_contrast(image, self._config.local_contrast) for image, _ in patches]
+        covered = coverage_tensor([coverage for _, coverage in patches], self._device)
+        return self._encode(image_tensor(images, self._device), covered)
 
 
 def image_tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:

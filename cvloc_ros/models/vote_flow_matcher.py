@@ -54,10 +54,14 @@ class VoteFlowMatcher:
             return [match for each in inputs for match in self._match([each])]
         return [match for group in of_one_block(self.network, inputs) for match in self._match(group)]
 
+    def expect(self, patch: np.ndarray, coverage: np.ndarray) -> Future | None:
+        """Begin to describe a patch; see `Matcher.expect`."""
+        return self._patches.expect(patch, coverage)
+
     def _match(self, inputs: Sequence[MatchInput]) -> list[Match]:
         """Match images that search the same poses of the first vote."""
         began = time.perf_counter()
-        satellite = self._patches.look(inputs)
+        satellite = self._patches.look([(each.patch, each.coverage) for each in inputs])
         image, *camera = self._view.look(inputs)
         block = self.network.block(inputs[0].box, inputs[0].centre)
         found = self.locate(satellite, image, block, fixed=tuple(camera)).arrays()

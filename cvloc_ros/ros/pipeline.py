@@ -149,6 +149,8 @@ class Pipeline:
         self._finish(record, result.localization, message=result.message)
         if result.localization is not None:
             self._outputs.picture(frame, result.localization)
+        if self._worker.idle:
+            self._session.look_ahead()
 
     def _try(self, frame: Frame) -> ImageResult:
         """Localize; what the localizer raises becomes a reason."""

@@ -41,6 +41,12 @@ class NewestWorker(Generic[Item]):
         if dropped:
             self._on_drop()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no item waits."""
+        with self._changed:
+            return self._waiting is None
+
     def clear(self) -> None:
         """Forget the item that waits."""
         with self._changed:

@@ -76,6 +76,7 @@ class _Recorder:
         self.evidence: list[Evidence] = []
         self.name, self.batch_size = matcher.name, matcher.batch_size
         self.patch_grid, self.search_box = matcher.patch_grid, matcher.search_box
+        self.expect = matcher.expect
 
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
         matches = self.matcher.match_batch(inputs)
