@@ -27,9 +27,10 @@ def bench(
     Two variants take turns, frame by frame, in one process: "fast" is what drives, "eager" the network as it was
     trained, in fp32, with a patch of its own for every frame. Shown are medians and 95th percentiles; the ratio is
     eager's median to fast's.
-    Without ROS there are no messages, and no stage "publish". "encode satellite" is what a frame waits for: on a CPU
-    fast describes a new patch beside the image, in a thread of its own. A GPU works behind the CPU: what it takes for
-    the satellite counts as "vote and solve", and what it takes for all of the network where that is replayed as one.
+    "ahead" is what fast does before an image comes, as the node does between images: where the next frame is expected,
+    it cuts a new patch and describes it. That is no part of "total", which is from image to pose, but of the frames a
+    second. Without ROS there are no messages, and no stage "publish". A GPU works behind the CPU: what it takes for
+    all of the network, where that is replayed as one, counts as "vote and solve".
     """
     import json
 

@@ -136,7 +136,7 @@ def _rows(variant: str, localizer: Localizer, spent: dict[str, list[dict[str, fl
                 "p95_ms": round(float(p95), 3),
                 "hz": round(1e3 / float(np.mean(done)), 1) if median > _SPARED else None,
                 "peak_mb": round(peak),
-                "ratio": round(eager / float(median), 2) if median > _SPARED else None,
+                "ratio": round(eager / float(median), 2) if min(median, eager) > _SPARED else None,
             }
         )
     return rows
