@@ -39,8 +39,8 @@ from cvloc_ros.models.weights import SHIPPED, load_network
 CALIBRATION = Calibration.constant((0.5, 0.5, 0.02), 0.9)
 IDENTITY = {"protocol": "towns"}
 WIDE, NARROW = (20.0, 20.0, np.radians(10.0)), (4.0, 6.0, np.radians(4.0))
-TINY = replace(SMALL, hidden=8, iterations=2, refine_blocks=1)
 GRID = VoteFlow().config.patch
+TINY = replace(SMALL, patch_size=GRID.rows, hidden=8, iterations=2, refine_blocks=1)
 
 
 @pytest.fixture(scope="module")

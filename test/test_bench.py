@@ -50,7 +50,7 @@ def test_rows():
     } <= stages
     assert {row["precision"] for row in by_variant["eager"].values()} == {"float32"}
     waits = by_variant["eager"].pop("ahead")
-    assert waits["ratio"] is None and waits["p95_ms"] < 1.0, "a patch of every frame's own is not known before"
+    assert waits["ratio"] is None and waits["median_ms"] < 0.1, "a patch of every frame's own is not known before"
     for eager in by_variant["eager"].values():
         other = by_variant["fast"][eager["stage"]]
         assert eager["ratio"] == 1.0
@@ -58,7 +58,7 @@ def test_rows():
         if other["ratio"] is not None:
             assert other["ratio"] == pytest.approx(eager["median_ms"] / other["median_ms"], abs=0.02, rel=0.02)
     spared, ahead = (by_variant["fast"][stage] for stage in ("encode satellite", "ahead"))
-    assert spared["ratio"] is None and spared["p95_ms"] < 1.0, "a new patch is ready before the image"
+    assert spared["ratio"] is None and spared["p95_ms"] < by_variant["eager"]["encode satellite"]["median_ms"] / 4
     assert ahead["ratio"] is None and ahead["p95_ms"] > ahead["median_ms"], "three of four frames keep their patch"
     total = by_variant["fast"]["total"]
     assert total["ratio"] is not None and total["hz"] > 0 and total["peak_mb"] > 50

@@ -56,8 +56,9 @@ def test_it_finds_the_pose_on_tilted_ground(network, slope):
     generator = torch.Generator().manual_seed(0)
     camera, tilt, pose = torch.tensor([[0.5, 0.0, 1.65]]), torch.tensor([slope]), torch.tensor([[3.1, -4.3, 0.062]])
     noise = torch.rand(1, 16, 128, 128, generator=generator) - 0.5
-    described = F.normalize(F.interpolate(noise, (256, 256), mode="bilinear"), dim=1)
-    covered = torch.ones(1, 1, 256, 256)
+    side = network.config.patch_size
+    described = F.normalize(F.interpolate(noise, (side, side), mode="bilinear"), dim=1)
+    covered = torch.ones(1, 1, side, side)
     cells = torch.as_tensor(network.config.close.centres(), dtype=torch.float32)[None]
     ground = network._warp(described, (cells + tilt_shift(cells, camera, tilt))[:, None], pose[:, None])[:, 0]
     weight = torch.ones(1, 1, *ground.shape[-2:])
@@ -90,9 +91,10 @@ def test_it_is_held_on_the_tilt_that_the_flow_has_found(last):
     generator = torch.Generator().manual_seed(1)
     pixels, visible = ground_pixels(CAMERA, T_BASE_CAMERA, network.config.bev_samples, network.config.heights)
     place = torch.from_numpy(pixels)[None], torch.from_numpy(visible)[None]
-    image, patch = (torch.rand(1, 3, *size, generator=generator) for size in ((128, 416), (256, 256)))
+    side = network.config.patch_size
+    image, patch = (torch.rand(1, 3, *size, generator=generator) for size in ((128, 416), (side, side)))
     camera = torch.from_numpy(T_BASE_CAMERA[None, :3, 3]).float()
-    satellite = network.encode_satellite(patch, torch.ones(1, 1, 256, 256))
+    satellite = network.encode_satellite(patch, torch.ones(1, 1, side, side))
     close = None if last else torch.tensor([[1.0, 2.0, 0.05]])
     ground = network.describe(image, *place)
     out = network.locate(satellite, ground, camera, close=close)
@@ -114,15 +116,16 @@ def test_it_is_held_on_the_tilt_that_the_flow_has_found(last):
 def test_its_mean_is_the_answer(network, monkeypatch):
     """Of the matcher, of the exported network and of training's validation: not where the last flow has ended."""
     rng = np.random.default_rng(0)
-    image, patch = (rng.integers(0, 255, (*size, 3), np.uint8) for size in ((128, 416), (256, 256)))
+    square = (network.config.patch_size, network.config.patch_size)
+    image, patch = (rng.integers(0, 255, (*size, 3), np.uint8) for size in ((128, 416), square))
     found, locate = [], network.locate
     monkeypatch.setattr(network, "locate", lambda *given, **more: found.append(locate(*given, **more)) or found[-1])
-    given = MatchInput(image, CAMERA, T_BASE_CAMERA, patch, np.ones((256, 256), bool), box=(20.0, 20.0, 0.17))
+    given = MatchInput(image, CAMERA, T_BASE_CAMERA, patch, np.ones(square, bool), box=(20.0, 20.0, 0.17))
     (match,) = VoteFlowMatcher(network).match_batch([given])
 
     pixels, visible = ground_pixels(CAMERA, T_BASE_CAMERA, network.config.bev_samples, network.config.heights)
     sample = {"pixels": pixels, "visible": visible, "camera": np.float32(T_BASE_CAMERA[:3, 3])}
-    sample |= {"image": image.transpose(2, 0, 1), "patch": patch.transpose(2, 0, 1), "coverage": np.ones((1, 256, 256))}
+    sample |= {"image": image.transpose(2, 0, 1), "patch": patch.transpose(2, 0, 1), "coverage": np.ones((1, *square))}
     batch = {name: torch.from_numpy(value)[None] for name, value in sample.items()}
     poses = VoteFlowTask(network.config, VoteFlowTaskConfig()).locate(network, batch)
     (exported, *_) = _Located(network)(*(to_inputs(batch)[name] for name in INPUTS))

@@ -246,6 +246,15 @@ class TestOnAGpu:
             np.testing.assert_allclose(found.local, wanted.local, atol=0.02)
         assert len(fast.locate._recorded) == 2  # of one peak and of several
 
+    def test_a_patch_that_is_expected_is_the_one_that_is_matched(self, network, inputs):
+        """Although what the last one was described as is overwritten by then."""
+        matcher, first = VoteFlowMatcher(network, device="cuda", fast=True), inputs[0]
+        second = replace(first, patch=inputs[1].patch, coverage=inputs[1].coverage)
+        wanted = [matcher.match_batch([each])[0] for each in (first, second, first)][1]  # the last two are recorded
+        assert matcher.expect(second.patch, second.coverage) is None
+        found = matcher.match_batch([second])[0]
+        np.testing.assert_allclose(found.pose, wanted.pose, atol=5e-3)
+
     def test_the_cpu_takes_over_from_a_gpu_without_memory(self, inputs):
         lines = []
         localizer = load_ready_localizer(None, device="cuda", report=lines.append)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cvloc_ros.datasets.item import PATCH_GRID
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.covariance import Calibration
@@ -34,7 +35,7 @@ class KnownMatcher:
     """Answers with a given pose, as sure of it as it is told."""
 
     name = "known"
-    patch_grid = GroundGrid.centred(256, 0.4)
+    patch_grid = PATCH_GRID
     search_box = (20.0, np.radians(10.0))
     batch_size = 1
 
@@ -81,9 +82,10 @@ def frame():
 
 
 def localize(matcher, prior, covered=1.0):
-    coverage = np.zeros((256, 256), bool)
-    coverage[: round(256 * covered)] = True
-    patch = Patch(np.zeros((256, 256, 3), np.uint8), coverage, matcher.patch_grid, prior.T_map_base)
+    side = matcher.patch_grid.rows
+    coverage = np.zeros((side, side), bool)
+    coverage[: round(side * covered)] = True
+    patch = Patch(np.zeros((side, side, 3), np.uint8), coverage, matcher.patch_grid, prior.T_map_base)
     return Localizer(matcher, calibration(0.5, 0.5, 0.02), None).match(frame(), prior, patch)
 
 
@@ -102,9 +104,9 @@ def test_the_pose_is_placed_in_the_map():
 def test_covariance_turns_with_the_vehicle():
     """A matcher that is weaker forward than sideways is weak along north when the vehicle faces north."""
     matcher = KnownMatcher([0.0, 0.0, 0.0])
-    patch = Patch(
-        np.zeros((256, 256, 3), np.uint8), np.ones((256, 256), bool), matcher.patch_grid, SE2(0, 0, np.pi / 2)
-    )
+    side = matcher.patch_grid.rows
+    image, coverage = np.zeros((side, side, 3), np.uint8), np.ones((side, side), bool)
+    patch = Patch(image, coverage, matcher.patch_grid, SE2(0, 0, np.pi / 2))
     found = Localizer(matcher, calibration(1.5, 0.4, 0.02), None).match(
         frame(), Prior(SE2(0, 0, np.pi / 2), WIDE), patch
     )

@@ -108,8 +108,8 @@ def batch(n=2, seed=0):
     pixels, visible = ground_pixels(camera, camera_extrinsics(height=1.65), config.bev_samples, config.heights)
     return {
         "image": torch.rand(n, 3, 128, 416, generator=generator),
-        "patch": torch.rand(n, 3, 256, 256, generator=generator),
-        "coverage": torch.ones(n, 1, 256, 256),
+        "patch": torch.rand(n, 3, config.patch_size, config.patch_size, generator=generator),
+        "coverage": torch.ones(n, 1, config.patch_size, config.patch_size),
         "pixels": torch.from_numpy(pixels).repeat(n, 1, 1, 1, 1),
         "visible": torch.from_numpy(visible).repeat(n, 1, 1, 1),
         "camera": torch.tensor([[0.0, 0.0, 1.65]]).repeat(n, 1),

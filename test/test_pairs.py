@@ -128,8 +128,8 @@ def test_north_is_up_and_the_origin_is_the_pictures_middle(tmp_path):
     rows, columns = np.nonzero(patch.image[..., 0] > 100)
     x, y = patch.grid.to_metres(np.array([rows.mean(), columns.mean()]))
     assert (x, y) == pytest.approx((20, 10), abs=0.1)
-    # from the prior the patch reaches 51.2 m, the picture 40 m to the right and 45 m to the left
-    assert patch.coverage[128, 20] and not patch.coverage[128, 5]
+    # from the prior the patch reaches 57.6 m, the picture 40 m to the right and 45 m to the left
+    assert patch.coverage[144, 36] and not patch.coverage[144, 21]
 
 
 def rewritten(table: Path, tmp_path: Path, **changes: str) -> Path:

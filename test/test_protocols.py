@@ -71,7 +71,8 @@ def items(count: int) -> list[Item]:
     made = []
     for k in range(count):
         prior = box_prior(SE2(10.0 * k, 5.0, np.pi / 2), radius=20.0, yaw=np.radians(10))
-        patch = Patch(np.zeros((256, 256, 3), np.uint8), np.ones((256, 256), bool), PATCH_GRID, prior.T_map_base)
+        side = PATCH_GRID.rows
+        patch = Patch(np.zeros((side, side, 3), np.uint8), np.ones((side, side), bool), PATCH_GRID, prior.T_map_base)
         frame = Frame(k, np.full((128, 416, 3), 90, np.uint8), camera, camera_extrinsics(height=1.6))
         made.append(Item(f"{k}.png", frame, prior, prior.T_map_base @ SE2(3.0, 1.0, 0.1), patch))
     return made

@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2: make setup, or a sourced ROS installation")
@@ -18,6 +19,7 @@ from ros_world import DATUM, Vehicle, free_domain, write_confident_weights, writ
 
 from cvloc_ros.datasets.image_decoding import ConversionError
 from cvloc_ros.imagery import ImageryError
+from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.ros import images
 from cvloc_ros.ros.mounts import Mounts
 from cvloc_ros.ros.node import CvlocNode
@@ -91,6 +93,35 @@ def test_localizer_that_raises_leaves_a_record_and_goes_on(world, error, reason,
     vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
     if status == "imagery":
         vehicle.status("imagery", level=OK)
+
+
+def test_what_fails_before_an_image_comes_is_no_image(world, monkeypatch):
+    """The node gets ready for the next image; where that fails, the image tells."""
+    vehicle, node = world
+    monkeypatch.setattr(vehicle, "image_every", 3)  # there is time between them
+    expected, errors = [], []
+    monkeypatch.setattr(node._localizer.matcher, "expect", lambda *patch: expected.append(patch) or 1 / 0)
+    monkeypatch.setattr(node._health, "report", lambda *given: errors.append(given))
+    vehicle.until(lambda: len(expected) > 2)
+    vehicle.frames.clear()
+    vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
+    assert not [error for error in errors if error[:2] == ("localization", "failed")]
+
+
+def test_the_node_gets_ready_for_where_the_next_image_is(world, monkeypatch):
+    vehicle, node = world
+    monkeypatch.setattr(vehicle, "image_every", 3)
+    expected, searched, localize, expect = [], [], Localizer.localize, Localizer.expect
+    monkeypatch.setattr(Localizer, "expect", lambda *given: expected.append(given[1]) or expect(*given))
+    monkeypatch.setattr(Localizer, "localize", lambda *given: searched.append(given[2]) or localize(*given))
+    vehicle.until(lambda: len(expected) > 10)
+    count = len(searched)
+    vehicle.until(lambda: len(searched) > count + 2)
+    apart = [
+        min(np.hypot(*(there.T_map_base.inverse() @ prior.T_map_base).vector()[:2]) for there in searched)
+        for prior in expected[8:]  # by when it has forgotten how fast images came before
+    ]
+    assert np.median(apart) < 0.4
 
 
 def test_why_it_could_not_start_is_said_without_keys(tmp_path, monkeypatch):

@@ -66,6 +66,24 @@ def test_cleared_item_is_not_done(bench):
     assert bench.done == [1, 3] and bench.dropped == 0
 
 
+def test_when_there_is_time_for_something_else(bench):
+    """While nothing waits, and not while the thread is to end."""
+    assert bench.worker.has_time
+    bench.worker.put(1)
+    assert bench.started.acquire(timeout=5)
+    assert bench.worker.has_time
+    bench.worker.put(2)
+    assert not bench.worker.has_time
+    bench.worker.clear()
+    assert bench.worker.has_time
+    stopping = threading.Thread(target=bench.worker.stop)
+    stopping.start()
+    while bench.worker.has_time:
+        assert stopping.is_alive()
+    bench.let_through()
+    stopping.join()
+
+
 def test_error_is_handed_on_and_the_thread_lives(bench):
     bench.worker.put("bad")
     bench.let_through()

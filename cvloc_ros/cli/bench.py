@@ -30,7 +30,7 @@ def bench(
     "ahead" is what fast does before an image comes, as the node does between images: where the next frame is expected,
     it cuts a new patch and describes it. That is no part of "total", which is from image to pose, but of the frames a
     second. Without ROS there are no messages, and no stage "publish". A GPU works behind the CPU: what it takes for
-    all of the network, where that is replayed as one, counts as "vote and solve".
+    eager's patch counts as "vote and solve", and so does all of the network where it is replayed as one.
     """
     import json
 

@@ -18,7 +18,7 @@ def export(
     r"""Write a method's network as an ONNX file of fixed shapes, and check it with ONNX Runtime against PyTorch.
 
     The file matches one image with one satellite patch over the whole search box; doc/speed.md says what goes in and
-    what comes out. Takes about a minute. Needs onnx, onnxscript and onnxruntime: pip install 'cvloc_ros\[export]'.
+    what comes out. Takes half a minute. Needs onnx, onnxscript and onnxruntime: pip install 'cvloc_ros\[export]'.
     """
     try:
         import onnx  # noqa: F401

@@ -14,8 +14,8 @@ from cvloc_ros.geometry import SE2, GroundGrid
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.types import Frame, Prior
 
-PATCH_GRID = GroundGrid.centred(256, 0.4)
-"""102 m a side: what the shipped networks look at."""
+PATCH_GRID = GroundGrid.centred(288, 0.4)
+"""115 m a side: what the default network looks at."""
 
 KNOWN_YAW = np.radians(1.0)
 """Standard deviation of a heading that a protocol calls known, radians."""

@@ -59,10 +59,10 @@ def bench_localizers(
     """Time every stage from the encoded image to the pose, or to its message.
 
     The frames are those of a drive's camera, one after the other, with priors as a tracker gives them: most search a
-    few metres, every fourth the whole box. The patches are cut from an orthophoto. As in the node, a frame's patch is
-    made ready before its image comes: the stage "ahead" is no part of its latency, which is "total", but of how many
-    are through in a second. The variants take turns frame by frame, so that a busy moment of the machine hits all of
-    them. A stage that a frame is spared counts as no time.
+    few metres, every fourth the whole box. The patches are cut from an orthophoto. As in the node where no image is
+    lost and there is time between them, a frame's patch is made ready before its image comes: the stage "ahead" is no
+    part of its latency, which is "total", but of how many are through in a second. The variants take turns frame by
+    frame, so that a busy moment of the machine hits all of them. A stage that a frame is spared counts as no time.
 
     Args:
         localizers: variants by name, "eager" among them; their matchers and calibrations are used, on a map made for

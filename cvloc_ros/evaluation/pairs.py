@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvloc_ros.datasets.town import TownPair, crop_patch
+from cvloc_ros.datasets.town import TownPair
 from cvloc_ros.evaluation.batches import in_batches
-from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera
+from cvloc_ros.geometry import SE2, PinholeCamera
 from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.localization.types import Frame, Localization, Prior
@@ -79,10 +79,7 @@ def _place(
     pair: TownPair, index: int, prior: Prior, localizer: Localizer, *, blind: bool
 ) -> tuple[Frame, Prior, Patch]:
     """Return a pair's frame, its prior and the patch there."""
-    grid = localizer.matcher.patch_grid
-    source = GroundGrid.centred(pair.satellite.shape[0], grid.cell)
-    image = crop_patch(pair.satellite, source, prior.T_map_base, grid)
-    patch = Patch(image, np.ones(image.shape[:2], bool), grid, prior.T_map_base)
+    patch = pair.patch(prior.T_map_base, localizer.matcher.patch_grid)
     camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
     ground = np.zeros_like(pair.ground) if blind else pair.ground
     return Frame(index, ground, camera, pair.T_base_camera), prior, patch

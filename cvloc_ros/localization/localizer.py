@@ -72,15 +72,15 @@ class Localizer:
     def expect(self, prior: Prior) -> Future | None:
         """Get ready for a frame that will have about this prior: cut the patch it needs, and begin to describe it.
 
-        What fails here fails again when the frame comes, and is told then.
+        What fails here is told when the frame comes, which needs the same.
 
         Returns:
-            What is done when that is; None if it already is.
+            What is done when the patch is described; None where nobody has to wait for that, or nothing was begun.
 
         """
         if self.satellite_map is None or not self.keep_patch:
             return None
-        with suppress(RuntimeError):  # ImageryError is one
+        with suppress(Exception):
             patch = self._patch_around(prior)
             if patch is self._patch:
                 return self.matcher.expect(patch.image, patch.coverage)

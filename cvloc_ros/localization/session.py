@@ -1,6 +1,7 @@
 """One drive being localized: the tracker and the localizer together, the same online and offline.
 
-The ROS node and `cvloc_ros.evaluation.run` both feed a `LocalizationSession`, so that they cannot differ::
+The ROS node and `cvloc_ros.evaluation.run` both feed a `LocalizationSession`, so that they differ in nothing but where
+patches are cut, which is some centimetres off where the node has looked ahead::
 
     session = LocalizationSession(localizer, tracker_config=TrackerConfig())
     session.on_odometry(stamp, T_odom_base)                     # from the odometry callback
@@ -14,14 +15,16 @@ The ROS node and `cvloc_ros.evaluation.run` both feed a `LocalizationSession`, s
     session.look_ahead()                                        # if there is time before the next image
     session.status()                                            # state, waiting_for, T_map_odom for diagnostics and TF
 
-Every method may be called from any thread. Only the network runs outside the lock, so that odometry and fixes never
-wait for it.
+Every method may be called from any thread, `on_image` and `look_ahead` from one at a time. The localizer runs outside
+the lock, so that odometry and fixes never wait for it.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -94,7 +97,7 @@ class LocalizationSession:
         self._order = StampOrder()  # of odometry
         self._lock = threading.Lock()
         self._epoch = 0  # counts resets: a result that was under way when one came is of the drive before
-        self._images: list[int] = []  # stamps of the last two
+        self._images: deque[int] = deque(maxlen=9)  # stamps of the last ones
 
     def on_odometry(self, stamp: int, T_odom_base: SE2) -> None:
         """Take in odometry; a jump back in time (a bag that starts again: `StampOrder`) resets the session first."""
@@ -137,7 +140,7 @@ class LocalizationSession:
         """Localize one image and let the tracker take the result in. Blocks for as long as the localizer takes."""
         with self._lock:
             epoch = self._epoch
-            self._images = [*self._images[-1:], frame.stamp]
+            self._images.append(frame.stamp)
             priors = self._tracker.priors(frame.stamp)
             missing = self._tracker.missing_at(frame.stamp)
         best = ImageResult(None, "waiting", f"waiting for {missing}")
@@ -150,16 +153,14 @@ class LocalizationSession:
         return best
 
     def look_ahead(self) -> None:
-        """Get ready for the next image, taken to come as long after the last one as that came after the one before.
+        """Get ready for the next image, so that it does not wait for its satellite patch.
 
-        From the thread of `on_image`. It is worth it where images come more slowly than they are localized: the next
-        one then does not wait for its satellite patch.
+        It is taken to come after the shortest time between two of the last images: some may have been lost. Where that
+        is longer than a pose may be predicted (``odometry_extrapolation``) nothing is done.
         """
         with self._lock:
-            if len(self._images) < 2:
-                return
-            before, last = self._images
-            priors = self._tracker.priors(2 * last - before)
+            between = [later - earlier for earlier, later in pairwise(self._images) if later > earlier]
+            priors = self._tracker.priors(self._images[-1] + min(between)) if between else []
         if priors:
             self._localizer.expect(priors[0])
 
@@ -199,7 +200,7 @@ class LocalizationSession:
 
     def _reset(self) -> None:
         self._epoch += 1
-        self._images = []
+        self._images.clear()
         self._order = StampOrder()
         self._tracker.reset()
 

@@ -94,7 +94,7 @@ class Matcher(Protocol):
         """Get ready for an image on a patch, given as in `MatchInput`; answers stay the same.
 
         Returns:
-            What is done when that is; None if it already is.
+            What is done when that is; None where the caller did it himself, or gave it to a GPU.
 
         """
         ...

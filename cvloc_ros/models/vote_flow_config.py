@@ -51,7 +51,7 @@ class VoteFlowConfig:
     image_width: int = 416
     image_height: int = 128
     local_contrast: float = 3.0
-    patch_size: int = 256
+    patch_size: int = 288
     patch_cell: float = 0.4
     bev_size: int = 24
     bev_cell: float = 1.6

@@ -149,7 +149,7 @@ class Pipeline:
         self._finish(record, result.localization, message=result.message)
         if result.localization is not None:
             self._outputs.picture(frame, result.localization)
-        if self._worker.idle:
+        if self._worker.has_time:
             self._session.look_ahead()
 
     def _try(self, frame: Frame) -> ImageResult:

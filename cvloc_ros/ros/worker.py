@@ -42,10 +42,10 @@ class NewestWorker(Generic[Item]):
             self._on_drop()
 
     @property
-    def idle(self) -> bool:
-        """Whether no item waits."""
+    def has_time(self) -> bool:
+        """Whether, once the item under way is done, no other one waits, nor the thread's end."""
         with self._changed:
-            return self._waiting is None
+            return self._waiting is None and not self._stopped
 
     def clear(self) -> None:
         """Forget the item that waits."""

@@ -24,7 +24,7 @@ from cvloc_ros.training.settings import ConfigError
 from cvloc_ros.training.task import Task, beside
 
 # of `VoteFlowConfig`: of no matter for the weights of two votes
-_OTHER_PARTS = {"window", "iterations", "flow_hidden", "tilt_degrees", "peaks", "candidates"} | {
+_OTHER_PARTS = {"patch_size", "window", "iterations", "flow_hidden", "tilt_degrees", "peaks", "candidates"} | {
     name for name in vars(VoteFlowConfig()) if name.startswith("close_")
 }
 

@@ -14,7 +14,6 @@ from cvloc_ros.datasets.town import TownPair, crop_patch, town_pairs
 from cvloc_ros.datasets.town.pairs import CLASS_GRID, GRID
 from cvloc_ros.datasets.town.seeds import VALIDATION_TOWNS
 from cvloc_ros.geometry import SE2, Camera, GroundGrid, PinholeCamera
-from cvloc_ros.imagery import Patch
 from cvloc_ros.localization.types import Frame
 from cvloc_ros.training.config import SourceConfig
 
@@ -110,7 +109,6 @@ def town_item(pair: TownPair, rng: np.random.Generator, *, grid: GroundGrid, box
     """Return a pair as an item whose map is the true vehicle's frame, its prior drawn in the box."""
     T_patch_vehicle = draw_prior_error(rng, box)
     prior = box_prior(T_patch_vehicle.inverse(), radius=box[0], yaw=box[1])
-    image = crop_patch(pair.satellite, GRID, prior.T_map_base, grid)
     return Item(
         name="town",
         frame=Frame(
@@ -118,7 +116,7 @@ def town_item(pair: TownPair, rng: np.random.Generator, *, grid: GroundGrid, box
         ),
         prior=prior,
         truth=SE2(),
-        patch=Patch(image, np.ones(image.shape[:2], bool), grid, prior.T_map_base),
+        patch=pair.patch(prior.T_map_base, grid),
     )
 
 

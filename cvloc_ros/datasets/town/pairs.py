@@ -19,6 +19,7 @@ from cvloc_ros.datasets.town.classes import ground_classes
 from cvloc_ros.datasets.town.scenery import Prisms
 from cvloc_ros.datasets.town.town import Town
 from cvloc_ros.geometry import SE2, GroundGrid, PinholeCamera, camera_extrinsics
+from cvloc_ros.imagery import Patch
 
 WIDTH, HEIGHT = 416, 128  # pixels of the ground picture
 GRID = GroundGrid.centred(400, 0.4)
@@ -48,6 +49,13 @@ class TownPair:
     satellite: np.ndarray
     T_map_base: SE2
     classes: np.ndarray
+
+    def patch(self, T_vehicle_patch: SE2, grid: GroundGrid) -> Patch:
+        """Cut a patch in the true vehicle's frame; there is no imagery beyond the satellite image."""
+        image = crop_patch(self.satellite, GRID, T_vehicle_patch, grid)
+        everywhere = np.ones(self.satellite.shape[:2], np.uint8)
+        coverage = crop_patch(everywhere, GRID, T_vehicle_patch, grid, interpolation=cv2.INTER_NEAREST)
+        return Patch(image, coverage.astype(bool), grid, T_vehicle_patch)
 
 
 def render_pair(town: Town, seed: int, *, scatter: float = 0.0) -> TownPair:
