@@ -117,6 +117,15 @@ def test_validation_gives_the_network_what_the_matcher_gets():
     np.testing.assert_allclose(SE2(*sample["truth"].astype(float)).apply(np.array([12.4, 2.8])), on_patch, atol=0.5)
 
 
+def test_a_pair_has_no_imagery_beyond_its_picture():
+    """Which ends 80 m ahead: 50 m from the middle of a patch that is 30 m ahead, and that reaches 57.6 m."""
+    pair = dotted_pair((12.4, 2.8))
+    middle, ahead = (pair.patch(SE2(x, 0.0, 0.0), CONFIG.patch) for x in (0.0, 30.0))
+    assert middle.coverage.all()
+    assert ahead.coverage.all(1).tolist() == [False] * 19 + [True] * (CONFIG.patch.rows - 19)
+    assert not ahead.coverage[:19].any()
+
+
 def test_a_sample_is_what_the_matcher_sees():
     """Of an image of another size, and a map with a hole, to the last pixel."""
     rng, pair = np.random.default_rng(0), dotted_pair((12.4, 2.8))
