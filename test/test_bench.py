@@ -50,7 +50,8 @@ def test_rows():
     } <= stages
     assert {row["precision"] for row in by_variant["eager"].values()} == {"float32"}
     waits = by_variant["eager"].pop("ahead")
-    assert waits["ratio"] is None and waits["median_ms"] < 0.1, "a patch of every frame's own is not known before"
+    assert waits["ratio"] is None, "a patch of every frame's own is not known before"
+    assert waits["median_ms"] < by_variant["eager"]["patch"]["median_ms"] / 4
     for eager in by_variant["eager"].values():
         other = by_variant["fast"][eager["stage"]]
         assert eager["ratio"] == 1.0
