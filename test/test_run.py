@@ -147,6 +147,31 @@ def test_session_looks_ahead():
     assert np.mean([held for _, held in served]) > 0.97 and np.mean(whole) > 0.9
 
 
+def test_after_a_reset_it_looks_ahead_from_the_second_image_on():
+    """Only then is it known again how far apart images are."""
+    drive = RecordedDrive(seconds=2)
+    expected = []
+
+    class Expecting(OracleLocalizer):
+        def expect(self, prior):
+            expected.append(prior)
+
+    session = LocalizationSession(Expecting(drive))
+    for _ in range(2):
+        counts = []
+        session.set_pose(drive.start, drive.trajectory.at(drive.start).T_map_base, np.diag([0.01, 0.01, 0.001]))
+        for event in drive:
+            if isinstance(event, ImageEvent):
+                session.on_image(drive.frame(event))
+                session.look_ahead()
+                counts.append(len(expected))
+            elif hasattr(event, "T_odom_base"):
+                session.on_odometry(event.stamp, event.T_odom_base)
+        assert len(counts) > 10 and counts == [*range(len(counts))]
+        session.reset()
+        expected.clear()
+
+
 def test_session_starts_anew_when_time_jumps_back():
     session = LocalizationSession(OracleLocalizer(RecordedDrive(seconds=1)))
     session.on_odometry(EPOCH + 60 * SECOND, SE2(1.0, 0.0, 0.0))
