@@ -24,6 +24,7 @@ from cvloc_ros.models.dense_flow_config import FULL
 from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow
 from cvloc_ros.models.matcher import MatchInput
+from cvloc_ros.models.network_inputs import Images
 from cvloc_ros.models.vote import Correlate, slide_by_fourier
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_matcher import Packed, VoteFlowMatcher
@@ -232,6 +233,14 @@ class TestOnAGpu:
         assert len(launched) == 1 + 2 * 4  # called once as it is; then warmed up and recorded, of either kind
         found = recorder({"x": x}, 1, fixed=(fixed + 1,))
         assert found["sum"].item() == 3 * 5 + 6
+
+    @torch.inference_mode()
+    def test_images_come_as_on_the_cpu(self, inputs):
+        there, here = (Images(3.0, torch.device(name)) for name in ("cuda", "cpu"))
+        for given in inputs[::3]:
+            for images in ([given.image], [given.image[::-1], given.image]):
+                apart = (there(images).cpu() - here(images)).abs() * 255
+                assert apart.max() < 1.01 and (apart > 0.5).float().mean() < 1e-3
 
     @pytest.mark.parametrize("method", ["vote_flow", "dense_flow"])
     def test_poses_are_those_of_the_plain_network_on_the_cpu(self, inputs, method):

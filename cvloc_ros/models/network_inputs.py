@@ -14,6 +14,8 @@ from torch import Tensor
 
 from cvloc_ros.geometry import Camera, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.contrast import even_contrast_of
+from cvloc_ros.models.cuda_graph import Recorder
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.matcher import MatchInput
 from cvloc_ros.models.preprocess import even_contrast, fit_image
@@ -47,6 +49,7 @@ class View:
 
     def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device):
         self._config, self._device = config, device
+        self._images = Images(config.local_contrast, device)
         self._stretch = isinstance(config, DenseFlowConfig) and config.image_fit == "stretch"
         self._ground: tuple[Camera, np.ndarray, tuple[Tensor, Tensor, Tensor]] | None = None
         self.seconds = 0.0
@@ -56,8 +59,8 @@ class View:
         began = time.perf_counter()
         fitted = [self._fit(each) for each in inputs]
         ground = [self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)]
-        images = [even_contrast(image, self._config.local_contrast) for image, _ in fitted]
-        look = Look(image_tensor(images, self._device), *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
+        images = self._images([image for image, _ in fitted])
+        look = Look(images, *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
         self.seconds = time.perf_counter() - began
         return look
 
@@ -104,7 +107,7 @@ class PatchView:
             beside: describe a patch in a thread of its own, while the caller goes on with the image.
 
         """
-        self._config, self._encode, self._device = config, encode, device
+        self._images, self._encode, self._device = Images(config.local_contrast, device), encode, device
         self._thread = ThreadPoolExecutor(1, "patch") if beside else None
         self._kept: tuple[list[np.ndarray], Any] | None = None
         self.seconds = 0.0
@@ -144,18 +147,33 @@ class PatchView:
 
     @torch.inference_mode()  # which a thread does not have from the one that started it
     def _describe(self, patches: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
-        images = [even_contrast(image, self._config.local_contrast) for image, _ in patches]
         covered = coverage_tensor([coverage for _, coverage in patches], self._device)
-        return self._encode(image_tensor(images, self._device), covered)
+        return self._encode(self._images([image for image, _ in patches]), covered)
 
 
-def image_tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Return images of one size, RGB uint8 (H, W, 3), as (B, 3, H, W) in [0, 1], channels last."""
-    tensor = torch.from_numpy(np.stack(images))
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()  # else the copy waits for the device
-    tensor = tensor.to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+class Images:
+    """Brings images to a device, their contrast evened out."""
+
+    def __init__(self, limit: float, device: torch.device):
+        """Even out up to a limit: see `even_contrast`."""
+        self._limit, self._device = limit, device
+        self._finish = Recorder(lambda there: _planes(even_contrast_of(there, limit)), record=device.type == "cuda")
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Return images of one size, RGB uint8 (H, W, 3), as (B, 3, H, W) in [0, 1], channels last.
+
+        On a GPU the next call overwrites what this one has returned.
+        """
+        if self._device.type == "cuda":
+            pinned = torch.from_numpy(np.stack(images)).pin_memory()  # else the copy waits for the device
+            return self._finish(pinned.to(self._device, non_blocking=True))
+        evened = np.stack([even_contrast(image, self._limit) for image in images])
+        return _planes(torch.from_numpy(evened).to(self._device).float())
+
+
+def _planes(images: Tensor) -> Tensor:
+    """Make (B, H, W, 3) float32 of 0 to 255, in place, (B, 3, H, W) in [0, 1], channels last."""
+    return images.permute(0, 3, 1, 2).div_(255).contiguous(memory_format=torch.channels_last)
 
 
 def coverage_tensor(coverages: Sequence[np.ndarray], device: torch.device) -> Tensor:
