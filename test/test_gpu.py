@@ -24,7 +24,7 @@ from cvloc_ros.models.dense_flow_config import FULL
 from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.fast_vote_flow import FastVoteFlow
 from cvloc_ros.models.matcher import MatchInput
-from cvloc_ros.models.network_inputs import Images
+from cvloc_ros.models.network_inputs import ToDevice
 from cvloc_ros.models.vote import Correlate, slide_by_fourier
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_matcher import Packed, VoteFlowMatcher
@@ -240,7 +240,7 @@ class TestOnAGpu:
 
     @torch.inference_mode()
     def test_images_come_as_on_the_cpu(self, inputs):
-        there, here = (Images(3.0, torch.device(name)) for name in ("cuda", "cpu"))
+        there, here = (ToDevice(3.0, torch.device(name), record=name == "cuda") for name in ("cuda", "cpu"))
         for given in inputs[::3]:
             for images in ([given.image], [given.image[::-1], given.image]):
                 apart = (there(images).cpu() - here(images)).abs() * 255

@@ -29,4 +29,4 @@ class Patch:
     @property
     def covered(self) -> float:
         """Share of the patch that has imagery, in [0, 1]."""
-        return float(self.coverage.mean())
+        return np.count_nonzero(self.coverage) / self.coverage.size

@@ -1,4 +1,4 @@
-"""`even_contrast` for tensors: a GPU's processor would need longer for it than the network for a frame."""
+"""`even_contrast` for tensors: on a GPU, where it is a tenth of a frame; on the CPU beside it, it was a third."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cvloc_ros.models.preprocess import contrast_tiles
 _LEVELS = 256
 
 
-def even_contrast_of(images: Tensor, limit: float) -> Tensor:
+def even_contrast_on_device(images: Tensor, limit: float) -> Tensor:
     """Even out the contrast of each channel over each image: `even_contrast`, to a level of brightness.
 
     The steps, and how tiles fit a size that they do not divide, are those of OpenCV's CLAHE. Nothing waits for the
@@ -54,12 +54,11 @@ def _tiles(images: Tensor, count: tuple[int, int], size: tuple[int, int]) -> Ten
         size: of a tile, likewise.
 
     """
-    for axis in (1, 2):
-        whole, here = count[axis - 1] * size[axis - 1], torch.arange(images.shape[axis], device=images.device)
-        beyond = whole - len(here)
-        if beyond:
-            here = torch.cat([here, len(here) - 2 - torch.arange(beyond, device=images.device)])
-            images = images.index_select(axis, here.abs())
+    for axis, whole in ((1, count[0] * size[0]), (2, count[1] * size[1])):
+        last = images.shape[axis] - 1
+        if whole > last + 1:
+            place = torch.arange(whole, device=images.device)
+            images = images.index_select(axis, (last - (place - last).abs()).clamp_min(0))
     images = images.unflatten(2, (count[1], size[1])).unflatten(1, (count[0], size[0]))
     return images.permute(0, 5, 1, 3, 2, 4).reshape(len(images), images.shape[-1], count[0] * count[1], -1)
 

@@ -70,7 +70,7 @@ class Recorder:
             except RuntimeError as error:  # out of memory, or something that cannot be recorded
                 self.record = False
                 self._recorded.clear()
-                _warn("the GPU is given a frame's work piece by piece, which takes several times as long", error)
+                _warn("the GPU is given its work piece by piece, which takes longer", error)
                 return self._function(*given, *fixed)
         return self._recorded[kind](leaves)
 

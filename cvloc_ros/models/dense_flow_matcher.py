@@ -35,7 +35,7 @@ class DenseFlowMatcher:
     Args:
         network: trained.
         device: to run it on.
-        fast: take one image at a time, in half precision where the processor has it, with `FastVotes`.
+        fast: take one image at a time, with `FastVotes`, the flow in half precision where the processor has it.
 
     """
 
@@ -53,7 +53,7 @@ class DenseFlowMatcher:
             if precision != torch.float32:
                 self.network.halve(precision)
             if isinstance(encoders := self.network.encoders, VoteEncoders):
-                encoders.vote = FastVotes(encoders.vote, precision=precision)
+                encoders.vote = FastVotes(encoders.vote)  # not halved: its peak may jump, and the flow stays near it
         record = fast and self.device.type == "cuda"
         if record:
             self.network.join_kernels()
@@ -65,13 +65,13 @@ class DenseFlowMatcher:
         if c.start == "vote" and isinstance(encoders, VoteEncoders):
             self._vote = encoders.vote
         self.locate = Recorder(self._find, record=record, choose=True)
-        self._view = View(c, self.device)
+        self._view = View(c, self.device, record=record)
         self._seen: tuple[Tensor, list[Tensor]] | None = None
         self._everywhere, self._nearby = PoseGrid.of_box(self.network), PoseGrid.around_a_pose(self.network)
         self._box = self._everywhere.cpu()
         self._axes = self._posterior_axes()
         encode = Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record, choose=True)
-        self._patches = PatchView(c, encode, self.device, beside=fast and self.device.type == "cpu")
+        self._patches = PatchView(c, encode, self.device, beside=fast and self.device.type == "cpu", record=record)
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:

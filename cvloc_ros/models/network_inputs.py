@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cvloc_ros.geometry import Camera, PinholeCamera
 from cvloc_ros.models.bev import ground_pixels
-from cvloc_ros.models.contrast import even_contrast_of
+from cvloc_ros.models.contrast import even_contrast_on_device
 from cvloc_ros.models.cuda_graph import Recorder
 from cvloc_ros.models.dense_flow_config import DenseFlowConfig
 from cvloc_ros.models.matcher import MatchInput
@@ -47,9 +47,9 @@ class View:
 
     """
 
-    def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device):
+    def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device, *, record: bool = False):
         self._config, self._device = config, device
-        self._images = Images(config.local_contrast, device)
+        self._to_device = ToDevice(config.local_contrast, device, record=record)
         self._stretch = isinstance(config, DenseFlowConfig) and config.image_fit == "stretch"
         self._ground: tuple[Camera, np.ndarray, tuple[Tensor, Tensor, Tensor]] | None = None
         self.seconds = 0.0
@@ -59,7 +59,7 @@ class View:
         began = time.perf_counter()
         fitted = [self._fit(each) for each in inputs]
         ground = [self._project(each, camera) for each, (_, camera) in zip(inputs, fitted, strict=True)]
-        images = self._images([image for image, _ in fitted])
+        images = self._to_device([image for image, _ in fitted])
         look = Look(images, *(_joined(list(parts)) for parts in zip(*ground, strict=True)))
         self.seconds = time.perf_counter() - began
         return look
@@ -97,6 +97,7 @@ class PatchView:
         device: torch.device,
         *,
         beside: bool = False,
+        record: bool = False,
     ):
         """Describe patches by the ``encode_satellite`` of a network of this config.
 
@@ -105,9 +106,11 @@ class PatchView:
             encode: its function.
             device: where it runs.
             beside: describe a patch in a thread of its own, while the caller goes on with the image.
+            record: record what a GPU does before that, see `Recorder`.
 
         """
-        self._images, self._encode, self._device = Images(config.local_contrast, device), encode, device
+        self._encode, self._device = encode, device
+        self._to_device = ToDevice(config.local_contrast, device, record=record)
         self._thread = ThreadPoolExecutor(1, "patch") if beside else None
         self._kept: tuple[list[np.ndarray], Any] | None = None
         self.seconds = 0.0
@@ -148,21 +151,21 @@ class PatchView:
     @torch.inference_mode()  # which a thread does not have from the one that started it
     def _describe(self, patches: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
         covered = coverage_tensor([coverage for _, coverage in patches], self._device)
-        return self._encode(self._images([image for image, _ in patches]), covered)
+        return self._encode(self._to_device([image for image, _ in patches]), covered)
 
 
-class Images:
+class ToDevice:
     """Brings images to a device, their contrast evened out."""
 
-    def __init__(self, limit: float, device: torch.device):
-        """Even out up to a limit: see `even_contrast`."""
+    def __init__(self, limit: float, device: torch.device, *, record: bool = False):
+        """Even out up to a limit, see `even_contrast`; ``record`` what a GPU does for it."""
         self._limit, self._device = limit, device
-        self._finish = Recorder(lambda there: _planes(even_contrast_of(there, limit)), record=device.type == "cuda")
+        self._finish = Recorder(lambda images: _planes(even_contrast_on_device(images, limit)), record=record)
 
     def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return images of one size, RGB uint8 (H, W, 3), as (B, 3, H, W) in [0, 1], channels last.
 
-        On a GPU the next call overwrites what this one has returned.
+        What is recorded is overwritten by the next call.
         """
         if self._device.type == "cuda":
             pinned = torch.from_numpy(np.stack(images)).pin_memory()  # else the copy waits for the device

@@ -66,14 +66,13 @@ def even_contrast(image: np.ndarray, limit: float) -> np.ndarray:
     """Even out the contrast of each channel over an image, and its brightness.
 
     What a place looks like changes with light and season, the edges in it less: under snow or at dusk they are faint.
-    This is contrast-limited adaptive histogram equalization (Zuiderveld, Graphics Gems IV, 1994).
+    This is contrast-limited adaptive histogram equalization (Zuiderveld, Graphics Gems IV, 1994); on a GPU it is
+    `contrast.even_contrast_on_device`.
 
     Args:
         image: RGB uint8 (H, W, 3).
         limit: how steep a tone curve may become: with 3, contrasts grow to three or four times what they were, and
             no more; 0 leaves the image as it is.
-
-    `contrast.even_contrast_of` is the same on a GPU.
     """
     if not limit:
         return image

@@ -41,11 +41,11 @@ class VoteFlowMatcher:
         self.patch_grid: GroundGrid = c.patch
         self.search_box = (c.box_metres, float(np.radians(c.box_degrees)))
         self._axes = posterior_axes(network, network.third)
-        self._view = View(c, self.device)
         record = fast and self.device.type == "cuda"
+        self._view = View(c, self.device, record=record)
         self.locate = Recorder(self._find, record=record)
         encode = Recorder(lambda *patch: self.network.encode_satellite(*patch), record=record)
-        self._patches = PatchView(c, encode, self.device, beside=fast and self.device.type == "cpu")
+        self._patches = PatchView(c, encode, self.device, beside=fast and self.device.type == "cpu", record=record)
 
     @torch.inference_mode()
     def match_batch(self, inputs: Sequence[MatchInput]) -> list[Match]:
