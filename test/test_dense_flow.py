@@ -32,6 +32,7 @@ OWN = replace(
 # What takes half a second to build and is still the same design.
 TINY = replace(OWN, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1)
 TINY_VOTE = replace(SMALL, hidden=8, iterations=2, refine_blocks=1)
+SIDE = SMALL.patch_size // SMALL.stride  # of a patch's features
 
 
 def batch(config, n=2, seed=0):
@@ -63,7 +64,7 @@ def smooth_map(channels, size, seed=0):
 
 def sampled_at(network, satellite, pose):
     """The BEV features that a perfect encoder would see from a pose: the satellite's at the cells' places."""
-    cells = network.to_features(place(network.cells, pose), 64)
+    cells = network.to_features(place(network.cells, pose), SIDE)
     where = ((2 * cells + 1) / satellite.shape[-1] - 1).flip(-1)
     return F.grid_sample(satellite, where, align_corners=False)
 
@@ -94,10 +95,9 @@ class TestSizes:
         assert ahead[visible[0]].max() == pytest.approx(48.6, abs=0.05)
 
     def test_the_small_preset_sees_what_the_vote_does(self):
-        """On the patches that it was trained with, which are smaller."""
         vote = VoteFlow().config
-        assert replace(vote, peaks=3, patch_size=256) == SMALL.vote, "what a training builds on"
-        assert SMALL.patch_cell == vote.patch_cell and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
+        assert replace(vote, peaks=3) == SMALL.vote, "what a training builds on"
+        assert SMALL.patch == vote.patch and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
         assert sum(p.numel() for p in DenseFlow(SMALL).parameters() if p.requires_grad) < 1.5e6
 
     def test_the_shipped_one_is_the_small_preset(self):
@@ -152,14 +152,14 @@ class TestDecoder:
         """From a start near it each cell goes to the best of its window, and least squares give the pose back."""
         network = DenseFlow(OWN)
         truth = torch.tensor([pose])
-        satellite = smooth_map(48, 64)
+        satellite = smooth_map(48, SIDE)
         bev = sampled_at(network, satellite, truth)
         pyramid = CorrelationPyramid.everywhere(bev, satellite, levels=4, radius=4)
         step = torch.arange(-4.0, 5)
         offsets = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).view(81, 2)
         found = truth + torch.tensor([[1.7, -2.2, 0.03]])
         for _ in range(3):
-            origin = network.to_features(place(network.cells, found), 64)
+            origin = network.to_features(place(network.cells, found), SIDE)
             window = pyramid.look_up(origin.permute(0, 3, 1, 2))[:, :81]
             flow = torch.einsum("bnhw,nd->bhwd", (100 * window).softmax(dim=1), offsets)
             moved = network.config.patch.y_max - ((origin + flow) * 4 + 0.5) * 0.4
@@ -176,7 +176,7 @@ class TestDecoder:
         torch.manual_seed(0)
         network = DenseFlow(TINY_VOTE)
         truth = torch.tensor([[6.0, -3.0, turn]])
-        satellite = F.normalize(F.interpolate(smooth_map(24, 32), (64, 64), mode="bicubic"), dim=1)
+        satellite = F.normalize(F.interpolate(smooth_map(24, SIDE // 2), (SIDE, SIDE), mode="bicubic"), dim=1)
         bev, half = sampled_at(network, satellite, truth), network.config.flow_cell
         c, s = np.cos(turn), np.sin(turn)
         for ahead, left in ((0, 0), (3, 0), (0, -4), (-2, 5)):
@@ -211,12 +211,14 @@ class TestDecoder:
         """Two cells forward and one to the right: the same flow from there, and nothing else of the pose changes."""
         generator = torch.Generator().manual_seed(0)
         channels = network.encoders.descriptor_channels
-        satellite = smooth_map(channels, 64)
-        satellite = satellite * F.pad(torch.ones(1, 1, 44, 56), (4, 4, 8, 12))  # what rolls around is empty
+        satellite = smooth_map(channels, SIDE)
+        satellite = satellite * F.pad(
+            torch.ones(1, 1, SIDE - 20, SIDE - 8), (4, 4, 8, 12)
+        )  # what rolls around is empty
         bev = torch.randn(1, network.encoders.bev_channels, 24, 24, generator=generator)
         descriptors = torch.randn(1, channels, 24, 24, generator=generator)
         ground = Ground(bev, torch.rand(1, 1, 24, 24, generator=generator) > 0.3, descriptors)
-        coverage, camera = torch.ones(1, 1, 256, 256), torch.tensor([[0.0, 0.0, 1.65]])
+        coverage, camera = torch.ones(1, 1, 4 * SIDE, 4 * SIDE), torch.tensor([[0.0, 0.0, 1.65]])
         near = torch.tensor([[2.0, 1.0, 0.04]])
         step = torch.tensor([[3.2, -1.6, 0.0]])
         one = network.decode(ground, Patch(satellite, coverage), camera, start=near)
@@ -231,7 +233,7 @@ class TestDecoder:
         torch.manual_seed(0)
         network = DenseFlow(SMALL).eval()
         generator = torch.Generator().manual_seed(0)
-        patch = Patch(smooth_map(24, 128), torch.ones(1, 1, 256, 256))
+        patch = Patch(smooth_map(24, 2 * SIDE), torch.ones(1, 1, 4 * SIDE, 4 * SIDE))
         bev, descriptors = (torch.randn(1, n, 24, 24, generator=generator) for n in (64, 24))
         ground, camera = Ground(bev, torch.ones(1, 1, 24, 24) > 0, descriptors), torch.tensor([[0.0, 0.0, 1.65]])
         start = torch.tensor([[2.0, -4.0, 0.1]])

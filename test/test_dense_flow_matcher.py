@@ -44,7 +44,7 @@ def frame():
     pair = render_pair(Town.generate(5), 0)
     sample = make_sample(Scene.of_pair(pair), np.random.default_rng(3), SMALL, None)
     patch = np.ascontiguousarray(sample["patch"].transpose(1, 2, 0))
-    inputs = (pair.ground, PinholeCamera(416, 128, pair.K), pair.T_base_camera, patch, np.ones((256, 256), bool))
+    inputs = (pair.ground, PinholeCamera(416, 128, pair.K), pair.T_base_camera, patch, np.ones(patch.shape[:2], bool))
     return inputs, sample["truth"]
 
 
@@ -154,17 +154,18 @@ class TestPosterior:
     def test_it_peaks_at_the_pose_whose_features_fit(self, pose):
         network = untrained(IDENTITY)
         generator = torch.Generator().manual_seed(0)
-        coarse = torch.randn(1, 8, 24, 24, generator=generator)
-        satellite = F.interpolate(coarse, (64, 64), mode="bicubic")  # similarities between cells are interpolated
+        coarse = torch.randn(1, 32, 27, 27, generator=generator)
+        side = SMALL.patch_size // SMALL.stride
+        satellite = F.interpolate(coarse, (side, side), mode="bicubic")  # similarities between cells are interpolated
         truth = torch.tensor([pose])
-        cells = network.to_features(place(network.cells, truth), 64)
-        where = ((2 * cells + 1) / 64 - 1).flip(-1)
+        cells = network.to_features(place(network.cells, truth), side)
+        where = ((2 * cells + 1) / side - 1).flip(-1)
         bev = F.grid_sample(satellite, where, align_corners=False)
         ones = torch.ones(1, 96, 96)
         out = DenseFlowOutput(
             truth, None, ones > 0, [], [ones], ones, truth[:, :2], ones, truth, truth[:, 0] > 0, bev, satellite
         )
-        coverage = torch.ones(1, 1, 256, 256)
+        coverage = torch.ones(1, 1, SMALL.patch_size, SMALL.patch_size)
         for grid, centre in ((PoseGrid.of_box(network), torch.zeros(3)), (PoseGrid.around_a_pose(network), truth[0])):
             poses = grid.poses(centre)
             score = pose_scores(network, out, coverage, poses, torch.arange(24 * 24))
