@@ -212,13 +212,12 @@ class TestDecoder:
         generator = torch.Generator().manual_seed(0)
         channels = network.encoders.descriptor_channels
         satellite = smooth_map(channels, SIDE)
-        satellite = satellite * F.pad(
-            torch.ones(1, 1, SIDE - 20, SIDE - 8), (4, 4, 8, 12)
-        )  # what rolls around is empty
+        full = torch.ones(1, 1, SIDE - 20, SIDE - 8)
+        satellite = satellite * F.pad(full, (4, 4, 8, 12))  # what rolls around is empty
         bev = torch.randn(1, network.encoders.bev_channels, 24, 24, generator=generator)
         descriptors = torch.randn(1, channels, 24, 24, generator=generator)
         ground = Ground(bev, torch.rand(1, 1, 24, 24, generator=generator) > 0.3, descriptors)
-        coverage, camera = torch.ones(1, 1, 4 * SIDE, 4 * SIDE), torch.tensor([[0.0, 0.0, 1.65]])
+        coverage, camera = torch.ones(1, 1, SMALL.patch_size, SMALL.patch_size), torch.tensor([[0.0, 0.0, 1.65]])
         near = torch.tensor([[2.0, 1.0, 0.04]])
         step = torch.tensor([[3.2, -1.6, 0.0]])
         one = network.decode(ground, Patch(satellite, coverage), camera, start=near)
@@ -233,7 +232,7 @@ class TestDecoder:
         torch.manual_seed(0)
         network = DenseFlow(SMALL).eval()
         generator = torch.Generator().manual_seed(0)
-        patch = Patch(smooth_map(24, 2 * SIDE), torch.ones(1, 1, 4 * SIDE, 4 * SIDE))
+        patch = Patch(smooth_map(24, 2 * SIDE), torch.ones(1, 1, SMALL.patch_size, SMALL.patch_size))
         bev, descriptors = (torch.randn(1, n, 24, 24, generator=generator) for n in (64, 24))
         ground, camera = Ground(bev, torch.ones(1, 1, 24, 24) > 0, descriptors), torch.tensor([[0.0, 0.0, 1.65]])
         start = torch.tensor([[2.0, -4.0, 0.1]])
