@@ -86,6 +86,7 @@ def test_recipes_are_settings(path):
         ("data: [{protocol: heldout}]", "data: expected towns of the style train, got heldout"),
         ("data: [{weight: 0}]", r"data\[0\]: weight: expected 1e-06"),
         ("validation: [{}, {protocol: train}]", "validation: expected each set once, got train, train"),
+        ("start_share: 0.5", "start_share: expected weights in start_from, .*got none"),
         ("- 3", "expected a mapping of settings in .*, got list"),
         ("a: [", "expected YAML in"),
     ],

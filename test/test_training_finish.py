@@ -19,7 +19,7 @@ from cvloc_ros.training.methods import complete, make_task, read_config
 def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(finishing, "CALIBRATION_PAIRS", 16)
     monkeypatch.setattr(finishing, "TEST_PAIRS", 4)
-    config = complete(TrainConfig(samples=8, start_from="old.safetensors"), {}, {})
+    config = complete(TrainConfig(samples=8, start_from="old.safetensors", start_share=0.25), {}, {})
     task = make_task(config)
     task.network.load_state_dict(load_network(SHIPPED / "vote_flow.safetensors").state_dict())
     scores = ("vote_median_m", *SCORES)
@@ -39,7 +39,7 @@ def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     card = json.loads((tmp_path / "vote_flow.json").read_text())
     assert card["lineage"] == lineage and card["training"]["samples"] == 8
     text = (tmp_path / "vote_flow.md").read_text()
-    assert "| started from | old.safetensors of 2020-01-01 (12 samples) |" in text
+    assert "| started from (25 % of it kept) | old.safetensors of 2020-01-01 (12 samples) |" in text
     assert "synthetic towns" in text and "vote over the search box" in text
     assert "| never trained on | the towns of the tables below; the held-out style |" in text, "old: who knows on what?"
     assert (tmp_path / "vote_flow.png").stat().st_size > 5000

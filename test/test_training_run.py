@@ -314,6 +314,32 @@ class TestLineage:
         for name, value in load_network(tmp_path / "parent.safetensors").named_parameters():
             torch.testing.assert_close(trained[f"/task/network.{name}"], value, msg=name)
 
+    def test_a_share_of_what_it_started_from_is_in_what_comes_out(self, tmp_path):
+        torch.manual_seed(7)
+        given = tmp_path / "parent.safetensors"
+        save_weights(VoteFlow(TINY.network), given, {"date": "2020-01-01"})
+        config = replace(TINY, samples=12, start_from=str(given))
+        begun = load_network(given).state_dict()
+        trained = run(config, tmp_path / "plain").network.state_dict()
+        with pytest.raises(Stopped):
+            run(replace(config, start_share=0.25), tmp_path / "shared", report=stop_at(4))
+        mixed = run(replace(config, start_share=0.25), tmp_path / "shared", resume=True).network.state_dict()
+        assert state(tmp_path / "shared").keys() == state(tmp_path / "plain").keys()
+        for name, value in mixed.items():
+            expected = trained[name] + (begun[name] - trained[name]) * (0.25 if value.is_floating_point() else 0)
+            torch.testing.assert_close(value, expected, msg=name)
+        assert max(float((mixed[name] - trained[name]).abs().max()) for name in mixed) > 1e-3
+
+    def test_a_share_of_what_is_no_longer_there_is_refused(self, tmp_path):
+        given = tmp_path / "parent.safetensors"
+        save_weights(VoteFlow(TINY.network), given, {"date": "2020-01-01"})
+        config = replace(TINY, samples=12, start_from=str(given), start_share=0.5)
+        with pytest.raises(Stopped):
+            run(config, tmp_path / "run", report=stop_at(4))
+        save_weights(VoteFlow(TINY.network), given, {"date": "2020-01-02"})
+        with pytest.raises(WeightsError, match="as it was when the run in .* began.*put the old one back"):
+            run(config, tmp_path / "run", resume=True)
+
     def test_weights_of_another_size_are_refused(self):
         with pytest.raises(WeightsError, match="does not fit the network of this training"):
             start_from(fresh_task(TINY), SHIPPED / "vote_flow.safetensors")

@@ -60,6 +60,12 @@ class TrainConfig:
     validation: tuple[SourceConfig, ...] = UNSEEN_TOWNS
     augment: AugmentConfig = AugmentConfig()
     start_from: str = setting("", "weights (.safetensors) of the same method to go on from; empty starts anew")
+    start_share: float = setting(
+        0.0,
+        "share of the weights of `start_from` in what comes out, the rest are the trained ones: such a mean often does "
+        "better than either where training has seen little (WiSE-FT, Wortsman et al., CVPR 2022)",
+        limits=(0.0, 1.0),
+    )
     samples: int = setting(675_000, "training samples in all", limits=(1, 10**9))
     batch: int = setting(16, "samples a step, of all processes together", limits=(1, 65_536))
     accumulate: int = setting(1, "parts of a step that pass the network one after another", limits=(1, 1024))
@@ -103,3 +109,5 @@ class TrainConfig:
         names = [source.name for source in self.validation]
         if len(set(names)) < len(names):
             raise ValueError(f"validation: expected each set once, got {', '.join(names)}")
+        if self.start_share and not self.start_from:
+            raise ValueError("start_share: expected weights in start_from, of which to take a share, got none")

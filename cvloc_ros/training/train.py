@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers import TensorBoardLogger
 from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.plugins import MixedPrecision
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cvloc_ros.models.memory import keep_freed_memory
@@ -71,6 +71,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     torch.manual_seed(config.seed)
     task = make_task(config)
     lineage = start_from(task, Path(config.start_from)) if config.start_from and not resume else None
+    beginning = _beginning(config, out, resume=resume)
     if fabric.is_global_zero and not resume:
         out.mkdir(parents=True, exist_ok=True)
         for name, origin in (("lineage", lineage), ("encoders", task.built_on)):
@@ -87,6 +88,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     with StopSignals() as signals:
         run.go_on(signals, report)
     run.task.network = run.averaged.module.eval()
+    if beginning:
+        mix(run.task.network, beginning, config.start_share)
     return run.task
 
 
@@ -239,6 +242,34 @@ def start_from(task: Task, path: Path) -> dict[str, Any]:
             f"are, got {given}"
         )
     return provenance(path)
+
+
+def _beginning(config: TrainConfig, out: Path, *, resume: bool) -> nn.Module | None:
+    """Return the network that a run starts from, if it is to have a share in what comes out.
+
+    Raises:
+        WeightsError: the file is no longer what the run started from.
+
+    """
+    if not config.start_share:
+        return None
+    path = Path(config.start_from)
+    network = load_network(path)
+    if resume and provenance(path)["sha256"] != json.loads((out / "lineage.json").read_text())["sha256"]:
+        raise WeightsError(
+            f"expected {path} as it was when the run in {out} began, which takes a share of it (start_share), got "
+            "another file: put the old one back"
+        )
+    return network
+
+
+def mix(network: nn.Module, other: nn.Module, share: float) -> None:
+    """Take a ``share`` of another network of the same sizes into a network, averages of its norms included."""
+    with torch.no_grad():
+        given = other.state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(given[name].to(value), share)
 
 
 def learning_rate(config: TrainConfig, seen: int) -> float:
