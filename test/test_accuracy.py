@@ -110,9 +110,11 @@ def test_a_blank_image_is_not_believed(localizer, pairs):
     assert sum(r.localization.accepted for r in blind) <= COUNT / 8
 
 
-def test_shifting_the_prior_moves_nothing_but_the_search(localizer, pairs, results):
-    """The same pairs from other priors: where both searches are sure, they agree on the place."""
-    again = list(localize_pairs(localizer, pairs, seed=7))
+@pytest.mark.parametrize("method", ["vote_flow", "dense_flow"])
+def test_shifting_the_prior_moves_nothing_but_the_search(method, pairs):
+    """The same pairs from other priors, and so on other patches: where both searches are sure, they agree."""
+    localizer = load_localizer(None, method=method, device="cpu")
+    results, again = (list(localize_pairs(localizer, pairs, seed=seed)) for seed in (0, 7))
     both = [
         (a.localization.T_map_base, b.localization.T_map_base)
         for a, b in zip(results, again, strict=True)

@@ -94,6 +94,14 @@ class TestSizes:
         assert ahead[visible[0]].min() == pytest.approx(6.3, abs=0.05)
         assert ahead[visible[0]].max() == pytest.approx(48.6, abs=0.05)
 
+    def test_what_it_sees_of_kitti(self):
+        """With pixels and cells where they are, half of each from the paper's: 868 cells, 7.0 to 49.3 m ahead."""
+        camera = KITTI.resized(FULL.image_width, FULL.image_height)
+        _, visible = ground_pixels(camera, camera_extrinsics(height=1.65), FULL.bev)
+        ahead = FULL.bev.centres()[..., 0][visible[0]]
+        assert visible.sum() == 868
+        assert (ahead.min(), ahead.max()) == pytest.approx((7.05, 49.35), abs=0.05)
+
     def test_the_small_preset_sees_what_the_vote_does(self):
         vote = VoteFlow().config
         assert replace(vote, peaks=3) == SMALL.vote, "what a training builds on"

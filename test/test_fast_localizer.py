@@ -274,14 +274,15 @@ class TestFallback:
         with pytest.raises(RuntimeError, match="inconsistent tensor size"):  # the CPU has no spare
             localizer.localize(frame, prior)
 
-    def test_a_driver_too_old(self, monkeypatch, tmp_path):
+    @pytest.mark.parametrize("device", ["auto", "cuda"])
+    def test_a_driver_too_old(self, monkeypatch, tmp_path, device):
         driver = tmp_path / "version"
         driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  450.80\nGCC version: 9\n")
         monkeypatch.setattr(ready, "_DRIVER", driver)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         lines = []
-        load_ready_localizer(None, device="auto", report=lines.append)
+        load_ready_localizer(None, device=device, report=lines.append)
         assert len(lines) == 1 and "450.80" in lines[0] and "CUDA 13.0" in lines[0]
 
     def test_nothing_is_said_where_nothing_is_wrong(self, monkeypatch):

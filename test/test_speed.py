@@ -46,10 +46,11 @@ def inputs(seed=0):
         coarse = torch.rand(1, 3, rows // 8, cols // 8, generator=generator)
         return torch.nn.functional.interpolate(coarse, (rows, cols), mode="bilinear")
 
-    coverage = torch.ones(1, 1, 256, 256)
+    size = config.patch_size
+    coverage = torch.ones(1, 1, size, size)
     coverage[..., :60, 150:] = 0
     place = (torch.from_numpy(pixels)[None], torch.from_numpy(visible)[None], torch.tensor([[0.0, 0.0, 1.65]]))
-    return noise(128, 416), *place, noise(256, 256) * coverage, coverage
+    return noise(config.image_height, config.image_width), *place, noise(size, size) * coverage, coverage
 
 
 @torch.inference_mode()
@@ -66,6 +67,14 @@ def test_the_fast_network_is_the_same_function(network, box, centre):
     torch.testing.assert_close(fast.close_logits, plain.close_logits, **close)
     torch.testing.assert_close(fast.voted, plain.voted, atol=2e-3, rtol=0)
     torch.testing.assert_close(fast.weights[-1], plain.weights[-1], atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("form", [lambda network: network, FastVoteFlow])
+def test_a_patch_of_another_size_is_refused(network, form):
+    *others, patch, coverage = inputs()
+    with pytest.raises(ValueError, match=r"a patch of shape \(B, 3, 288, 288\), got \(1, 3, 256, 256\)"):
+        form(network)(*others, patch[..., :256, :256], coverage[..., :256, :256])
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
 from cvloc_ros.models.dense_flow_config import FULL
+from cvloc_ros.models.weights import SHIPPED, load_network, read_card
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.loading import share
 from cvloc_ros.training.methods import read_config
@@ -43,13 +44,16 @@ def test_what_is_written_is_read_again(tmp_path):
 
 def test_the_defaults_are_those_that_made_the_shipped_weights():
     config = read_config(None)
-    from cvloc_ros.models.weights import SHIPPED, load_network, read_card
-
     card = read_card(SHIPPED / "vote_flow.safetensors")["training"]
     same = ("samples", "batch", "learning_rate", "warm_up", "decay", "weight_decay", "clip", "ema", "seed", "reuse")
     assert {name: getattr(config, name) for name in same} == {name: card[name] for name in same}
     assert config.task.naming == card.get("naming", card.get("task", {}).get("naming"))
     assert config.network == load_network(SHIPPED / "vote_flow.safetensors").config
+
+
+def test_dense_flow_has_the_defaults_that_made_its_shipped_weights():
+    assert read_config(None, method="dense_flow") == read_config(SHIPPED / "dense_flow.yaml")
+    assert read_config(None, method="dense_flow", samples=8).samples == 8
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "tools/training").glob("*.yaml")), ids=str)

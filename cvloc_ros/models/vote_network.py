@@ -66,9 +66,19 @@ class Votes(nn.Module):
             patch: (B, 3, S, S) RGB in [0, 1].
             coverage: (B, 1, S, S) in [0, 1].
 
+        Raises:
+            ValueError: another size than the config's: all scales would be wrong.
+
         """
-        half, quarter = self.satellite(patch)
+        half, quarter = self._encode(patch)
         return self._describe_patch(half, quarter, coverage)
+
+    def _encode(self, patch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the satellite encoder's features of a patch of the config's size, see `encode_satellite`."""
+        wanted = (3, self.config.patch_size, self.config.patch_size)
+        if patch.shape[1:] != wanted:
+            raise ValueError(f"expected a patch of shape (B, {str(wanted)[1:]}, got {tuple(patch.shape)}")
+        return self.satellite(patch)
 
     def _describe_patch(self, half: Tensor, quarter: Tensor, coverage: Tensor) -> PatchFeatures:
         """Read the descriptors off the satellite encoder's features."""

@@ -20,12 +20,27 @@ METHODS: dict[str, tuple[type, dict[str, Any], Any]] = {
 }
 """Task, presets of the network's settings (the first is the default), default settings of the task."""
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "vote_flow": {},
+    "dense_flow": {
+        "samples": 30_000,
+        "warm_up": 1_000,
+        "decay": 0.5,
+        "threads": 1,
+        "reuse": 4,
+        "validate_every": 6_000,
+        "pictures": 0,
+        "augment": {"filtered": 0.0},
+    },
+}
+"""Where a method's training differs from the defaults of `TrainConfig`: dense_flow learns on trained encoders."""
+
 
 def read_config(path: Path | None, **overriding: Any) -> TrainConfig:
     """Read a training's settings.
 
     Args:
-        path: of the YAML file; None for the defaults.
+        path: of the YAML file; None for the method's defaults, which also stand for what the file leaves out.
         overriding: settings that count instead of the file's, where they are not None.
 
     Raises:
@@ -35,7 +50,8 @@ def read_config(path: Path | None, **overriding: Any) -> TrainConfig:
     values = read_yaml(path) if path else {}
     values |= {name: value for name, value in overriding.items() if value is not None}
     network, task = values.pop("network", {}), values.pop("task", {})
-    return complete(build(TrainConfig(), values), network, task)
+    recipe = RECIPES.get(str(values.get("method", TrainConfig.method)), {})
+    return complete(build(build(TrainConfig(), recipe), values), network, task)
 
 
 def complete(config: TrainConfig, network: Any, task: Any) -> TrainConfig:
