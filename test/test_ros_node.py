@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2: make setup, or a sourced ROS installation")
 
@@ -36,6 +37,7 @@ def world(tmp_path_factory):
         "imagery": folder / "imagery.tif",
         "datum": f"[{DATUM.latitude}, {DATUM.longitude}]",
         "weights": folder / "weights.safetensors",
+        "device": "cuda",  # whether there is one or not
         "camera.transport": "compressed",
         "health.silence": 0.8,
         "gate.max_position_sigma": 50.0,
@@ -92,6 +94,17 @@ def test_silent_inputs_are_named_with_their_topics(vehicle):
     assert "no odometry on /odom for" in vehicle.status("odometry", level=ERROR)
     assert "no GNSS fix on /fix for" in vehicle.status("gnss", level=WARN)
     assert "odometry" in vehicle.status("tracker", level=WARN)
+
+
+def test_without_the_gpu_that_was_asked_for_the_cpu_takes_its_place_and_one_line_says_so(world):
+    """Before the node says that it is configured: the network has run by then."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    fallback, configured = "the network runs on the CPU: ", "vote_flow on "
+    before, _, after = world[1].text().partition(configured)
+    assert after and before.count(fallback) == 1
+    line = next(line for line in before.splitlines() if fallback in line)
+    assert "[WARN]" in line and "cuda" in line and "use cpu or auto" in line
 
 
 def test_missing_camera_info_is_the_reason_that_is_given(vehicle, world):

@@ -21,6 +21,7 @@ from test_pairs import table  # noqa: F401 (fixture: a town as pairs)
 
 from cvloc_ros.models.losses import total_loss
 from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.vote_network import Votes
 from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, save_weights
 from cvloc_ros.training.checkpoint import Stopped
 from cvloc_ros.training.config import UNSEEN_TOWNS, SourceConfig, TrainConfig
@@ -310,6 +311,18 @@ def test_validation_is_logged_drawn_and_shown(tmp_path):
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
     assert [event.step for event in shown.Scalars("total")] == [4, 8]
+
+
+def test_votes_that_stay_are_as_they_were(tmp_path):
+    """Weights and norms alike; the flow and the third vote learn."""
+    config = replace(TINY, samples=12, task=replace(TINY.task, votes_stay=True))
+    before = fresh_task(config).network.state_dict()
+    after = run(config, tmp_path).network.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert not changed & Votes(config.network).state_dict().keys()
+    learned = {name for name in changed if not name.startswith("close.")}
+    assert {name.partition(".")[0] for name in learned} == {"update", "tilt_gain", "match_information", "close_sharpness"}
+    assert not any("running" in name for name in changed) and any(name.startswith("close.") for name in changed)
 
 
 class TestLineage:

@@ -22,9 +22,6 @@ from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_types import Block, BoxMask, GroundFeatures, PatchFeatures, VoteFlowOutput
 from cvloc_ros.models.vote_network import Votes
 
-TRAINED_CANDIDATES = 2
-"""At how many candidates the third vote is held in training, at most."""
-
 
 class VoteFlow(Votes):
     """The network: two votes over what the encoders see, a flow that refines, and a third vote that looks closely.
@@ -128,8 +125,7 @@ class VoteFlow(Votes):
     ) -> None:
         """Hold the third vote at the candidates, and add what it says to the output; ``close`` as for `forward`."""
         logits = out.peak_logits
-        most = self.config.candidates if close is None else min(self.config.candidates, TRAINED_CANDIDATES)
-        count = min(most, logits.shape[1])
+        count = min(self.config.candidates, logits.shape[1])
         # the best, which the flow has refined, comes first: in training, the one that is beside the truth
         order = logits.scatter(1, out.best[:, None], float("inf")).topk(count, 1).indices
         others = out.candidates.gather(1, order[:, 1:, None].expand(-1, -1, 3))

@@ -13,6 +13,7 @@ from cvloc_ros.models.matcher import Matcher
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
+from cvloc_ros.models.vote_network import Votes
 from cvloc_ros.training.samples import to_inputs
 from cvloc_ros.training.side_task import GroundNaming
 from cvloc_ros.training.task import Task, beside
@@ -27,6 +28,11 @@ class VoteFlowTaskConfig:
     """Settings of vote_flow's training."""
 
     naming: float = setting(1.0, "weight of the side task: see `side_task`", limits=(0.0, 1e3))
+    votes_stay: bool = setting(
+        False,
+        "train the flow and the third vote alone: encoders and the first two votes stay as they are, and so does what "
+        "is built on them (dense_flow small)",
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings outside their limits."""
@@ -47,6 +53,15 @@ class VoteFlowTask(Task):
         self.config = config
         self.network: VoteFlow = VoteFlow(network)
         self.naming = GroundNaming(self.network)
+        if config.votes_stay:
+            self.naming.requires_grad_(False)
+            for name in dict(Votes(network).named_parameters()):
+                self.network.get_parameter(name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> VoteFlowTask:
+        """Put the task into training; norms keep their averages where the votes stay as they are."""
+        super().train(mode and not self.config.votes_stay)
+        return self
 
     @property
     def encoders(self) -> tuple[nn.Module, ...]:
