@@ -4,7 +4,7 @@
 #   make demo     simulate a drive, play it over DDS into the node, write out/demo
 #   make test     all tests
 #   make lint     ruff and mypy
-#   make train    train weights as the shipped ones, for as long, with curves and tables; interrupted, it goes on where it was
+#   make train    train weights like the shipped ones, with curves and tables; interrupted, it goes on where it was
 #   make bench    time every stage
 #   make figures  bring the README's tables and pictures up to date
 #

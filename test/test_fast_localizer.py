@@ -204,9 +204,10 @@ def test_what_an_image_takes_of_the_machine(monkeypatch):
 
 
 class TestFallback:
-    def test_a_gpu_that_is_not_there(self):
+    def test_a_gpu_that_is_not_there(self, monkeypatch, tmp_path):
         if torch.cuda.is_available():
             pytest.skip("there is a GPU")
+        monkeypatch.setattr(ready, "_DRIVER", tmp_path / "no driver")
         lines = []
         localizer = load_ready_localizer(None, device="cuda", report=lines.append)
         assert localizer.matcher.device.type == "cpu"

@@ -56,6 +56,13 @@ def test_dense_flow_has_the_defaults_that_made_its_shipped_weights():
     assert read_config(None, method="dense_flow", samples=8).samples == 8
 
 
+def test_what_a_file_leaves_out_has_the_defaults_of_its_preset(tmp_path):
+    config = read_config(written(tmp_path, "{method: dense_flow, augment: {scatter: 0.3}}"))
+    assert (config.augment.scatter, config.augment.filtered, config.reuse) == (0.3, 0.0, 4)
+    full = read_config(written(tmp_path, "{method: dense_flow, network: {preset: full}}"))
+    assert (full.augment, full.reuse) == (TrainConfig().augment, TrainConfig().reuse)
+
+
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "tools/training").glob("*.yaml")), ids=str)
 def test_recipes_are_settings(path):
     config = read_config(path)
@@ -90,6 +97,7 @@ def test_recipes_are_settings(path):
         ("data: [{protocol: heldout}]", "data: expected towns of the style train, got heldout"),
         ("data: [{weight: 0}]", r"data\[0\]: weight: expected 1e-06"),
         ("validation: [{}, {protocol: train}]", "validation: expected each set once, got train, train"),
+        ("task: {votes_stay: true}", "task.votes_stay: expected weights in start_from, .*got none"),
         ("start_share: 0.5", "start_share: expected weights in start_from, .*got none"),
         ("- 3", "expected a mapping of settings in .*, got list"),
         ("a: [", "expected YAML in"),

@@ -39,7 +39,7 @@ def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     card = json.loads((tmp_path / "vote_flow.json").read_text())
     assert card["lineage"] == lineage and card["training"]["samples"] == 8
     text = (tmp_path / "vote_flow.md").read_text()
-    assert "| started from (25 % of it kept) | old.safetensors of 2020-01-01 (12 samples) |" in text
+    assert "| started from (a share of 0.25 is in these) | old.safetensors of 2020-01-01 (12 samples) |" in text
     assert "synthetic towns" in text and "vote over the search box" in text
     assert "| never trained on | the towns of the tables below; the held-out style |" in text, "old: who knows on what?"
     assert (tmp_path / "vote_flow.png").stat().st_size > 5000

@@ -146,10 +146,7 @@ class TestProcesses:
         batch normalization's averages from nothing, where features are as large as their deviations.
         """
         # the first step's rate is zero: both gradients are at one place
-        config = replace(TINY, samples=8, workers=2)
-        if trained := of != "nothing":
-            given = str(SHIPPED / f"{of}.safetensors")
-            config = complete(replace(config, method=of, network=None, task=None, start_from=given), {}, {})
+        config = replace(TINY if of == "nothing" else trained(of), samples=8, workers=2, clip=1e6)
         write_yaml(config, tmp_path / "settings.yaml")
         started = process(tmp_path / "settings.yaml", tmp_path / "two", processes=2)
         run(config, tmp_path / "one")
@@ -159,8 +156,8 @@ class TestProcesses:
         for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
             assert {k: float(v) for k, v in b.items()} == pytest.approx({k: float(v) for k, v in a.items()}, rel=1e-4)
         task = fresh_task(config)
-        if trained:
-            start_from(task, Path(given))
+        if of != "nothing":
+            start_from(task, Path(config.start_from))
             gradients = [
                 torch.cat([v.flatten() for k, v in each.items() if k.endswith("exp_avg")]) for each in (one, two)
             ]
@@ -200,9 +197,15 @@ class TestProcesses:
 
 
 def gradient(config, out):
-    """The gradient of a run's first step, as its optimizer has it (scaled)."""
-    run(replace(config, samples=config.batch), out)
+    """A tenth of the gradient of a run's first step, as its optimizer has it."""
+    run(replace(config, samples=config.batch, clip=1e6), out)
     return torch.cat([value.flatten() for name, value in sorted(state(out).items()) if name.endswith("exp_avg")])
+
+
+def trained(method="vote_flow"):
+    """Settings that go on from shipped weights."""
+    given = str(SHIPPED / f"{method}.safetensors")
+    return complete(replace(TINY, method=method, network=None, task=None, start_from=given), {}, {})
 
 
 def fresh_task(config):
@@ -215,35 +218,34 @@ class TestArithmetic:
         """Without batch normalization's view of the batch (frozen), parts of a step are as good as the whole."""
         monkeypatch.setattr(VoteFlowTask, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
         whole, parts = (gradient(replace(TINY, accumulate=n), tmp_path / str(n)) for n in (1, 2))
-        assert (parts - whole).norm() < 1e-3 * whole.norm()
+        assert 0 < (parts - whole).norm() < 1e-3 * whole.norm()
 
     def test_half_precision_takes_nearly_the_same_steps(self, tmp_path):
         """From the shipped weights: gradients of a network that knows nothing are ill conditioned."""
-        given = str(SHIPPED / "vote_flow.safetensors")
-        config = complete(replace(TINY, network=None, task=None, start_from=given), {}, {})
+        config = trained()
         plain, half = (gradient(replace(config, precision=p), tmp_path / p) for p in ("32-true", "bf16-mixed"))
         assert float(half @ plain / half.norm() / plain.norm()) > 0.98
         assert float(half.norm()) == pytest.approx(float(plain.norm()), rel=0.1)
 
-    def test_float16_finds_its_scale(self, tmp_path):
-        """Steps whose gradient overflows are left out until the loss's scale fits; then it learns."""
-        run(replace(TINY, samples=80, precision="16-mixed"), tmp_path)
+    @pytest.mark.slow
+    def test_float16_looks_for_its_scale(self, tmp_path):
+        """Steps whose gradient overflows are left out, and the loss is scaled by less from then on."""
+        run(replace(TINY, samples=8, precision="16-mixed"), tmp_path)
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["scale"]["scale"] == 2**14
         found = state(tmp_path)
-        scale = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["scale"]
-        assert 1 <= scale["scale"] < 2**16, scale
-        moved = [
-            float((found[f"/task/{name}"] - value).detach().abs().max())
-            for name, value in fresh_task(TINY).named_parameters()
-        ]
-        assert max(moved) > 1e-3
-        assert all(value.isfinite().all() for value in found.values() if value.is_floating_point())
+        for name, value in fresh_task(TINY).named_parameters():
+            assert torch.equal(found[f"/task/{name}"], value), name
 
     @pytest.mark.slow
     def test_compiled_steps_are_the_same(self, tmp_path, monkeypatch):
         """Captured and differentiated by the compiler, but not translated: a C++ compiler would take minutes."""
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-        plain, compiled = (gradient(replace(TINY, compile=each), tmp_path / str(each)) for each in (False, True))
-        assert (compiled - plain).norm() < 0.02 * plain.norm()
+        compiled = []
+        through = partial(torch.compile, backend="aot_eager")
+        monkeypatch.setattr(torch, "compile", lambda *given, **more: compiled.append(1) or through(*given, **more))
+        config = trained()
+        plain, found = (gradient(replace(config, compile=each), tmp_path / str(each)) for each in (False, True))
+        assert len(compiled) == 2, "both encoders"
+        assert (found - plain).norm() < 0.01 * plain.norm()
 
     def test_a_loss_that_is_not_finite_is_named(self, tmp_path, monkeypatch):
         def broken(*arguments, **keywords):
@@ -315,14 +317,18 @@ def test_validation_is_logged_drawn_and_shown(tmp_path):
 
 def test_votes_that_stay_are_as_they_were(tmp_path):
     """Weights and norms alike; the flow and the third vote learn."""
-    config = replace(TINY, samples=12, task=replace(TINY.task, votes_stay=True))
-    before = fresh_task(config).network.state_dict()
-    after = run(config, tmp_path).network.state_dict()
+    torch.manual_seed(7)
+    given = tmp_path / "given.safetensors"
+    save_weights(VoteFlow(TINY.network), given, {"date": "2020-01-01"})
+    task = replace(TINY.task, votes_stay=True)
+    after = run(replace(TINY, samples=12, task=task, start_from=str(given)), tmp_path / "run").network.state_dict()
+    before = load_network(given).state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
-    assert not changed & Votes(config.network).state_dict().keys()
+    assert not changed & Votes(TINY.network).state_dict().keys()
     learned = {"close", "update", "tilt_gain", "match_information", "close_sharpness"}
     assert {name.partition(".")[0] for name in changed} == learned
     assert not any("running" in name for name in changed)
+    assert float(rows(tmp_path / "run")[-1]["naming"]) == 0 < float(rows(tmp_path / "run")[-1]["close"])
 
 
 class TestLineage:
@@ -348,22 +354,13 @@ class TestLineage:
         trained = run(config, tmp_path / "plain").network.state_dict()
         with pytest.raises(Stopped):
             run(replace(config, start_share=0.25), tmp_path / "shared", report=stop_at(4))
+        given.unlink()  # the run has a copy
         mixed = run(replace(config, start_share=0.25), tmp_path / "shared", resume=True).network.state_dict()
         assert state(tmp_path / "shared").keys() == state(tmp_path / "plain").keys()
         for name, value in mixed.items():
             expected = trained[name] + (begun[name] - trained[name]) * (0.25 if value.is_floating_point() else 0)
             torch.testing.assert_close(value, expected, msg=name)
         assert max(float((mixed[name] - trained[name]).abs().max()) for name in mixed) > 1e-3
-
-    def test_a_share_of_what_is_no_longer_there_is_refused(self, tmp_path):
-        given = tmp_path / "parent.safetensors"
-        save_weights(VoteFlow(TINY.network), given, {"date": "2020-01-01"})
-        config = replace(TINY, samples=12, start_from=str(given), start_share=0.5)
-        with pytest.raises(Stopped):
-            run(config, tmp_path / "run", report=stop_at(4))
-        save_weights(VoteFlow(TINY.network), given, {"date": "2020-01-02"})
-        with pytest.raises(WeightsError, match="as it was when the run in .* began.*put the old one back"):
-            run(config, tmp_path / "run", resume=True)
 
     def test_weights_of_another_size_are_refused(self):
         with pytest.raises(WeightsError, match="does not fit the network of this training"):

@@ -48,7 +48,7 @@ def load_ready_localizer(
     except (DeviceError, RuntimeError) as error:  # torch's own are RuntimeErrors: out of memory, a wrong driver, ...
         if device == "cpu":
             raise
-        problem = _idle_gpu() or str(error).partition("\n")[0]
+        problem = (_idle_gpu() if isinstance(error, DeviceError) else "") or str(error).partition("\n")[0]
         failed = True
     if failed:
         gc.collect()  # what the network holds of the GPU, which others may need

@@ -83,7 +83,7 @@ class VoteFlow(Votes):
 
     def encode_satellite(self, patch: Tensor, coverage: Tensor) -> PatchFeatures:
         """Describe a patch for all three votes; see `Votes.encode_satellite`."""
-        half, quarter = self._encode(patch)
+        half, quarter = self._encode_patch(patch)
         close = weigh(self.close.describe_patch(patch, half), coverage).contiguous(memory_format=self.layout)
         return self._describe_patch(half, quarter, coverage)._replace(close=close)
 

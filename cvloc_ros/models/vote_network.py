@@ -70,14 +70,14 @@ class Votes(nn.Module):
             ValueError: another size than the config's: all scales would be wrong.
 
         """
-        half, quarter = self._encode(patch)
+        half, quarter = self._encode_patch(patch)
         return self._describe_patch(half, quarter, coverage)
 
-    def _encode(self, patch: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_patch(self, patch: Tensor) -> tuple[Tensor, Tensor]:
         """Return the satellite encoder's features of a patch of the config's size, see `encode_satellite`."""
-        wanted = (3, self.config.patch_size, self.config.patch_size)
-        if patch.shape[1:] != wanted:
-            raise ValueError(f"expected a patch of shape (B, {str(wanted)[1:]}, got {tuple(patch.shape)}")
+        side = self.config.patch_size
+        if patch.shape[1:] != (3, side, side):
+            raise ValueError(f"expected a patch of shape (B, 3, {side}, {side}), got {tuple(patch.shape)}")
         return self.satellite(patch)
 
     def _describe_patch(self, half: Tensor, quarter: Tensor, coverage: Tensor) -> PatchFeatures:

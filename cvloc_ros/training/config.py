@@ -63,7 +63,8 @@ class TrainConfig:
     start_share: float = setting(
         0.0,
         "share of the weights of `start_from` in what comes out, the rest are the trained ones: such a mean often does "
-        "better than either where training has seen little (WiSE-FT, Wortsman et al., CVPR 2022)",
+        "better than either on data unlike the training's (WiSE-FT, Wortsman et al., CVPR 2022); validation while "
+        "training runs is of the trained ones alone",
         limits=(0.0, 1.0),
     )
     samples: int = setting(675_000, "training samples in all", limits=(1, 10**9))

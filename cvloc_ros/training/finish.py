@@ -138,7 +138,7 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
     method = task.method
     left_out = card["calibration"]["towns_left_out"]
     honest = left_out["nees"]
-    kept = f"started from ({100 * config.start_share:.0f} % of it kept)" if config.start_share else "started from"
+    kept = "started from" + (f" (a share of {config.start_share:g} is in these)" if config.start_share else "")
     origins = _lineage(kept, card.get("lineage")) + _lineage("encoders", card.get("encoders"))
     return f"""# Weights of {method}
 

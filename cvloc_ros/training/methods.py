@@ -20,9 +20,8 @@ METHODS: dict[str, tuple[type, dict[str, Any], Any]] = {
 }
 """Task, presets of the network's settings (the first is the default), default settings of the task."""
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "vote_flow": {},
-    "dense_flow": {
+TRAINING_DEFAULTS: dict[str, dict[str, Any]] = {
+    "small": {  # learns in an hour, on encoders that are trained already
         "samples": 30_000,
         "warm_up": 1_000,
         "decay": 0.5,
@@ -33,7 +32,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "augment": {"filtered": 0.0},
     },
 }
-"""Where a method's training differs from the defaults of `TrainConfig`: dense_flow learns on trained encoders."""
+"""By preset, where the training's defaults differ from those of `TrainConfig`."""
 
 
 def read_config(path: Path | None, **overriding: Any) -> TrainConfig:
@@ -50,8 +49,9 @@ def read_config(path: Path | None, **overriding: Any) -> TrainConfig:
     values = read_yaml(path) if path else {}
     values |= {name: value for name, value in overriding.items() if value is not None}
     network, task = values.pop("network", {}), values.pop("task", {})
-    recipe = RECIPES.get(str(values.get("method", TrainConfig.method)), {})
-    return complete(build(build(TrainConfig(), recipe), values), network, task)
+    given = build(TrainConfig(), values)  # refuses what it does not know
+    defaults = TRAINING_DEFAULTS.get(_preset(given.method, network), {})
+    return complete(build(build(TrainConfig(), defaults), values), network, task)
 
 
 def complete(config: TrainConfig, network: Any, task: Any) -> TrainConfig:
@@ -61,16 +61,25 @@ def complete(config: TrainConfig, network: Any, task: Any) -> TrainConfig:
         ConfigError: as `read_config`.
 
     """
-    if config.method not in METHODS:
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got '{config.method}'")
+    preset = _preset(config.method, network)
     _, presets, settings = METHODS[config.method]
+    network = {name: value for name, value in network.items() if name != "preset"}
+    if isinstance(task, dict) and task.get("votes_stay") and not config.start_from:
+        raise ConfigError("task.votes_stay: expected weights in start_from, whose votes are to stay, got none")
+    return replace(config, network=build(presets[preset], network, "network"), task=build(settings, task, "task"))
+
+
+def _preset(method: str, network: Any) -> str:
+    """Return the name of the preset that a method's ``network`` settings change."""
+    if method not in METHODS:
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got '{method}'")
     if not isinstance(network, dict):
         raise ConfigError(f"network: expected a mapping, got {network!r}")
-    network = dict(network)
-    preset = network.pop("preset", next(iter(presets)))
+    presets = METHODS[method][1]
+    preset = network.get("preset", next(iter(presets)))
     if preset not in presets:
         raise ConfigError(f"network.preset: expected one of {', '.join(presets)}, got {preset!r}")
-    return replace(config, network=build(presets[preset], network, "network"), task=build(settings, task, "task"))
+    return preset
 
 
 def make_task(config: TrainConfig) -> Task:

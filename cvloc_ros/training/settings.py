@@ -60,7 +60,12 @@ def build(base: Any, values: Any, where: str = "") -> Any:
     if unknown:
         raise ConfigError(f"{_join(where, unknown[0])}: expected one of {', '.join(known)}: no such setting")
     hints = get_type_hints(type(base))
-    arguments = {name: _convert(hints[name], value, _join(where, name)) for name, value in values.items()}
+    arguments = {
+        name: build(getattr(base, name), value, _join(where, name))
+        if is_dataclass(hints[name])
+        else _convert(hints[name], value, _join(where, name))
+        for name, value in values.items()
+    }
     try:
         return replace(base, **arguments)
     except ValueError as error:

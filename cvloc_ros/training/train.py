@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,13 @@ from cvloc_ros.training.validation import Validation
 
 Report = Callable[[int, dict[str, float]], None]
 
+_BEGINNING = "beginning"  # in a run's folder: what it started from, if that is to have a share in what comes out
+
 
 def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Task:
     """Train a network and return its task with the averaged network in it.
+
+    With ``start_share`` that is a mean of the averaged network and the one that the run started from.
 
     Writes ``config.yaml``, ``log.csv`` (losses and validation), ``checkpoint.pt`` (replaced whole, at every validation
     and when the run is stopped), ``pictures`` and, where tensorboard is installed, ``tensorboard`` into ``out``; with
@@ -71,13 +76,15 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     torch.manual_seed(config.seed)
     task = make_task(config)
     lineage = start_from(task, Path(config.start_from)) if config.start_from and not resume else None
-    beginning = _beginning(config, out, resume=resume)
     if fabric.is_global_zero and not resume:
         out.mkdir(parents=True, exist_ok=True)
         for name, origin in (("lineage", lineage), ("encoders", task.built_on)):
             (out / f"{name}.json").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
             if origin:
                 (out / f"{name}.json").write_text(json.dumps(origin, indent=1) + "\n")
+        if config.start_share:  # a copy: the file may be another one, or elsewhere, by the time the run ends
+            for suffix in (".safetensors", ".json"):
+                shutil.copyfile(Path(config.start_from).with_suffix(suffix), out / f"{_BEGINNING}{suffix}")
     run = _Run(config, out, fabric, task)
     if resume:
         run.seen = run.checkpoint.load()
@@ -88,8 +95,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     with StopSignals() as signals:
         run.go_on(signals, report)
     run.task.network = run.averaged.module.eval()
-    if beginning:
-        mix(run.task.network, beginning, config.start_share)
+    if config.start_share:
+        _mix(run.task.network, load_network(out / f"{_BEGINNING}.safetensors"), config.start_share)
     return run.task
 
 
@@ -244,26 +251,7 @@ def start_from(task: Task, path: Path) -> dict[str, Any]:
     return provenance(path)
 
 
-def _beginning(config: TrainConfig, out: Path, *, resume: bool) -> nn.Module | None:
-    """Return the network that a run starts from, if it is to have a share in what comes out.
-
-    Raises:
-        WeightsError: the file is no longer what the run started from.
-
-    """
-    if not config.start_share:
-        return None
-    path = Path(config.start_from)
-    network = load_network(path)
-    if resume and provenance(path)["sha256"] != json.loads((out / "lineage.json").read_text())["sha256"]:
-        raise WeightsError(
-            f"expected {path} as it was when the run in {out} began, which takes a share of it (start_share), got "
-            "another file: put the old one back"
-        )
-    return network
-
-
-def mix(network: nn.Module, other: nn.Module, share: float) -> None:
+def _mix(network: nn.Module, other: nn.Module, share: float) -> None:
     """Take a ``share`` of another network of the same sizes into a network, averages of its norms included."""
     with torch.no_grad():
         given = other.state_dict()

@@ -30,8 +30,8 @@ class VoteFlowTaskConfig:
     naming: float = setting(1.0, "weight of the side task: see `side_task`", limits=(0.0, 1e3))
     votes_stay: bool = setting(
         False,
-        "train the flow and the third vote alone: encoders and the first two votes stay as they are, and so does what "
-        "is built on them (dense_flow small)",
+        "train the flow and the third vote alone: encoders and the first two votes stay as they are, so that what is "
+        "built on them (dense_flow small) fits, and so do the averages of all norms; nothing is named then",
     )
 
     def __post_init__(self) -> None:
@@ -55,11 +55,13 @@ class VoteFlowTask(Task):
         self.naming = GroundNaming(self.network)
         if config.votes_stay:
             self.naming.requires_grad_(False)
-            for name in dict(Votes(network).named_parameters()):
+            with torch.device("meta"):  # only the names are wanted
+                votes = dict(Votes(network).named_parameters())
+            for name in votes:
                 self.network.get_parameter(name).requires_grad_(False)
 
     def train(self, mode: bool = True) -> VoteFlowTask:
-        """Put the task into training; norms keep their averages where the votes stay as they are."""
+        """Put the task into training; with ``votes_stay`` all norms go by their averages, as in what is shipped."""
         super().train(mode and not self.config.votes_stay)
         return self
 
@@ -86,12 +88,16 @@ class VoteFlowTask(Task):
                 tilt=batch["tilt"],
                 tilt_known=batch["tilt_known"],
             )
-            naming = self.naming.loss(
-                batch["patch_classes"], batch["bev_classes"], inputs["coverage"], inputs["visible"]
-            )
-            losses["naming"] = (naming * batch["classes_known"]).mean()
+            losses["naming"] = self._naming(batch, inputs)
         losses["total"] = losses["total"] + self.config.naming * losses["naming"]
         return losses
+
+    def _naming(self, batch: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
+        """Return the loss of the side task, zero where it could teach nothing."""
+        if self.config.votes_stay:
+            return batch["truth"].new_zeros(())
+        naming = self.naming.loss(batch["patch_classes"], batch["bev_classes"], inputs["coverage"], inputs["visible"])
+        return (naming * batch["classes_known"]).mean()
 
     def locate(self, network: VoteFlow, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the first two votes' pose, from which the flow starts, and the answer; see `Task.locate`."""
