@@ -108,8 +108,11 @@ class TestSizes:
         assert SMALL.patch == vote.patch and SMALL.bev == vote.bev and SMALL.bev_samples == vote.bev_samples
         assert sum(p.numel() for p in DenseFlow(SMALL).parameters() if p.requires_grad) < 1.5e6
 
-    def test_the_shipped_one_is_the_small_preset(self):
-        assert load_network(SHIPPED / "dense_flow.safetensors").config == SMALL
+    def test_the_shipped_one_is_the_small_preset_on_the_shipped_encoders(self):
+        network, vote_flow = (load_network(SHIPPED / f"{name}.safetensors") for name in ("dense_flow", "vote_flow"))
+        assert network.config == SMALL
+        for name, value in network.encoders.vote.state_dict().items():
+            assert torch.equal(value, vote_flow.state_dict()[name]), f"{name} is not that of vote_flow"
 
     @pytest.mark.parametrize("preset", PRESETS)
     def test_a_card_holds_a_config(self, preset):
