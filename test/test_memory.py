@@ -9,6 +9,7 @@ import pytest
 from cvloc_ros.models.weights import WeightsError
 from cvloc_ros.training import train as training
 from cvloc_ros.training.config import TrainConfig
+from cvloc_ros.training.methods import complete
 
 STEPS = """
 import resource, sys
@@ -72,7 +73,7 @@ def test_training_keeps_it_before_it_makes_anything_large(monkeypatch, tmp_path)
     monkeypatch.setattr(training, "keep_freed_memory", lambda: asked.append(keep()))
     with pytest.raises(WeightsError):
         training.train(
-            TrainConfig(start_from=str(tmp_path / "none.safetensors")),
+            complete(TrainConfig(start_from=str(tmp_path / "none.safetensors")), {}, {}),
             tmp_path / "run",
             resume=False,
             report=lambda *_: None,
