@@ -39,7 +39,8 @@ _BEGINNING = "beginning"  # in a run's folder: what it started from, if that is 
 def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Task:
     """Train a network and return its task with the averaged network in it.
 
-    With ``start_share`` that is a mean of the averaged network and the one that the run started from.
+    With ``start_share`` that is a mean of the averaged network and the one that the run started from, of which a copy
+    is kept in ``out`` (``beginning.safetensors`` and ``.json``).
 
     Writes ``config.yaml``, ``log.csv`` (losses and validation), ``checkpoint.pt`` (replaced whole, at every validation
     and when the run is stopped), ``pictures`` and, where tensorboard is installed, ``tensorboard`` into ``out``; with
