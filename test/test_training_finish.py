@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 from test_training_run import rows
 
 from cvloc_ros.localization.localizer import load_localizer
-from cvloc_ros.models.weights import SHIPPED, load_network
+from cvloc_ros.models.weights import SHIPPED, load_network, provenance, save_weights
 from cvloc_ros.training import finish as finishing
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.log import SCORES, Log
@@ -39,7 +40,7 @@ def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     card = json.loads((tmp_path / "vote_flow.json").read_text())
     assert card["lineage"] == lineage and card["training"]["samples"] == 8
     text = (tmp_path / "vote_flow.md").read_text()
-    assert "| started from (a share of 0.25 is in these) | old.safetensors of 2020-01-01 (12 samples) |" in text
+    assert "| started from (a share of 0.25 is in them) | old.safetensors of 2020-01-01 (12 samples) |" in text
     assert "synthetic towns" in text and "vote over the search box" in text
     assert "| never trained on | the towns of the tables below; the held-out style |" in text, "old: who knows on what?"
     assert (tmp_path / "vote_flow.png").stat().st_size > 5000
@@ -53,6 +54,19 @@ def test_weights_that_started_from_real_images_have_seen_them():
         assert finishing._never_seen({"data": towns["data"]} | origins).startswith("any real image") != real
     trunks = {"data": towns["data"], "training": {"task": {"trunk_weights": "resnet18.safetensors"}}}
     assert finishing._never_seen(trunks).startswith("the towns")
+
+
+def test_what_is_built_on_a_mean_of_weights_says_so(tmp_path):
+    config = complete(TrainConfig(samples=8, start_from="old.safetensors", start_share=1 / 3), {}, {})
+    older = {"weights": "old.safetensors", "date": "2020-01-01", "samples": 12}
+    card = {"date": "2020-02-01", "training": asdict(config), "lineage": older}
+    save_weights(make_task(config).network, tmp_path / "mean.safetensors", card)
+    found = provenance(tmp_path / "mean.safetensors")
+    assert finishing._lineage("encoders", found) == (
+        "| encoders | mean.safetensors of 2020-02-01 (8 samples), which started from (a share of 0.333 is in them) "
+        "old.safetensors of 2020-01-01 (12 samples) |\n"
+    )
+    assert finishing._lineage("encoders", None) == ""
 
 
 def test_what_it_was_trained_on_is_said_in_words():

@@ -133,9 +133,11 @@ def provenance(path: Path) -> dict[str, Any]:
     """
     card = read_card(path)
     own = {name: card.get(name) for name in ("method", "date", "data", "command", "lineage") if card.get(name)}
-    samples = card.get("training", {}).get("samples")
+    training = card.get("training", {})
+    if training.get("start_share"):
+        own["start_share"] = training["start_share"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"weights": path.name, "sha256": digest, **own, "samples": samples}
+    return {"weights": path.name, "sha256": digest, **own, "samples": training.get("samples")}
 
 
 def choose_device(device: str) -> str:

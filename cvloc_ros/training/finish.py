@@ -119,11 +119,17 @@ def _ancestors(origin: dict | None) -> Iterator[dict]:
 
 def _lineage(label: str, lineage: dict | None) -> str:
     """Return the table row that says which weights others come from; nothing if they come from none."""
-    steps = [
-        f"{each['weights']} of {each.get('date', '?')} ({each.get('samples') or 'unknown'} samples)"
-        for each in _ancestors(lineage)
-    ]
-    return f"| {label} | {', which started from '.join(steps)} |\n" if steps else ""
+    told = ""
+    for each in _ancestors(lineage):
+        told += f"{each['weights']} of {each.get('date', '?')} ({each.get('samples') or 'unknown'} samples)"
+        if each.get("lineage"):
+            told += f", which {_started(each.get('start_share', 0.0))} "
+    return f"| {label} | {told} |\n" if told else ""
+
+
+def _started(share: float) -> str:
+    """Return how weights come from those before them, in words."""
+    return "started from" + (f" (a share of {share:.3g} is in them)" if share else "")
 
 
 def _never_seen(card: dict) -> str:
@@ -138,8 +144,8 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
     method = task.method
     left_out = card["calibration"]["towns_left_out"]
     honest = left_out["nees"]
-    kept = "started from" + (f" (a share of {config.start_share:g} is in these)" if config.start_share else "")
-    origins = _lineage(kept, card.get("lineage")) + _lineage("encoders", card.get("encoders"))
+    started = _started(config.start_share)
+    origins = _lineage(started, card.get("lineage")) + _lineage("encoders", card.get("encoders"))
     return f"""# Weights of {method}
 
 | | |
