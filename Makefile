@@ -65,7 +65,7 @@ WEIGHTS := cvloc_ros/models/weights
 train: setup
 	$(call run,vote_flow)
 	cp runs/vote_flow/vote_flow.* $(WEIGHTS)/
-	$(call run,dense_flow,--config $(WEIGHTS)/dense_flow.yaml)
+	$(call run,dense_flow,--method dense_flow)
 	cp runs/dense_flow/dense_flow.* $(WEIGHTS)/
 	$(call run,dense_flow_from_prior,--config tools/training/dense_flow_from_prior.yaml)
 	cp runs/dense_flow_from_prior/dense_flow.png $(WEIGHTS)/dense_flow.from_prior.png

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_training_run import first_batch, fresh_task, rows, run, stop_at
+from training_runs import first_batch, fresh_task, rows, run, stop_at
 
 from cvloc_ros.models.dense_flow_config import FULL, SMALL
 from cvloc_ros.models.matcher import Matcher, MatchInput

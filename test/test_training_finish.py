@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from test_training_run import rows
+from training_runs import rows
 
 from cvloc_ros.localization.localizer import load_localizer
 from cvloc_ros.models.weights import SHIPPED, load_network, provenance, save_weights

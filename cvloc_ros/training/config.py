@@ -67,7 +67,7 @@ class TrainConfig:
         "training runs is of the trained ones alone",
         limits=(0.0, 1.0),
     )
-    samples: int = setting(675_000, "training samples in all", limits=(1, 10**9))
+    samples: int = setting(930_000, "training samples in all", limits=(1, 10**9))
     batch: int = setting(16, "samples a step, of all processes together", limits=(1, 65_536))
     accumulate: int = setting(1, "parts of a step that pass the network one after another", limits=(1, 1024))
     precision: str = setting("bf16-mixed", "of the network's arithmetic", choices=("bf16-mixed", "16-mixed", "32-true"))
