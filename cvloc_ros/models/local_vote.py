@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from cvloc_ros.geometry import GroundGrid
 from cvloc_ros.models.flow import half_cell_lattice
-from cvloc_ros.models.peaks import cells_near, highest_cell
 
 
 class LocalVote(nn.Module):
@@ -55,32 +54,21 @@ class LocalVote(nn.Module):
         wanted = len(self.shifts)
         return score.flatten(5, 6).flatten(3, 4)[..., :wanted, :wanted]
 
-    def peak(self, logits: Tensor, centre: Tensor) -> Tensor:
-        """Return the pose (B, 3) at the peak: the mean over the highest cell and its neighbours.
+    def mean(self, logits: Tensor, centre: Tensor) -> Tensor:
+        """Return the posterior's mean (B, 3): where two headings or places tie, it lies between them.
 
         Args:
             logits: (B, H, S, S) around ``centre``.
             centre: (B, 3) x, y (m), yaw (rad).
 
         """
-        where = highest_cell(logits)
-        near = cells_near(where, logits.shape, 1, 1)
-        # shifts were counted along the axes of each turned vehicle: the peak's own heading is the best single one
-        return self._mean(logits.masked_fill(~near, float("-inf")), centre, self.headings[where[:, 0]])
-
-    def mean(self, logits: Tensor, centre: Tensor) -> Tensor:
-        """Return the posterior's mean (B, 3): unlike `peak`, of the same arguments, it does not jump along a ridge."""
-        return self._mean(logits, centre, None)
-
-    def _mean(self, logits: Tensor, centre: Tensor, turn: Tensor | None) -> Tensor:
-        """Return the mean pose, its shifts counted along the axes at the heading ``turn`` (B,), its own if None."""
         p = logits.flatten(1).softmax(1).view_as(logits)
         yaw = (p.sum((2, 3)) * self.headings).sum(1)
         dx = (p.sum((1, 3)) * self.shifts).sum(1)
         dy = (p.sum((1, 2)) * self.shifts).sum(1)
-        along = centre[:, 2] + (yaw if turn is None else turn)
+        along = centre[:, 2] + yaw  # shifts were counted along the axes of each turned vehicle
         c, s = torch.cos(along), torch.sin(along)
-        return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, centre[:, 2] + yaw], dim=-1)
+        return torch.stack([centre[:, 0] + c * dx - s * dy, centre[:, 1] + s * dx + c * dy, along], dim=-1)
 
 
 def register_grid(module: nn.Module, name: str, value: np.ndarray) -> None:

@@ -63,7 +63,7 @@ class VoteFlowConfig:
     peaks: int = 6
     fine_shifts: int = 5
     fine_headings: int = 2
-    fine_heading_step_degrees: float = 1.0
+    fine_heading_step_degrees: float = 1.5
     tilt_degrees: float = 0.3
     candidates: int = 3
     close_size: int = 28

@@ -116,7 +116,7 @@ class Votes(nn.Module):
         best = peak_logits.argmax(1)
         if centre is not None:
             best = torch.zeros_like(best)
-        candidates = self.second.peak(fine_logits.flatten(0, 1), peaks.poses.flatten(0, 1)).view_as(peaks.poses)
+        candidates = self.second.mean(fine_logits.flatten(0, 1), peaks.poses.flatten(0, 1)).view_as(peaks.poses)
         each = torch.arange(len(best), device=best.device)
         return VoteFlowOutput(
             coarse_logits=coarse_logits,
