@@ -7,6 +7,7 @@ from test_solver import rigid
 
 from cvloc_ros.geometry import GroundGrid, PinholeCamera, camera_extrinsics
 from cvloc_ros.models.bev import ground_pixels
+from cvloc_ros.models.local_vote import LocalVote
 from cvloc_ros.models.losses import relative_pose, total_loss, vote_loss
 from cvloc_ros.models.peaks import find_peaks
 from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weigh, weighted_vote
@@ -191,6 +192,19 @@ class TestNetwork:
         sharpness = [network.coarse_sharpness, network.fine_sharpness, network.close_sharpness]
         *others, close = torch.autograd.grad(losses["choice"], sharpness, allow_unused=True)
         assert others == [None, None] and close.abs() > 0
+
+
+def test_the_pose_of_a_local_vote_lies_between_what_ties():
+    vote = LocalVote(GroundGrid.centred(8, 1.6), shifts=5, headings=2, step_degrees=1.5)
+    logits = torch.full((2, 5, 11, 11), -40.0)
+    logits[0, 3, 3, 6] = 0.0  # 1.5 degrees to the left, 1.6 m ahead and 0.8 m to the right of that heading
+    logits[1, 0, 5, 3] = logits[1, 4, 5, 7] = 0.0  # 3 degrees and 1.6 m to either side
+    centre = torch.tensor([2.0, 1.0, np.pi / 2])
+    found = vote.mean(logits, centre.expand(2, -1)).numpy()
+    yaw = np.pi / 2 + np.radians(1.5)
+    ahead, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
+    np.testing.assert_allclose(found[0], [*([2.0, 1.0] + 1.6 * ahead - 0.8 * left), yaw], atol=1e-5)
+    np.testing.assert_allclose(found[1], centre.numpy(), atol=1e-5)
 
 
 class TestLosses:
