@@ -151,6 +151,7 @@ class TestNetwork:
         poses = find_peaks(out.coarse_logits, network.headings, network.shifts, count=count).poses
         torch.testing.assert_close(out.fine_centre, poses[each, best])
         torch.testing.assert_close(out.starts[0], out.candidates[each, best])
+        torch.testing.assert_close(out.starts[0], network.second.mean(out.fine_logits, out.fine_centre))
         # the third vote is held where the flow has ended, and where the second puts the next best
         iterations = network.config.iterations
         looked_at = out.candidates[each[:, None], out.peak_logits.topk(candidates).indices]

@@ -58,6 +58,7 @@ def test_dense_flow_has_the_defaults_that_made_its_shipped_weights_but_for_the_m
     """They were made on a GPU, with more samples a step."""
     default, shipped = read_config(None, method="dense_flow"), read_config(SHIPPED / "dense_flow.yaml")
     a_step = ("batch", "learning_rate", "precision", "samples", "warm_up", "validate_every", "workers", "pool")
+    assert (default.samples, default.batch, default.warm_up, default.precision) == (30_000, 16, 1_000, "bf16-mixed")
     assert shipped.samples >= default.samples
     assert replace(shipped, **{name: getattr(default, name) for name in a_step}) == default
     assert read_config(None, method="dense_flow", samples=8).samples == 8

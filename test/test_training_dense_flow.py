@@ -108,6 +108,8 @@ def test_a_vote_of_other_sizes_is_refused(tmp_path):
     save_weights(VoteFlow(VoteFlowConfig(local_contrast=0.0)), other, {})
     with pytest.raises(WeightsError, match=r"vote_flow with local_contrast of 3.0, as the network's, got 0.0"):
         fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(other))))
+    save_weights(VoteFlow(VoteFlowConfig(fine_heading_step_degrees=1.0)), other, {})  # no weight depends on it
+    fresh_task(replace(TINY, task=replace(TINY.task, vote_weights=str(other))))
     dense = tmp_path / "dense.safetensors"
     save_weights(fresh_task(identity(TINY)).network, dense, {})
     with pytest.raises(WeightsError, match="expected a vote_flow, got another method"):

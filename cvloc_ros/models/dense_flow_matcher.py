@@ -53,7 +53,7 @@ class DenseFlowMatcher:
             if precision != torch.float32:
                 self.network.halve(precision)
             if isinstance(encoders := self.network.encoders, VoteEncoders):
-                encoders.vote = FastVotes(encoders.vote)  # not halved: its peak may jump, and the flow stays near it
+                encoders.vote = FastVotes(encoders.vote)  # not halved: another peak may win, and the flow stays near
         record = fast and self.device.type == "cuda"
         if record:
             self.network.join_kernels()

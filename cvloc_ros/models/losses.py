@@ -13,7 +13,7 @@ from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import VoteFlowOutput
 
 COARSE_SIGMA = (1.0, math.radians(1.2))  # m, rad: the Gaussian that the first vote should reproduce
-FINE_SIGMA = (0.4, math.radians(0.5))
+FINE_SIGMA = (0.4, math.radians(0.75))
 CLOSE_SIGMA = (0.25, math.radians(0.35))
 
 

@@ -49,7 +49,7 @@ def find_peaks(logits: Tensor, headings: Tensor, shifts: Tensor, *, count: int, 
         else:
             index, reach = highest_cell(logits), _OWN
             pose = torch.stack([shifts[index[:, 1]], shifts[index[:, 2]], headings[index[:, 0]]], dim=1)
-        own = cells_near(index, logits.shape, *reach)
+        own = _cells_near(index, logits.shape, *reach)
         poses.append(pose)
         heights.append(logits.masked_fill(~own, _NOTHING).flatten(1).amax(1))
         cells.append(own)
@@ -85,7 +85,7 @@ def highest_cell(logits: Tensor) -> Tensor:
     return torch.stack([at // (rows * cols), at // cols % rows, at % cols], dim=1)
 
 
-def cells_near(index: Tensor, shape: torch.Size, headings: int, shifts: int) -> Tensor:
+def _cells_near(index: Tensor, shape: torch.Size, headings: int, shifts: int) -> Tensor:
     """Return which cells of votes of a ``shape`` are so many headings and shifts, or fewer, from an index (B, 3)."""
     axes = [torch.arange(size, device=index.device) for size in shape[1:]]
     reach = (headings, shifts, shifts)

@@ -24,9 +24,9 @@ from cvloc_ros.training.settings import ConfigError
 from cvloc_ros.training.task import Task, beside
 
 # of `VoteFlowConfig`: of no matter for the weights of two votes
-_OTHER_PARTS = {"patch_size", "window", "iterations", "flow_hidden", "tilt_degrees", "peaks", "candidates"} | {
-    name for name in vars(VoteFlowConfig()) if name.startswith("close_")
-}
+_OTHER_PARTS = {"patch_size", "window", "iterations", "flow_hidden", "tilt_degrees", "peaks", "candidates"}
+_OTHER_PARTS |= {"fine_shifts", "fine_headings", "fine_heading_step_degrees"}
+_OTHER_PARTS |= {name for name in vars(VoteFlowConfig()) if name.startswith("close_")}
 
 
 @dataclass(frozen=True)

@@ -60,14 +60,14 @@ def draw_curve(log: Path, path: Path, *, terms: Sequence[str], sets: Sequence[st
     labels = {"train": "unseen towns", "heldout": "held-out style"}
     for i, name in enumerate(sets):
         checked = [r for r in rows if r[f"{name}_median_m"]]
-        steps = [(f"{pose}_median_m", "--", f"median of the {pose}") for pose in poses[:-1]]
-        for statistic, line, what in (("median_m", "-", "median"), *steps, ("mean_m", ":", "mean")):
+        steps = [(f"{pose}_median_m", "s--", f"median of the {pose}") for pose in poses[:-1]]
+        for statistic, line, what in (("median_m", "o-", "median"), *steps, ("mean_m", "^:", "mean")):
             errors = [float(r[f"{name}_{statistic}"]) for r in checked]
             label = f"{labels.get(name, name)}, {what}"
-            right.plot(
-                [float(r["seen"]) / 1e3 for r in checked], errors, line, marker="o", ms=3, c=f"C{i}", label=label
-            )
-    right.set(xlabel="thousand samples", ylabel="position error, m", yscale="log", title="validation")
+            right.plot([float(r["seen"]) / 1e3 for r in checked], errors, line, ms=4, c=f"C{i}", label=label)
+    right.set(
+        xlim=left.get_xlim(), xlabel="thousand samples", ylabel="position error, m", yscale="log", title="validation"
+    )
     right.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for which in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
         which("{x:g}")
