@@ -137,7 +137,7 @@ def test_its_mean_is_the_answer(network, monkeypatch):
 
 
 def test_the_mean_does_not_jump_along_a_ridge(network):
-    """Two cells that are nearly as high as each other: whichever is higher, the pose is the same."""
+    """Cells that are nearly as high as one another: whichever is highest, the pose is the same."""
     logits, centre = torch.full((1, 5, 9, 9), -20.0), torch.tensor([[1.0, 2.0, 0.3]])
     logits[0, 2, 2:7, 4] = 5.0
     means = []

@@ -12,7 +12,8 @@ from cvloc_ros.models.solver import place
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_types import VoteFlowOutput
 
-COARSE_SIGMA = (1.0, math.radians(1.2))  # m, rad: the Gaussian that the first vote should reproduce
+# The Gaussians that the votes should reproduce, metres and radians: in heading about half a vote's step wide.
+COARSE_SIGMA = (1.0, math.radians(1.2))
 FINE_SIGMA = (0.4, math.radians(0.75))
 CLOSE_SIGMA = (0.25, math.radians(0.35))
 
