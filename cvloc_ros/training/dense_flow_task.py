@@ -21,7 +21,7 @@ from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, provenance
 from cvloc_ros.training.samples import to_inputs
 from cvloc_ros.training.settings import ConfigError
-from cvloc_ros.training.task import Task, beside
+from cvloc_ros.training.task import Task, start_beside
 
 # of `VoteFlowConfig`: of no matter for the weights of two votes
 _OTHER_PARTS = {"patch_size", "window", "iterations", "flow_hidden", "tilt_degrees", "peaks", "candidates"}
@@ -42,9 +42,9 @@ class DenseFlowTaskConfig:
         "empty starts anew",
     )
     start_metres: float = setting(
-        1.0, "training's starts are uniform within so many metres of the truth, forward and left", limits=(0.0, 20.0)
+        1.5, "training's starts are up to so many metres from the truth, forward and left", limits=(0.0, 20.0)
     )
-    start_degrees: float = setting(0.8, "and within so many degrees", limits=(0.0, 10.0))
+    start_degrees: float = setting(3.0, "and up to so many degrees, small errors more often", limits=(0.0, 10.0))
 
     def __post_init__(self) -> None:
         """Refuse settings outside their limits."""
@@ -98,7 +98,7 @@ class DenseFlowTask(Task):
         """Return the losses; see `Task.forward`."""
         truth, start = batch["truth"], None
         if self.network.config.start == "vote":
-            start = beside(truth, batch["jitter"][:, 0], (self.config.start_metres, self.config.start_degrees))
+            start = start_beside(truth, batch["jitter"][:, 0], (self.config.start_metres, self.config.start_degrees))
         outputs = self.network(**to_inputs(batch), start=start)
         with torch.autocast(truth.device.type, enabled=False):
             given = {name: batch[name] for name in ("camera", "tilt", "tilt_known")}

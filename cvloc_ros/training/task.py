@@ -72,7 +72,7 @@ class Task(nn.Module, ABC):
 
 
 def beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
-    """Return poses (B, 3) beside the truth, as a good vote would put them.
+    """Return poses (B, 3) around the truth, where a vote is held.
 
     Args:
         truth: (B, 3).
@@ -81,3 +81,11 @@ def beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
 
     """
     return truth + jitter * jitter.new_tensor([reach[0], reach[0], math.radians(reach[1])])
+
+
+def start_beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
+    """Return poses (B, 3) as a vote gives them to start from: most are near the truth, a few far from it.
+
+    Of uniform jitter half are within a quarter of the reach, and a quarter is beyond 0.56 of it. See `beside`.
+    """
+    return beside(truth, jitter * jitter.abs(), reach)
