@@ -73,7 +73,7 @@ train: setup
 	cp runs/ablations/ablations.md $(WEIGHTS)/dense_flow.ablations.md
 
 bench: setup
-	$(BIN)/cvloc bench --json out/bench.json
+	$(BIN)/cvloc bench --method vote_flow --method dense_flow --json out/bench.json
 
 figures: demo bench
 	$(BIN)/python tools/update_readme.py

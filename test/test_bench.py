@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
 from cvloc_ros.evaluation import bench
-from cvloc_ros.evaluation.bench import bench_localizers, bench_rendering
+from cvloc_ros.evaluation.bench import bench_localizers, rendering_time
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.localizer import load_localizer
 from cvloc_ros.localization.types import Localization, Matches, Posterior, Prior
@@ -83,12 +83,21 @@ def test_the_rate_is_of_all_that_is_done():
 
 
 def test_rows_in_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "bench_rendering", lambda *, pairs: bench_rendering(pairs=2, workers=1))
-    result = CliRunner().invoke(app, ["bench", "--frames", "5", "--json", str(tmp_path / "a/rows.json")])
-    assert result.exit_code == 0 and "frames a second" in result.output
+    monkeypatch.setattr(bench, "rendering_time", lambda *, pairs, workers: rendering_time(pairs=2, workers=1))
+    methods = ["--method", "vote_flow", "--method", "dense_flow"]
+    result = CliRunner().invoke(app, ["bench", "--frames", "5", *methods, "--json", str(tmp_path / "a/rows.json")])
+    assert result.exit_code == 0 and result.output.count("frames a second") == 2
+    assert "a training pair is rendered in" in result.output
     rows = json.loads((tmp_path / "a/rows.json").read_text())
     assert all(list(row) == KEYS for row in rows)
-    assert {row["variant"] for row in rows if row["stage"] == "total"} == {"eager", "fast"}
+    totals = [(row["method"], row["variant"]) for row in rows if row["stage"] == "total"]
+    assert totals == [(method, variant) for method in methods[1::2] for variant in ("eager", "fast")]
+
+
+def test_weights_are_of_one_method():
+    options = ["--method", "vote_flow", "--method", "dense_flow", "--weights", "a.safetensors"]
+    result = CliRunner().invoke(app, ["bench", *options], env={"COLUMNS": "200"})
+    assert result.exit_code == 2 and "expected one --method with it, got vote_flow, dense_flow" in result.output
 
 
 @pytest.mark.parametrize(

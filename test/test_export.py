@@ -1,12 +1,16 @@
 """`cvloc export`: the file answers as the network does, in another runtime."""
 
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cvloc_ros.cli.main import app
-from cvloc_ros.models.onnx_export import DENSE_FLOW_OUTPUTS, INPUTS, VOTE_FLOW_OUTPUTS, check_onnx
+from cvloc_ros.models.dense_flow import DenseFlow
+from cvloc_ros.models.dense_flow_config import FULL
+from cvloc_ros.models.onnx_export import DENSE_FLOW_OUTPUTS, INPUTS, VOTE_FLOW_OUTPUTS, check_onnx, export_onnx
 from cvloc_ros.models.weights import SHIPPED, load_network
 
 HINT = "is not installed: pip install 'cvloc_ros[export]'"
@@ -35,6 +39,20 @@ def test_exported_equals_eager(method, outputs, weights, tmp_path):
         assert apart[metres] < 0.01
     for logits in apart.keys() & {"coarse_logits", "close_logits"}:
         assert apart[logits] < 0.01  # between -30 and 30
+
+
+def test_the_papers_design_too(tmp_path):
+    """ResNets, the whole patch in sight, level ground, no vote: in small, and untrained."""
+    pytest.importorskip("onnx", reason=f"onnx {HINT}")
+    pytest.importorskip("onnxscript", reason=f"onnxscript {HINT}")
+    pytest.importorskip("onnxruntime", reason=f"onnxruntime {HINT}")
+    sizes = {"image_width": 128, "image_height": 64, "patch_size": 128, "bev_rows": 16, "bev_cols": 16}
+    torch.manual_seed(0)
+    network = DenseFlow(replace(FULL, **sizes, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1))
+    export_onnx(network, tmp_path / "identity.onnx")
+    apart = check_onnx(network, tmp_path / "identity.onnx")
+    assert tuple(apart) == DENSE_FLOW_OUTPUTS and apart["solved"] == 0
+    assert all(value < 1e-3 for value in apart.values()), apart
 
 
 def test_without_the_packages(tmp_path, monkeypatch):

@@ -79,11 +79,12 @@ def set_parameter(vehicle, name, value):
     return vehicle.call(SetParameters, "/cvloc/set_parameters", request).results[0]
 
 
-def reconfigure(vehicle, name, value):
+def reconfigure(vehicle, **values):
     change(vehicle, Transition.TRANSITION_DEACTIVATE)
     change(vehicle, Transition.TRANSITION_CLEANUP)
-    assert not set_parameter(vehicle, name, "telepathy").successful
-    assert set_parameter(vehicle, name, value).successful
+    for name, value in values.items():
+        assert name == "weights" or not set_parameter(vehicle, name, "telepathy").successful
+        assert set_parameter(vehicle, name, value).successful
     change(vehicle, Transition.TRANSITION_CONFIGURE)
     change(vehicle, Transition.TRANSITION_ACTIVATE)
 
@@ -230,22 +231,35 @@ def test_raw_images_after_a_change_of_parameters(vehicle):
     assert not set_parameter(vehicle, "odometry_wait", 99.0).successful
     assert set_parameter(vehicle, "gate.min_quality", 0.2).successful
     try:
-        reconfigure(vehicle, "camera.transport", "raw")
+        reconfigure(vehicle, **{"camera.transport": "raw"})
         vehicle.compressed = False
         vehicle.publish_transforms("camera_optical", "gnss")
         vehicle.restart()
         vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
         vehicle.status("image", level=OK)
     finally:
-        reconfigure(vehicle, "camera.transport", "compressed")
+        reconfigure(vehicle, **{"camera.transport": "compressed"})
+
+
+def test_dense_flow_takes_over_after_a_change_of_parameters(vehicle, world):
+    _, process = world
+    try:
+        reconfigure(vehicle, method="dense_flow", weights="")
+        assert "dense_flow on " in process.text()
+        vehicle.publish_transforms("camera_optical", "gnss")
+        vehicle.restart()
+        vehicle.until(lambda: any(frame.prior is not None for frame in vehicle.frames))
+        vehicle.status("node", level=OK)
+    finally:
+        reconfigure(vehicle, method="vote_flow", weights=str(process.log.parent / "weights.safetensors"))
 
 
 def test_rectified_images_need_the_projection_matrix(vehicle):
     try:
-        reconfigure(vehicle, "camera.rectified", "yes")
+        reconfigure(vehicle, **{"camera.rectified": "yes"})
         vehicle.status("camera_info", level=ERROR, containing="got P = 0")
     finally:
-        reconfigure(vehicle, "camera.rectified", "auto")
+        reconfigure(vehicle, **{"camera.rectified": "auto"})
 
 
 def test_subscriber_that_asks_for_too_much_is_named(vehicle):

@@ -76,7 +76,8 @@ def test_starts_in_training_are_beside_the_truth():
     task.network.forward = lambda **inputs: seen.update(inputs) or forward(**inputs)
     task(batch, 0.5)["total"].backward()
     off = (seen["start"] - batch["truth"]).abs()
-    assert 0.1 < off[:, :2].max() <= 1.0 and 0 < off[:, 2].max() <= np.radians(0.8)
+    reach = task.config.start_metres, np.radians(task.config.start_degrees)
+    assert 0.1 < off[:, :2].max() <= reach[0] and 0 < off[:, 2].max() <= reach[1]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters() if p.requires_grad)
     task = fresh_task(identity(TINY))
     task.network.forward = lambda **inputs: seen.update(inputs) or forward(**inputs)

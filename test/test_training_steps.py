@@ -13,6 +13,7 @@ from training_runs import TINY, first_batch, fresh_task, rows, run, state, train
 
 from cvloc_ros.models.losses import total_loss
 from cvloc_ros.training.config import SourceConfig, TrainConfig
+from cvloc_ros.training.task import start_beside
 from cvloc_ros.training.train import learning_rate, make_fabric
 from cvloc_ros.training.vote_flow_task import VoteFlowTask
 
@@ -21,6 +22,14 @@ def gradient(config, out):
     """A tenth of the gradient of a run's first step, as its optimizer has it."""
     run(replace(config, samples=config.batch, clip=1e6), out)
     return torch.cat([value.flatten() for name, value in sorted(state(out).items()) if name.endswith("exp_avg")])
+
+
+def test_starts_are_mostly_near_the_truth():
+    jitter = torch.linspace(-1, 1, 2001)[:, None].expand(-1, 3)
+    off = start_beside(torch.zeros(2001, 3), jitter, (2.0, 4.0)) / torch.tensor([2.0, 2.0, np.radians(4.0)])
+    assert off.min() == -1 and off.max() == 1
+    assert off.abs().median() == pytest.approx(0.25, abs=0.01)
+    assert (off.abs() > 0.5625).float().mean() == pytest.approx(0.25, abs=0.01)
 
 
 class TestArithmetic:
@@ -36,6 +45,21 @@ class TestArithmetic:
         plain, half = (gradient(replace(config, precision=p), tmp_path / p) for p in ("32-true", "bf16-mixed"))
         assert float(half @ plain / half.norm() / plain.norm()) > 0.98
         assert float(half.norm()) == pytest.approx(float(plain.norm()), rel=0.1)
+
+    def test_the_averaged_network_follows(self, tmp_path):
+        """Through the warm-up it is the network itself, then it remembers; batch normalization's averages, too."""
+        after = []
+        config = replace(TINY, samples=12, validate_every=4, ema=0.75)  # a checkpoint a step
+        run(config, tmp_path, report=lambda seen, row: after.append(state(tmp_path)) if seen > 4 else None)
+        first, second, third = *after, state(tmp_path)
+        changed = 0
+        for name, value in third.items():
+            if name.startswith("/averaged/module.") and value.is_floating_point():
+                own = name.replace("/averaged/module.", "/task/network.")
+                expected = 0.75 * (0.75 * first[own] + 0.25 * second[own]) + 0.25 * third[own]
+                torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7, msg=name)
+                changed += not torch.equal(first[own], third[own])
+        assert changed > 50
 
     @pytest.mark.slow
     def test_float16_looks_for_its_scale(self, tmp_path):

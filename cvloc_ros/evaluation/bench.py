@@ -153,26 +153,14 @@ def table_rows(rows: list[dict]) -> list[tuple[str, ...]]:
     return table
 
 
-def bench_rendering(*, pairs: int, workers: int = 2) -> dict:
-    """Time the rendering of training pairs in worker processes, the towns' making included; one row as above."""
+def rendering_time(*, pairs: int, workers: int) -> float:
+    """Return how long worker processes take for a training pair, its share of a town's making included: ms."""
     towns = max(workers, pairs // 48)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(_render_town, [(TEST_TOWNS, 2)] * workers))  # start the processes
         began = time.perf_counter()
         made = sum(pool.map(_render_town, [(TEST_TOWNS + i, pairs // towns) for i in range(towns)]))
-        each = 1e3 * (time.perf_counter() - began) / made
-    return {
-        "method": "town",
-        "variant": f"{workers} workers",
-        "device": "cpu",
-        "precision": "uint8",
-        "stage": "render a training pair",
-        "median_ms": round(each, 2),
-        "p95_ms": round(each, 2),
-        "hz": round(1e3 / each, 1),
-        "peak_mb": round(_peak_memory()),
-        "ratio": 1.0,
-    }
+        return 1e3 * (time.perf_counter() - began) / made
 
 
 def _render_town(job: tuple[int, int]) -> int:

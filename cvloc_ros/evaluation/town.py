@@ -19,7 +19,8 @@ from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.covariance import QUALITY_RADIUS
 from cvloc_ros.localization.localizer import Localizer
 
-SETS = {"unseen towns": "train", "held-out style": "heldout"}
+SETS = {"train": "unseen towns", "heldout": "held-out style"}
+"""Styles of towns, and what a set of them is called that no training has seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ def evaluate_towns(localizer: Localizer, *, count: int, progress: Callable[[], N
     """Localize ``count`` pairs of each set, with the camera's image and blind; ``progress`` is told of each step."""
     tables: dict[str, dict] = {}
     results: dict[str, list[PairResult]] = {}
-    for name, style in SETS.items():
+    for style, name in SETS.items():
         pairs = []
         for pair in town_pairs(TEST_TOWNS, count, style=style):
             pairs.append(pair)

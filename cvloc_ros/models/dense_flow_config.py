@@ -74,6 +74,7 @@ class DenseFlowConfig:
         box_metres: half-width of the search box, forward and left (KITTI's protocol).
         box_degrees: half-width in heading (KITTI's protocol).
         heading_step_degrees: of the posterior over the box; its shifts are BEV cells.
+        fine_heading_step_degrees: of the vote's second look at its peaks, from whose mean the flow starts.
         posterior_sharpness: a pose's log-odds for a mean cosine similarity of one, where no vote gives the posterior;
             not learned.
 
@@ -117,6 +118,7 @@ class DenseFlowConfig:
     box_metres: float = 20.0
     box_degrees: float = 10.0
     heading_step_degrees: float = 2.0
+    fine_heading_step_degrees: float = 1.5
     posterior_sharpness: float = 20.0
 
     def __post_init__(self) -> None:
@@ -168,6 +170,7 @@ class DenseFlowConfig:
             box_metres=self.box_metres,
             box_degrees=self.box_degrees,
             heading_step_degrees=self.heading_step_degrees,
+            fine_heading_step_degrees=self.fine_heading_step_degrees,
             peaks=3,  # what the calibration of the shipped weights has seen
         )
 
@@ -263,4 +266,3 @@ SMALL = DenseFlowConfig(
     tilt_degrees=0.3,
     start="vote",
 )
-PRESETS = {"full": FULL, "small": SMALL}

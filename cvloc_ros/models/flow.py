@@ -16,10 +16,11 @@ MIN_SCALE = 0.1  # m; a match is never trusted to better than this
 class ConvGru(nn.Module):
     """A convolutional gated recurrent unit: hidden (B, H, …) and input (B, I, …) to the new hidden."""
 
-    def __init__(self, hidden: int, inputs: int):
+    def __init__(self, hidden: int, inputs: int, kernel: tuple[int, int] = (3, 3)):
         super().__init__()
-        self.gates = nn.Conv2d(hidden + inputs, 2 * hidden, 3, padding=1)
-        self.candidate = nn.Conv2d(hidden + inputs, hidden, 3, padding=1)
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        self.gates = nn.Conv2d(hidden + inputs, 2 * hidden, kernel, padding=padding)
+        self.candidate = nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding)
 
     def forward(self, hidden: Tensor, x: Tensor) -> Tensor:
         """Return the updated hidden state."""

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from cvloc_ros.geometry import Camera, PinholeCamera
+from cvloc_ros.geometry import Camera
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.contrast import even_contrast_on_device
 from cvloc_ros.models.cuda_graph import Recorder
@@ -50,7 +49,6 @@ class View:
     def __init__(self, config: DenseFlowConfig | VoteFlowConfig, device: torch.device, *, record: bool = False):
         self._config, self._device = config, device
         self._to_device = ToDevice(config.local_contrast, device, record=record)
-        self._stretch = isinstance(config, DenseFlowConfig) and config.image_fit == "stretch"
         self._ground: tuple[Camera, np.ndarray, tuple[Tensor, Tensor, Tensor]] | None = None
         self.seconds = 0.0
 
@@ -65,11 +63,9 @@ class View:
         return look
 
     def _fit(self, given: MatchInput) -> tuple[np.ndarray, Camera]:
-        size = (self._config.image_width, self._config.image_height)
-        if self._stretch and isinstance(given.camera, PinholeCamera):
-            image = cv2.resize(given.image, size, interpolation=cv2.INTER_AREA)
-            return image, given.camera.resized(*size)
-        return fit_image(given.image, given.camera, given.T_base_camera, width=size[0], height=size[1])
+        c = self._config
+        size = {"width": c.image_width, "height": c.image_height}
+        return fit_image(given.image, given.camera, given.T_base_camera, **size, stretch=c.image_fit == "stretch")
 
     def _project(self, given: MatchInput, fitted: Camera) -> tuple[Tensor, Tensor, Tensor]:
         """Project the BEV once for as long as the camera stays the same object, mounted the same."""

@@ -17,7 +17,7 @@ _TILE = 64  # about how many pixels wide and high the parts of an image are whos
 
 
 def fit_image(
-    image: np.ndarray, camera: Camera, T_base_camera: np.ndarray, *, width: int, height: int
+    image: np.ndarray, camera: Camera, T_base_camera: np.ndarray, *, width: int, height: int, stretch: bool = False
 ) -> tuple[np.ndarray, Camera]:
     """Scale and crop (or pad) an image to ``width`` x ``height`` with the horizon at a fixed row.
 
@@ -31,6 +31,7 @@ def fit_image(
         T_base_camera: 4x4; only the rotation is used, to find the horizon and the way ahead.
         width: pixels.
         height: pixels.
+        stretch: resize a pinhole camera's image whatever its aspect and its horizon.
 
     Returns:
         The image (height, width, 3) and its camera, which takes points in the same optical frame.
@@ -39,6 +40,8 @@ def fit_image(
     if not isinstance(camera, PinholeCamera):
         view = _forward_view(camera, np.asarray(T_base_camera, float).tobytes(), width, height)
         return view.cut(image), view
+    if stretch:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), camera.resized(width, height)
     relative = camera.K[0, 0] / camera.width
     scale = float(np.clip(relative, *FOCAL_RANGE)) / relative * width / camera.width
     scaled = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
@@ -56,7 +59,7 @@ def fit_image(
     if (rows, cols) == (slice(top, top + height), slice(left, left + width)):
         fitted = image[rows, cols]
     else:
-        fitted = np.full((height, width, 3), image.mean(axis=(0, 1)).astype(np.uint8))
+        fitted = np.full((height, width, 3), np.array(cv2.mean(image)[:3]).astype(np.uint8))
         if rows.stop > rows.start and cols.stop > cols.start:
             fitted[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = image[rows, cols]
     return fitted, scaled.cropped(left=left, top=top, width=width, height=height)

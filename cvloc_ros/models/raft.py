@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cvloc_ros.models.flow import LocalCorrelation
+from cvloc_ros.models.flow import ConvGru, LocalCorrelation
 
 
 class CorrelationPyramid:
@@ -111,22 +111,6 @@ class MotionEncoder(nn.Module):
         """Map flow (B, 2, rows, cols) and correlation (B, correlations, rows, cols)."""
         both = torch.cat([F.relu(self.correlation(correlation)), F.relu(self.flow(flow))], dim=1)
         return torch.cat([F.relu(self.merge(both)), flow], dim=1)
-
-
-class ConvGru(nn.Module):
-    """A gated recurrent unit of convolutions with one kernel: hidden (B, hidden, …) and inputs to the new hidden."""
-
-    def __init__(self, hidden: int, inputs: int, kernel: tuple[int, int]):
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        self.gates = nn.Conv2d(hidden + inputs, 2 * hidden, kernel, padding=padding)
-        self.candidate = nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding)
-
-    def forward(self, hidden: Tensor, x: Tensor) -> Tensor:
-        """Return the updated hidden state."""
-        update, reset = torch.sigmoid(self.gates(torch.cat([hidden, x], dim=1))).chunk(2, dim=1)
-        candidate = torch.tanh(self.candidate(torch.cat([reset * hidden, x], dim=1)))
-        return (1 - update) * hidden + update * candidate
 
 
 class SepConvGru(nn.Module):

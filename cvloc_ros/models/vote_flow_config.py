@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cvloc_ros.geometry import GroundGrid
 
@@ -47,6 +48,8 @@ class VoteFlowConfig:
         encoder_widths: channels at 1/2, 1/4, 1/8 and 1/16 of the image.
 
     """
+
+    image_fit: ClassVar[str] = "crop"  # see `DenseFlowConfig`
 
     image_width: int = 416
     image_height: int = 128

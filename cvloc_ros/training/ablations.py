@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from cvloc_ros.evaluation.town import SETS
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.log import read_log
 from cvloc_ros.training.methods import read_config
@@ -25,7 +26,6 @@ VARIANTS: dict[str, dict[str, bool]] = {
 """Rows of Table 5, and the settings of the network that make them."""
 
 COLUMNS = ("set", "variant", "median m", "mean m", "median °", "lateral R@1 m", "longitudinal R@1 m")
-_SETS = {"train": "unseen towns", "heldout": "held-out style"}
 
 Report = Callable[[str, int, dict[str, float]], None]
 
@@ -77,7 +77,7 @@ def _has_begun(config: TrainConfig, folder: Path) -> bool:
 
 def _rows(name: str, last: dict[str, dict[str, str]]) -> list[list[str]]:
     """Return the rows of a validation set from the last row of each variant's log."""
-    label = _SETS.get(name, name)
+    label = SETS.get(name, name)
     rows = [[label, "the start alone", f"{float(last['full'][f'{name}_start_median_m']):.2f}", "", "", "", ""]]
     for variant, log in last.items():
         cells = [f"{float(log[f'{name}_{score}']):.2f}" for score in ("median_m", "mean_m", "yaw_median_deg")]

@@ -218,8 +218,7 @@ def _right(errors: np.ndarray) -> np.ndarray:
 def _regress(evidence: list[Evidence], errors: np.ndarray, ridge: float, elsewhere: Sequence[Evidence]) -> Calibration:
     """Fit both regressions, with a scale of 1."""
     values = np.stack([e.values for e in evidence])
-    start = Calibration.constant((1.0, 1.0, 1.0), 0.5)
-    start = replace(start, mean=_rounded(values.mean(0)), deviation=_rounded(values.std(0) + 1e-6))
+    start = replace(UNCALIBRATED, mean=_rounded(values.mean(0)), deviation=_rounded(values.std(0) + 1e-6))
     inputs = torch.from_numpy(start.standardize(values))
     squared = torch.from_numpy(np.clip(np.abs(errors), 1e-3, LARGEST_ERROR) ** 2)
     judged = torch.from_numpy(start.standardize(np.stack([e.values for e in (*evidence, *elsewhere)])))

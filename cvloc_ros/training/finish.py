@@ -144,6 +144,8 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
     method = task.method
     left_out = card["calibration"]["towns_left_out"]
     honest = left_out["nees"]
+    reused = f", a town's pair used {config.reuse} times" if any(s.source == "town" for s in config.data) else ""
+    blanked = ", which it also saw in training" if config.augment.blank_ground else ""
     started = _started(config.start_share)
     origins = _lineage(started, card.get("lineage")) + _lineage("encoders", card.get("encoders"))
     return f"""# Weights of {method}
@@ -152,7 +154,7 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
 |---|---|
 | method | `{method}`: {task.summary} |
 | parameters | {parameters / 1e6:.2f} million, stored in half precision |
-| trained on | {card["data"]}: {config.samples} samples, a town's pair used {config.reuse} times |
+| trained on | {card["data"]}: {config.samples} samples{reused} |
 {origins}| never trained on | {_never_seen(card)}; the held-out style |
 | calibrated on | {len(fit.nees)} pairs of other towns in the training's styles, half of them in colours of no season |
 | made by | `{card["command"]}` |
@@ -160,7 +162,7 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
 | licence | {card["licence"]} |
 
 {TEST_PAIRS} pairs of each set, one each frame alone, priors uniform in ±20 m and ±10°. "Accepted" are the frames that
-the gate lets through. "Blind" is the same network with the camera's image blanked, which it also saw in training:
+the gate lets through. "Blind" is the same network with the camera's image blanked{blanked}:
 what the map alone gives away. Chance answers with the centre of the search box.
 
 {markdown(accuracy.tables)}

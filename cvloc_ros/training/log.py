@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cvloc_ros.evaluation.town import SETS
+
 SCORES = ("median_m", "mean_m", "yaw_median_deg", "lateral_1m", "longitudinal_1m")
 
 
@@ -57,13 +59,12 @@ def draw_curve(log: Path, path: Path, *, terms: Sequence[str], sets: Sequence[st
         left.plot(seen[width - 1 :] / 1e3, smooth, label=name)
     left.set(xlabel="thousand samples", ylabel="loss", title="training")
     left.legend(frameon=False)
-    labels = {"train": "unseen towns", "heldout": "held-out style"}
     for i, name in enumerate(sets):
         checked = [r for r in rows if r[f"{name}_median_m"]]
         steps = [(f"{pose}_median_m", "s--", f"median of the {pose}") for pose in poses[:-1]]
         for statistic, line, what in (("median_m", "o-", "median"), *steps, ("mean_m", "^:", "mean")):
             errors = [float(r[f"{name}_{statistic}"]) for r in checked]
-            label = f"{labels.get(name, name)}, {what}"
+            label = f"{SETS.get(name, name)}, {what}"
             right.plot([float(r["seen"]) / 1e3 for r in checked], errors, line, ms=4, c=f"C{i}", label=label)
     right.set(
         xlim=left.get_xlim(), xlabel="thousand samples", ylabel="position error, m", yscale="log", title="validation"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cvloc_ros.datasets.item import Item
 from cvloc_ros.datasets.town import crop_patch
-from cvloc_ros.geometry import SE2, Camera, GroundGrid, PinholeCamera
+from cvloc_ros.geometry import SE2, Camera, GroundGrid
 from cvloc_ros.models.bev import ground_pixels
 from cvloc_ros.models.preprocess import even_contrast, fit_image
 from cvloc_ros.training.augment import AugmentConfig, cut_coverage, filter_randomly, mirror, recolour
@@ -29,6 +29,11 @@ class Layout(Protocol):
     @property
     def image_height(self) -> int:
         """Pixels."""
+        ...
+
+    @property
+    def image_fit(self) -> str:
+        """How it gets that size: "crop" or "stretch", see `fit_image`."""
         ...
 
     @property
@@ -92,7 +97,7 @@ def make_sample(
     T_grid_patch = scene.T_grid_vehicle @ T_patch_vehicle.inverse()
     patch = crop_patch(scene.satellite, scene.grid, T_grid_patch, layout.patch)
     coverage = crop_patch(scene.coverage, scene.grid, T_grid_patch, layout.patch, interpolation=cv2.INTER_NEAREST)
-    image, camera = fit(scene.image, scene.camera, scene.T_base_camera, layout)
+    image, camera = _fit(scene.image, scene.camera, scene.T_base_camera, layout)
     if augment:
         image, patch = (_disguise(picture, rng, augment) for picture in (image, patch))
         if rng.random() < augment.partial_coverage:
@@ -113,18 +118,16 @@ def _disguise(image: np.ndarray, rng: np.random.Generator, augment: AugmentConfi
     return recolour(image, rng) if rng.random() < augment.recoloured else image
 
 
-def fit(image: np.ndarray, camera: Camera, T_base_camera: np.ndarray, layout: Layout) -> tuple[np.ndarray, Camera]:
+def _fit(image: np.ndarray, camera: Camera, T_base_camera: np.ndarray, layout: Layout) -> tuple[np.ndarray, Camera]:
     """Return the image at the layout's size, as the method's matcher makes it, and its camera."""
-    width, height = layout.image_width, layout.image_height
-    if getattr(layout, "image_fit", "crop") == "stretch" and isinstance(camera, PinholeCamera):
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), camera.resized(width, height)
-    return fit_image(image, camera, T_base_camera, width=width, height=height)
+    size = {"width": layout.image_width, "height": layout.image_height}
+    return fit_image(image, camera, T_base_camera, **size, stretch=layout.image_fit == "stretch")
 
 
 def item_sample(item: Item, layout: Layout) -> dict[str, np.ndarray]:
     """Return the network's inputs and the ``truth`` of an item, from its own prior, as `make_sample` does."""
     frame, patch = item.frame, item.patch
-    image, camera = fit(frame.image, frame.camera, frame.T_base_camera, layout)
+    image, camera = _fit(frame.image, frame.camera, frame.T_base_camera, layout)
     truth = patch.T_map_patch.inverse() @ item.truth
     coverage = patch.coverage.astype(np.uint8)
     return _assemble(image, camera, frame.T_base_camera, patch.image, coverage, truth, layout)

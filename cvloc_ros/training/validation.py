@@ -14,9 +14,9 @@ from torch.utils.data import default_collate
 
 from cvloc_ros.datasets.item import Item
 from cvloc_ros.evaluation.pictures import draw_overlay
-from cvloc_ros.localization.covariance import Calibration
 from cvloc_ros.localization.localizer import Localizer
 from cvloc_ros.models.losses import relative_pose
+from cvloc_ros.training.calibrate import UNCALIBRATED
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.log import SCORES
 from cvloc_ros.training.samples import item_sample, search_box
@@ -24,7 +24,6 @@ from cvloc_ros.training.scenes import validation_items
 from cvloc_ros.training.task import Task
 
 _BATCH = 20
-_UNCALIBRATED = Calibration.constant((1.0, 1.0, 1.0), 0.5)
 
 
 class Validation:
@@ -82,7 +81,7 @@ class Validation:
     def draw(self, network: Any, out: Path, seen: int) -> None:
         """Write a match picture of the first pairs of each set into ``out``."""
         device = next(network.parameters()).device
-        localizer = Localizer(self.task.matcher(network, device=str(device)), _UNCALIBRATED, None)
+        localizer = Localizer(self.task.matcher(network, device=str(device)), UNCALIBRATED, None)
         for name, items in self.drawn.items():
             for number, item in enumerate(items):
                 localization = localizer.match(item.frame, item.prior, item.patch)
