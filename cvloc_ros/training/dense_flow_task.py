@@ -42,7 +42,7 @@ class DenseFlowTaskConfig:
         "empty starts anew",
     )
     start_metres: float = setting(
-        1.5, "training's starts are up to so many metres from the truth, forward and left", limits=(0.0, 20.0)
+        2.5, "training's starts are up to so many metres from the truth, forward and left", limits=(0.0, 20.0)
     )
     start_degrees: float = setting(3.0, "and up to so many degrees, small errors more often", limits=(0.0, 10.0))
 

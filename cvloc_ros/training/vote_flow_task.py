@@ -16,9 +16,10 @@ from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
 from cvloc_ros.models.vote_network import Votes
 from cvloc_ros.training.samples import to_inputs
 from cvloc_ros.training.side_task import GroundNaming
-from cvloc_ros.training.task import Task, beside, start_beside
+from cvloc_ros.training.task import Task, beside
 
 CENTRE_JITTER = (2.4, 1.6)  # metres, degrees: around the truth, where the second vote is held in training
+START_JITTER = (1.0, 0.8)  # where the flow starts
 CLOSE_JITTER = (1.2, 0.9)  # and where the third vote is held
 
 
@@ -27,10 +28,6 @@ class VoteFlowTaskConfig:
     """Settings of vote_flow's training."""
 
     naming: float = setting(1.0, "weight of the side task: see `side_task`", limits=(0.0, 1e3))
-    start_metres: float = setting(
-        1.5, "the flow starts up to so many metres from the truth, forward and left", limits=(0.0, 20.0)
-    )
-    start_degrees: float = setting(3.0, "and up to so many degrees, small errors more often", limits=(0.0, 10.0))
     votes_stay: bool = setting(
         False,
         "train the flow and the third vote alone: encoders and the first two votes stay as they are, so that what is "
@@ -78,7 +75,7 @@ class VoteFlowTask(Task):
         inputs, truth, jitter = to_inputs(batch), batch["truth"], batch["jitter"]
         near = {
             "centre": beside(truth, jitter[:, 0], CENTRE_JITTER),
-            "start": start_beside(truth, jitter[:, 1], (self.config.start_metres, self.config.start_degrees)),
+            "start": beside(truth, jitter[:, 1], START_JITTER),
             "close": beside(truth, jitter[:, 2], CLOSE_JITTER),
         }
         outputs = self.network(**inputs, **near)
