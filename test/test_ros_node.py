@@ -83,7 +83,8 @@ def reconfigure(vehicle, **values):
     change(vehicle, Transition.TRANSITION_DEACTIVATE)
     change(vehicle, Transition.TRANSITION_CLEANUP)
     for name, value in values.items():
-        assert name == "weights" or not set_parameter(vehicle, name, "telepathy").successful
+        if name.startswith("camera."):  # one of a few
+            assert not set_parameter(vehicle, name, "telepathy").successful
         assert set_parameter(vehicle, name, value).successful
     change(vehicle, Transition.TRANSITION_CONFIGURE)
     change(vehicle, Transition.TRANSITION_ACTIVATE)

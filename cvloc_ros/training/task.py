@@ -72,7 +72,7 @@ class Task(nn.Module, ABC):
 
 
 def beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
-    """Return poses (B, 3) around the truth, where a vote is held.
+    """Return poses (B, 3) around the truth, where a vote is held or the flow starts.
 
     Args:
         truth: (B, 3).
