@@ -65,7 +65,7 @@ def train(
     """Train a matcher, calibrate it, and write weights with their card.
 
     The defaults train vote_flow on synthetic towns, on about as many samples as the shipped weights have seen (these in
-    many sittings: see their card), dense_flow with the starts and losses of its shipped weights, for an hour on two cores.
+    many sittings: see their card), dense_flow with starts and losses of its shipped weights, for an hour on two cores.
     All settings stand in the run's config.yaml (written beside the weights too, as METHOD.yaml); a file of such
     settings, or of some, is what --config takes, and the other options count instead of it. For example, to fine-tune
     on KITTI mixed with towns:
