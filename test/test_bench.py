@@ -18,6 +18,7 @@ from cvloc_ros.localization.types import Localization, Matches, Posterior, Prior
 from cvloc_ros.models.dense_flow import DenseFlow
 from cvloc_ros.models.dense_flow_config import FULL
 from cvloc_ros.models.vote_flow import VoteFlow
+from cvloc_ros.models.weights import DeviceError
 
 TINY = replace(FULL, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1)
 KEYS = ["method", "variant", "device", "precision", "stage", "median_ms", "p95_ms", "hz", "peak_mb", "ratio"]
@@ -85,13 +86,25 @@ def test_the_rate_is_of_all_that_is_done():
 def test_rows_in_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "rendering_time", lambda *, pairs, workers: rendering_time(pairs=2, workers=1))
     methods = ["--method", "vote_flow", "--method", "dense_flow"]
-    result = CliRunner().invoke(app, ["bench", "--frames", "5", *methods, "--json", str(tmp_path / "a/rows.json")])
+    devices = ["--device", "cpu"] if torch.cuda.is_available() else ["--device", "auto", "--device", "cpu"]  # one
+    result = CliRunner().invoke(
+        app, ["bench", "--frames", "5", *methods, *devices, "--json", str(tmp_path / "a/rows.json")]
+    )
     assert result.exit_code == 0 and result.output.count("frames a second") == 2
     assert "a training pair is rendered in" in result.output
     rows = json.loads((tmp_path / "a/rows.json").read_text())
     assert all(list(row) == KEYS for row in rows)
     totals = [(row["method"], row["variant"]) for row in rows if row["stage"] == "total"]
     assert totals == [(method, variant) for method in methods[1::2] for variant in ("eager", "fast")]
+
+
+def test_what_is_not_there_is_said_before_anything_is_timed(monkeypatch):
+    monkeypatch.setattr(bench, "bench_localizers", lambda *given, **options: pytest.fail("timed"))
+    unknown = CliRunner().invoke(app, ["bench", "--method", "vote_flow", "--method", "telepathy"])
+    assert unknown.exit_code == 2 and "telepathy" in unknown.output
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="cuda was asked for"):
+            CliRunner().invoke(app, ["bench", "--device", "cpu", "--device", "cuda"], catch_exceptions=False)
 
 
 def test_weights_are_of_one_method():

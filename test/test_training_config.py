@@ -55,7 +55,7 @@ def test_the_defaults_train_the_shipped_vote_flow_for_about_as_long():
 
 
 def test_dense_flow_has_the_defaults_that_made_its_shipped_weights_but_for_the_sittings():
-    """They were made in two: on a GPU, and from there on a CPU, whose settings these are."""
+    """They were made in two, each with a rate and schedule of its own; sizes, losses, starts and data are the same."""
     default, shipped = read_config(None, method="dense_flow"), read_config(SHIPPED / "dense_flow.yaml")
     assert (default.samples, default.batch, default.warm_up, default.precision) == (30_000, 16, 1_000, "bf16-mixed")
     assert shipped.samples + read_card(SHIPPED / "dense_flow.safetensors")["lineage"]["samples"] >= default.samples

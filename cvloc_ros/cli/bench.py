@@ -46,7 +46,6 @@ def bench(
     eager's patch counts as "vote and solve", and so does all of the network where it is replayed as one.
     """
     import json
-    from functools import partial
     from itertools import product
 
     from rich.console import Console
@@ -54,7 +53,7 @@ def bench(
 
     from cvloc_ros.evaluation.bench import bench_localizers, rendering_time, untrained_localizer
     from cvloc_ros.localization.localizer import Localizer, load_localizer
-    from cvloc_ros.models.weights import choose_device
+    from cvloc_ros.models.weights import METHODS, choose_device
     from cvloc_ros.ros.resources import set_up_process
 
     try:
@@ -62,7 +61,11 @@ def bench(
     except ImportError:  # no ROS
         publish = None  # type: ignore[assignment]
 
-    methods, devices = methods or ["vote_flow"], devices or ["auto"]
+    methods = methods or ["vote_flow"]
+    for method in methods:
+        if method not in METHODS:
+            raise typer.BadParameter(f"expected one of {', '.join(METHODS)}, got {method}", param_hint="--method")
+    devices = list(dict.fromkeys(choose_device(device) for device in devices or ["auto"]))
     file = None if weights is None else str(weights)
     if preset not in ("small", "full") or (preset == "full" and (methods != ["dense_flow"] or file)):
         raise typer.BadParameter(
@@ -76,16 +79,19 @@ def bench(
 
     def load(method: str, device: str, *, fast: bool) -> Localizer:
         if preset == "full":
-            return untrained_localizer(choose_device(device), fast=fast)
+            return untrained_localizer(device, fast=fast)
         return load_localizer(None, method=method, weights=file, device=device, fast=fast)
+
+    def timed(method: str, device: str) -> list[dict]:
+        variants = {name: load(method, device, fast=name == "fast") for name in _VARIANTS}
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(f"timing {method}", total=frames)
+            return bench_localizers(variants, frames=frames, publish=publish, progress=lambda: bar.advance(task))
 
     console = Console()
     rows = []
     for method, device in product(methods, devices):
-        variants = {name: load(method, device, fast=name == "fast") for name in _VARIANTS}
-        with Progress(console=console, transient=True) as bar:
-            advance = partial(bar.advance, bar.add_task(f"timing {method}", total=frames))
-            found = bench_localizers(variants, frames=frames, publish=publish, progress=advance)
+        found = timed(method, device)
         console.print(_table(found))
         rows += found
     with Progress(console=console, transient=True) as bar:
@@ -104,11 +110,11 @@ def _table(rows: list[dict]) -> Table:
     from cvloc_ros.evaluation.bench import COLUMNS, table_rows
 
     eager, fast = (next(row for row in rows if (row["variant"], row["stage"]) == (name, "total")) for name in _VARIANTS)
-    memory = f"{fast['peak_mb']} MiB of the {'GPU, both networks in it' if fast['device'] == 'cuda' else 'process'}"
+    whose = "GPU, both networks in it" if fast["device"] == "cuda" else "process so far"
     table = Table(
         *COLUMNS,
         title=f"{fast['method']} on {fast['device']}: eager in {eager['precision']}, fast in {fast['precision']}",
-        caption=f"fast: {fast['hz']:.0f} frames a second; peak memory {memory}",
+        caption=f"fast: {fast['hz']:.0f} frames a second; peak memory {fast['peak_mb']} MiB of the {whose}",
     )
     for cells in table_rows(rows):
         table.add_row(*cells, style="bold" if cells[0] == "total" else None)

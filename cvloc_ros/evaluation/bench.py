@@ -74,8 +74,8 @@ def bench_localizers(
     Returns:
         Rows with ``method, variant, device, precision, stage, median_ms, p95_ms, hz, peak_mb, ratio``; ``hz`` is how
         often a second the stage is through with one frame after the other, for "total" with what is done ahead,
-        ``peak_mb`` MiB of the GPU while the variant runs, the networks of both in it, or of the whole process; the
-        ratio is that of the eager variant's median to this one's, None for a stage that is mostly spared.
+        ``peak_mb`` MiB of the GPU while the variant runs, the networks of both in it, or of the whole process so far;
+        the ratio is that of the eager variant's median to this one's, None for a stage that is mostly spared.
 
     """
     rng = np.random.default_rng(0)

@@ -11,16 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from cvloc_ros.datasets.town import TownPair, town_pairs
-from cvloc_ros.datasets.town.seeds import TEST_TOWNS
+from cvloc_ros.datasets.town.seeds import SETS, TEST_TOWNS
 from cvloc_ros.evaluation.honesty import pairs_honesty_figure
 from cvloc_ros.evaluation.metrics import PoseErrors, chance, honesty, nees
 from cvloc_ros.evaluation.pairs import PairResult, localize_pairs
 from cvloc_ros.geometry import SE2
 from cvloc_ros.localization.covariance import QUALITY_RADIUS
 from cvloc_ros.localization.localizer import Localizer
-
-SETS = {"train": "unseen towns", "heldout": "held-out style"}
-"""Styles of towns, and what a set of them is called that no training has seen."""
 
 
 @dataclass(frozen=True, eq=False)

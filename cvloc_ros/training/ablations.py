@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cvloc_ros.evaluation.town import SETS
+from cvloc_ros.datasets.town.seeds import SETS
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.log import read_log
 from cvloc_ros.training.methods import read_config

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvloc_ros.evaluation.town import SETS
+from cvloc_ros.datasets.town.seeds import SETS
 
 SCORES = ("median_m", "mean_m", "yaw_median_deg", "lateral_1m", "longitudinal_1m")
 

@@ -84,8 +84,8 @@ def beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
 
 
 def start_beside(truth: Tensor, jitter: Tensor, reach: tuple[float, float]) -> Tensor:
-    """Return poses (B, 3) as a vote gives them to start from: most are near the truth, a few far from it.
+    """Return poses (B, 3) to start from, along each axis more often near the truth than far from it; see `beside`.
 
-    Of uniform jitter half are within a quarter of the reach, and a quarter is beyond 0.56 of it. See `beside`.
+    Of uniform jitter half is within a quarter of the reach, and a quarter beyond 0.56 of it.
     """
     return beside(truth, jitter * jitter.abs(), reach)
