@@ -58,9 +58,10 @@ def test_dense_flow_has_the_defaults_that_made_its_shipped_weights_but_for_the_s
     """They were made in two, each with a rate and schedule of its own; sizes, losses, starts and data are the same."""
     default, shipped = read_config(None, method="dense_flow"), read_config(SHIPPED / "dense_flow.yaml")
     assert (default.samples, default.batch, default.warm_up, default.precision) == (30_000, 16, 1_000, "bf16-mixed")
+    assert (default.decay, default.ema, default.reuse, default.start_from) == (0.5, 0.995, 4, "")
     assert shipped.samples + read_card(SHIPPED / "dense_flow.safetensors")["lineage"]["samples"] >= default.samples
     begins = ("start_from", "first_town", "seed", "samples", "learning_rate", "warm_up", "decay", "ema")
-    machine = ("threads", "reuse", "pool", "validation_pairs", "validate_every", "pictures")
+    machine = ("threads", "reuse", "pool", "validation_pairs", "validate_every")
     assert replace(shipped, **{name: getattr(default, name) for name in begins + machine}) == default
     assert read_config(None, method="dense_flow", samples=8).samples == 8
 

@@ -77,8 +77,8 @@ def test_starts_in_training_are_beside_the_truth():
     task.network.forward = lambda **inputs: seen.update(inputs) or forward(**inputs)
     task(batch, 0.5)["total"].backward()
     off = (seen["start"] - batch["truth"]).abs()
-    assert 0.1 < off[:, :2].max() <= task.config.start_metres and off[:, 2].max() > 0
     reach = task.config.start_metres, task.config.start_degrees
+    assert 0.1 < off[:, :2].max() <= reach[0] and 0 < off[:, 2].max() <= np.radians(reach[1])
     assert torch.equal(seen["start"], start_beside(batch["truth"], batch["jitter"][:, 0], reach))
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters() if p.requires_grad)
     task = fresh_task(identity(TINY))

@@ -30,7 +30,7 @@ def ablate(
 
     The parts: projection, RefineBlock, matching loss, position loss, confidence. All runs have the same settings,
     data and seed. Writes ablations.md and ablations.csv into OUT. Stopped, it goes on by the same command. By default
-    a run has 30 000 samples, an hour on two cores; the shipped table is of 2400, five minutes a run
+    a run has 30 000 samples, an hour on two cores; the shipped table is of 2400, some minutes a run
     (tools/training/dense_flow_ablations.yaml of the source).
     """
     from rich.console import Console

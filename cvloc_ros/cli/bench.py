@@ -76,6 +76,7 @@ def bench(
     if file and len(methods) > 1:
         raise typer.BadParameter(f"expected one --method with it, got {', '.join(methods)}", param_hint="--weights")
     set_up_process(threads)
+    console = Console()
 
     def load(method: str, device: str, *, fast: bool) -> Localizer:
         if preset == "full":
@@ -88,7 +89,6 @@ def bench(
             task = bar.add_task(f"timing {method}", total=frames)
             return bench_localizers(variants, frames=frames, publish=publish, progress=lambda: bar.advance(task))
 
-    console = Console()
     rows = []
     for method, device in product(methods, devices):
         found = timed(method, device)
