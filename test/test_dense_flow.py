@@ -128,6 +128,11 @@ class TestSizes:
             ({"patch_size": 64}, "expected the flow to see 16 places or more for 4 levels, got 8"),
             ({"start": "vote"}, "expected the encoders vote for the start vote, got resnet"),
             ({"encoders": "vote"}, "expected stride to be 4 with the encoders vote, got 8"),
+            ({"bev_of": "image"}, "bev_samples_per_cell of the stride 8, for a bev_of image, got True and 1"),
+            (
+                {"bev_of": "image", "bev_samples_per_cell": 8, "project": False},
+                "expected project, and .* got False and 8",
+            ),
         ],
     )
     def test_impossible_configs_are_refused(self, wrong, message):
@@ -140,6 +145,7 @@ class TestSizes:
             ({"bev_rows": 16}, "expected a square BEV with the encoders vote, got 16 x 24"),
             ({"project": False, "refine": False}, "expected refine where the encoders vote do not project"),
             ({"normalization": "imagenet"}, "expected normalization to be image with the encoders vote"),
+            ({"bev_of": "image"}, "expected bev_of to be features with the encoders vote"),
             ({"image_width": 408}, "expected image_width to be a multiple of 16 with the encoders vote, got 408"),
             ({"reach": -1}, "expected a reach of 0 or more half cells, got -1"),
             ({"reach": 1}, "expected the flow to see 4 places or more for 2 levels, got 3"),
@@ -274,6 +280,21 @@ class TestDecoder:
         torch.testing.assert_close(out.pose, start)
 
     @torch.inference_mode()
+    @pytest.mark.parametrize("base", [TINY, TINY_VOTE], ids=["own encoders", "the vote's"])
+    def test_context_is_read_off_the_bev_or_off_the_patch_under_it(self, base):
+        start = torch.tensor([[5.0, -3.0, 0.1]])
+        for of in ("bev", "patch"):
+            network = DenseFlow(replace(base, context_of=of)).eval()
+            read = []
+            network.context.register_forward_pre_hook(lambda _, given, read=read: read.append(given[0]))
+            inputs = batch(base, 1)
+            out = network(**inputs, start=start)
+            ground = network.describe(*(inputs[name] for name in ("image", "pixels", "visible")))
+            cells = (2 * network.to_features(place(network.cells, start), out.satellite.shape[-1]) + 1).flip(-1)
+            under = F.grid_sample(out.satellite, cells / out.satellite.shape[-1] - 1, align_corners=False)
+            torch.testing.assert_close(read[0], ground.bev if of == "bev" else under)
+
+    @torch.inference_mode()
     def test_matches_beyond_the_imagery_do_not_count(self, network):
         inputs = batch(network.config, 1)
         inputs["coverage"][..., :, 128:] = 0  # nothing to the right of the prior
@@ -304,6 +325,26 @@ class TestBev:
         far &= np.abs(wanted[..., 0] - 208) < 190  # nor is any sample of them beyond the image
         assert far.sum() > 100
         np.testing.assert_allclose(bev[0].permute(1, 2, 0).numpy()[far], wanted[far], atol=1.0)
+
+    @torch.inference_mode()
+    def test_an_image_laid_out_on_the_ground_shows_the_cells_where_they_are(self):
+        """Likewise, where the trunk comes after the projection: its features lie on the first sample of each cell."""
+        config = replace(OWN, bev_of="image", bev_samples_per_cell=OWN.stride)
+        camera, T = PinholeCamera.from_focal(416, 128, 240.0), camera_extrinsics(height=1.65, x=1.0, y=0.3, yaw=0.05)
+        pixels, visible = (torch.from_numpy(array)[None] for array in ground_pixels(camera, T, config.bev_samples))
+        encoders = TrunkEncoders(config)
+        encoders.ground_trunk.forward = lambda ground: ground[..., ::4, ::4]
+        v, u = torch.meshgrid(torch.arange(128.0), torch.arange(416.0), indexing="ij")
+        encoders._normalize = lambda image: torch.stack([u, v])[None]
+        bev = encoders.ground(torch.zeros(1, 3, 128, 416), pixels, visible).bev
+        centres, _ = ground_pixels(camera, T, config.bev)
+        wanted = (centres[0] + 1) / 2 * [416, 128] - 0.5
+        all_seen = F.avg_pool2d(visible[:, :1].float(), 4)
+        all_seen = -F.max_pool2d(-all_seen, 3, 1, 1)[0, 0].numpy() == 1  # the neighbours', too, that it lies between
+        far = all_seen & (config.bev.centres()[..., 0] > 15)
+        far[:, -1] = False  # no feature lies to the right of its middle
+        assert far.sum() > 80
+        np.testing.assert_allclose(bev[0].permute(1, 2, 0).numpy()[far], wanted[far], atol=0.5)
 
 
 class TestAnswers:

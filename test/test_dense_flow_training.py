@@ -81,15 +81,28 @@ class TestTraining:
 
     @pytest.mark.parametrize("base", [TINY, TINY_VOTE], ids=["own encoders", "the vote's"])
     @pytest.mark.parametrize(
-        "switch", ["project", "refine", "matching_loss", "position_loss", "confidence", "hold_unseen", "refine_siamese"]
+        "switch",
+        [
+            {"project": False},
+            {"refine": False},
+            {"matching_loss": False},
+            {"position_loss": False},
+            {"confidence": False},
+            {"hold_unseen": False},
+            {"refine_siamese": False},
+            {"weighted_centroids": False},
+            {"context_of": "patch"},
+            {"bev_of": "image"},
+        ],
+        ids=lambda switch: next(iter(switch)),
     )
-    def test_every_switch_turns_something_off_and_still_trains(self, base, switch):
+    def test_every_switch_changes_something_and_still_trains(self, base, switch):
         if base is TINY:
-            base = replace(base, refine_siamese=True)
-        elif switch == "refine_siamese":
-            pytest.skip("off: descriptors of the vote fit each other")
+            base = replace(base, refine_siamese=True, bev_samples_per_cell=base.stride)
+        elif switch.keys() & {"refine_siamese", "bev_of"}:
+            pytest.skip("no choice: descriptors of the vote fit each other")
         inputs, results = batch(base), []
-        for config in (base, replace(base, **{switch: False})):
+        for config in (base, replace(base, **switch)):
             torch.manual_seed(0)
             model = DenseFlow(config).train()
             if model.refine and base is TINY_VOTE:

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from cvloc_ros.models.raft import CorrelationPyramid, convex_upsample
-from cvloc_ros.models.resnet_trunk import ResNetTrunk, load_resnet18
+from cvloc_ros.models.pretrained import load_raft, load_resnet18
+from cvloc_ros.models.raft import CorrelationPyramid, UpdateBlock, convex_upsample
+from cvloc_ros.models.resnet_trunk import ResNetTrunk
 
 
 class TestTrunk:
@@ -51,6 +52,84 @@ class TestTrunk:
         row, col = np.unravel_index(int(answer.argmax()), answer.shape)
         assert (row * stride, col * stride) == (64, 64)
         torch.testing.assert_close(answer[row, col - 1], answer[row, col + 1], atol=0, rtol=1e-3)
+
+
+class TestRaftWeights:
+    """The recurrent part takes RAFT's weights: what comes out is RAFT's, which counts columns before rows."""
+
+    @staticmethod
+    def raft_large() -> dict[str, torch.Tensor]:
+        """Weights by the names and shapes of `torchvision.models.optical_flow.raft_large`."""
+        motion, gru, head = (f"update_block.{part}" for part in ("motion_encoder", "recurrent_block", "flow_head"))
+        shapes = {
+            f"{motion}.convcorr1.0": (256, 324, 1, 1),
+            f"{motion}.convcorr2.0": (192, 256, 3, 3),
+            f"{motion}.convflow1.0": (128, 2, 7, 7),
+            f"{motion}.convflow2.0": (64, 128, 3, 3),
+            f"{motion}.conv.0": (126, 256, 3, 3),
+            f"{head}.conv1": (256, 128, 3, 3),
+            f"{head}.conv2": (2, 256, 3, 3),
+            "mask_predictor.convrelu.0": (256, 128, 3, 3),
+            "mask_predictor.conv": (576, 256, 1, 1),
+        }
+        for k, kernel in ((1, (1, 5)), (2, (5, 1))):
+            shapes |= {f"{gru}.convgru{k}.conv{gate}": (128, 384, *kernel) for gate in "zrq"}
+        generator = torch.Generator().manual_seed(3)
+        state = {"feature_encoder.conv.bias": torch.zeros(256)}
+        for name, shape in shapes.items():
+            state[f"{name}.weight"] = torch.randn(shape, generator=generator) / np.prod(shape[1:]) ** 0.5
+            state[f"{name}.bias"] = torch.randn(shape[:1], generator=generator) / 10
+        return state
+
+    @staticmethod
+    def step_of_raft(state, hidden, context, correlation, flow):
+        """Take RAFT's step (Teed and Deng, section 3.3 and appendix A), in its own order of columns and rows."""
+
+        def conv(name, x):
+            weight = state[f"{name}.weight"]
+            return F.conv2d(x, weight, state[f"{name}.bias"], padding=[n // 2 for n in weight.shape[2:]])
+
+        motion = "update_block.motion_encoder"
+        seen = conv(f"{motion}.convcorr2.0", conv(f"{motion}.convcorr1.0", correlation).relu()).relu()
+        moved = conv(f"{motion}.convflow2.0", conv(f"{motion}.convflow1.0", flow).relu()).relu()
+        x = torch.cat([context, conv(f"{motion}.conv.0", torch.cat([seen, moved], 1)).relu(), flow], 1)
+        for k in (1, 2):
+            gate = f"update_block.recurrent_block.convgru{k}.conv"
+            z, r = (torch.sigmoid(conv(gate + name, torch.cat([hidden, x], 1))) for name in "zr")
+            hidden = (1 - z) * hidden + z * torch.tanh(conv(f"{gate}q", torch.cat([r * hidden, x], 1)))
+        change = conv("update_block.flow_head.conv2", conv("update_block.flow_head.conv1", hidden).relu())
+        mask = 0.25 * conv("mask_predictor.conv", conv("mask_predictor.convrelu.0", hidden).relu())
+        return hidden, change, mask
+
+    def test_a_step_is_that_of_raft(self, tmp_path):
+        state = self.raft_large()
+        save_file(state, tmp_path / "raft.safetensors")
+        update = UpdateBlock(correlations=324, hidden=128, factor=8, confidence=True)
+        confidence = update.confidence[0].weight.clone()
+        load_raft(update, tmp_path / "raft.safetensors")
+        assert torch.equal(update.confidence[0].weight, confidence), "RAFT has none"
+        generator = torch.Generator().manual_seed(4)
+        hidden, context, correlation, flow = (torch.randn(1, n, 5, 7, generator=generator) for n in (128, 128, 324, 2))
+        with torch.no_grad():
+            found, moved = update(hidden, context, correlation, flow)
+            # in RAFT a window's places, and a flow, count columns first
+            columns_first = correlation.unflatten(1, (4, 9, 9)).transpose(2, 3).reshape(correlation.shape)
+            hidden, change, mask = self.step_of_raft(state, hidden, context, columns_first, flow.flip(1))
+            torch.testing.assert_close(found, hidden, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(moved, change.flip(1), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(update.upsampling(found), mask, atol=1e-5, rtol=1e-4)
+
+    def test_other_sizes_and_files_are_named(self, tmp_path):
+        state = self.raft_large()
+        save_file(state, tmp_path / "raft.safetensors")
+        small = UpdateBlock(correlations=50, hidden=48, factor=4, confidence=True)
+        with pytest.raises(ValueError, match=r"convcorr1.0.weight of shape \(96, 50, 1, 1\).*got \(256, 324, 1, 1\)"):
+            load_raft(small, tmp_path / "raft.safetensors")
+        del state["update_block.flow_head.conv2.bias"]
+        save_file(state, tmp_path / "cut.safetensors")
+        update = UpdateBlock(correlations=324, hidden=128, factor=8, confidence=False)
+        with pytest.raises(ValueError, match=r"flow_head.conv2.bias of shape \(2,\).*got nothing: give the state_dict"):
+            load_raft(update, tmp_path / "cut.safetensors")
 
 
 class TestRaft:

@@ -72,6 +72,20 @@ class TestSolver:
         found, _ = solve_pose(source, target, weights)
         np.testing.assert_allclose(found[0].numpy(), [1.0, 2.0, 0.1], atol=1e-9)
 
+    def test_plain_centroids_are_moved_by_what_hardly_counts(self):
+        """Where all agree it is the same; a wrong match of little weight moves plain means like any other."""
+        pose = np.array([1.0, 2.0, 0.0])
+        source, target = matches(pose)
+        weights = torch.ones(1, 200, dtype=torch.double)
+        for weighted in (True, False):
+            found, _ = solve_pose(source, target, weights, weighted_centroids=weighted)
+            np.testing.assert_allclose(found[0].numpy(), pose, atol=1e-9)
+        target[:, 0] += torch.tensor([20.0, 0.0])
+        weights[:, 0], weights[:, 1:101] = 1e-9, 0  # of no weight: these do not count in either
+        weighted, plain = (solve_pose(source, target, weights, weighted_centroids=w)[0][0] for w in (True, False))
+        np.testing.assert_allclose(weighted.numpy(), pose, atol=1e-6)
+        np.testing.assert_allclose(plain.numpy(), pose + [20 / 100, 0, 0], atol=1e-3)
+
     def test_a_reflection_gives_a_rotation(self):
         source, _ = matches(np.zeros(3))
         mirrored = source * torch.tensor([1.0, -1.0])

@@ -176,6 +176,16 @@ def test_trunks_can_start_from_a_resnet18(tmp_path):
         fresh_task(replace(config, task=replace(config.task, trunk_weights=str(tmp_path / "none"))))
 
 
+def test_the_flow_can_start_from_a_raft(tmp_path):
+    """That its recurrent part then does what RAFT's does is in `test_raft`; that a smaller one is refused is here."""
+    task = replace(TINY.task, flow_weights=str(tmp_path / "raft.safetensors"))
+    with pytest.raises(WeightsError, match="task.flow_weights: expected a safetensors file"):
+        fresh_task(replace(TINY, task=task))
+    save_file({}, tmp_path / "raft.safetensors")
+    with pytest.raises(WeightsError, match=r"task.flow_weights: expected .*convcorr1.*, got nothing: .*raft_large"):
+        fresh_task(replace(TINY, task=task))
+
+
 def test_full_size_samples_fit_the_network():
     """The paper's sizes: stretched images, patches of 0.2 m a pixel."""
     town = stream.Town.generate(0)

@@ -52,8 +52,14 @@ def test_weights_that_started_from_real_images_have_seen_them():
     for origins, real in (({"lineage": towns}, False), ({"encoders": towns}, False), ({"lineage": kitti}, True),
                           ({"lineage": towns | {"lineage": kitti}}, True), ({"encoders": kitti}, True)):  # fmt: skip
         assert finishing._never_seen({"data": towns["data"]} | origins).startswith("any real image") != real
-    trunks = {"data": towns["data"], "training": {"task": {"trunk_weights": "resnet18.safetensors"}}}
-    assert finishing._never_seen(trunks).startswith("the towns")
+
+
+@pytest.mark.parametrize("name", ["trunk_weights", "flow_weights"])
+def test_weights_of_others_may_have_seen_anything(name):
+    data = finishing._data(complete(TrainConfig(method="dense_flow"), {}, {name: "/a/theirs.safetensors"}))
+    assert data.endswith("(cvloc_ros.datasets.town, training styles), begun with theirs.safetensors")
+    for card in ({"data": data}, {"data": "synthetic towns only", "lineage": {"data": data}}):
+        assert finishing._never_seen(card).startswith("the towns")
 
 
 def test_what_is_built_on_a_mean_of_weights_says_so(tmp_path):

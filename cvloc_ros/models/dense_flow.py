@@ -82,7 +82,8 @@ class DenseFlow(nn.Module):
             if self._refines_votes:  # descriptors begin as the vote's
                 for parameter in self.refine.mix.parameters():
                     nn.init.zeros_(parameter)
-        self.context = RefineBlock(inputs, 2 * c.hidden, c.refine_blocks)
+        known = inputs if c.context_of == "bev" else self.encoders.descriptor_channels
+        self.context = RefineBlock(known, 2 * c.hidden, c.refine_blocks)
         window = (2 * c.radius + 1) ** 2
         self.update = UpdateBlock(
             correlations=c.levels * window, hidden=c.hidden, factor=c.stride, confidence=c.confidence
@@ -204,7 +205,8 @@ class DenseFlow(nn.Module):
     ) -> DenseFlowOutput:
         c, seen = self.config, ground.seen
         descriptors = self._descriptors(ground)
-        hidden, context = self.context(ground.bev).split(c.hidden, dim=1)
+        known = ground.bev if c.context_of == "bev" else self._under(self.cells, patch.features, start)
+        hidden, context = self.context(known).split(c.hidden, dim=1)
         hidden, context = torch.tanh(hidden), F.relu(context)
         pyramid = self._correlate(descriptors, patch.features, start)
         flow = torch.zeros_like(start)[:, :2, None, None].repeat(1, 1, c.bev_rows, c.bev_cols)
@@ -222,7 +224,8 @@ class DenseFlow(nn.Module):
         weights = confidences[-1] * F.grid_sample(patch.coverage.float(), found, align_corners=False)[:, 0]
         tilt = self._solve_tilt(shifts[-1], weights, camera) if c.tilt_degrees else torch.zeros_like(start[:, :2])
         on_ground = self.ground_points(camera, tilt)
-        pose, solved = solve_pose(on_ground.flatten(1, 2), moved[-1].flatten(1, 2), weights.flatten(1))
+        pairs = on_ground.flatten(1, 2), moved[-1].flatten(1, 2), weights.flatten(1)
+        pose, solved = solve_pose(*pairs, weighted_centroids=c.weighted_centroids)
         return DenseFlowOutput(
             start=start,
             votes=votes,
@@ -283,10 +286,14 @@ class DenseFlow(nn.Module):
         c = self.config
         if not c.reach:
             return CorrelationPyramid.everywhere(descriptors, satellite, levels=c.levels, radius=c.radius)
-        side = satellite.shape[-1]
-        where = (2 * self.to_features(place(self.lattice, start), side) + 1) / side - 1
-        around = F.grid_sample(satellite.float(), where.flip(-1), align_corners=False)
+        around = self._under(self.lattice, satellite, start)
         return CorrelationPyramid.around(descriptors, around, reach=c.reach, levels=c.levels, radius=c.radius)
+
+    def _under(self, points: Tensor, satellite: Tensor, start: Tensor) -> Tensor:
+        """Return the patch's features (B, D, …) where the start puts points (rows, cols, 2) of the vehicle's frame."""
+        side = satellite.shape[-1]
+        where = (2 * self.to_features(place(points, start), side) + 1) / side - 1
+        return F.grid_sample(satellite.float(), where.flip(-1), align_corners=False)
 
     def _places(self, flow: Tensor, start: Tensor) -> Tensor:
         """Return where in the pyramid a flow (B, 2, rows, cols) has led the cells."""

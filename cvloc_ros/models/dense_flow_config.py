@@ -18,9 +18,7 @@ from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 class DenseFlowConfig:
     """Part of the weights' card. The defaults are the preset `FULL`: the paper's sizes on KITTI.
 
-    Open in the paper, but no settings: the BEV is made of features, not of the image (code); the context encoder reads
-    the BEV (code; the paper's "reference image"); centroids are weighted by the confidence too, for only so is eq. 3
-    at its least; the recurrent part starts anew (the authors started from a flow network's weights).
+    The authors start from the weights of a flow network: that is a setting of training, `DenseFlowTaskConfig`.
 
     Attributes:
         image_width: of the camera image as the network sees it, pixels (code).
@@ -44,10 +42,14 @@ class DenseFlowConfig:
             as they are, features over the ground included: two CPU cores cannot learn them anew in an hour.
         trunk_widths: channels of the two ResNets after the stem and each of three layers (code: ResNet-18 to its
             second layer, a new third one of stride 1).
+        bev_of: "features" projects what the trunk makes of the camera image (code); "image" projects the image and
+            describes that, with ``stride`` samples along a cell's side: the paper's figures fit both.
         project: sample the ground features by the camera's geometry (eq. 1); False stretches the feature map over the
             BEV instead (Table 5, without projection). A vote that gives the start projects all the same.
         refine: describe cells by a RefineBlock (eq. 2), with the vote's encoders by what it adds to their descriptors;
             False matches the features as they are (Table 5). The context encoder keeps its own.
+        context_of: what the context encoder reads: "bev" (code; the paper's "reference image"), or "patch", where the
+            start puts the cells.
         refine_siamese: the same RefineBlock on BEV and satellite (code); False refines the BEV alone (paper).
         refine_blocks: residual blocks of a RefineBlock (code: 6; the paper says "a 3x3 residual block").
         hidden: channels of the recurrent state and as many of context (RAFT: 128).
@@ -62,6 +64,8 @@ class DenseFlowConfig:
         confidence_target: "relative" is eq. 5, whose optimum is S = 1 for the better half of any frame; "absolute" is
             the cross-entropy of S with "the match is within `confident_metres`", so that S can be believed by itself.
         confident_metres: of the absolute target.
+        weighted_centroids: the confidence weighs the points' centroids, too: only so is eq. 3 at its least. False takes
+            plain means (the paper leaves it open).
         alpha: weight of the confidence loss (eq. 7).
         kappa_schedule: of eq. 5's temperature: "paper" 200, then 20; "code" 20, then 2.
         beta_schedule: of the position loss's weight: "paper" 1, then 10; "code" 0, then 500.
@@ -94,8 +98,10 @@ class DenseFlowConfig:
     bev_samples_per_cell: int = 1
     encoders: Literal["resnet", "vote"] = "resnet"
     trunk_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
+    bev_of: Literal["features", "image"] = "features"
     project: bool = True
     refine: bool = True
+    context_of: Literal["bev", "patch"] = "bev"
     refine_siamese: bool = True
     refine_blocks: int = 6
     hidden: int = 128
@@ -107,6 +113,7 @@ class DenseFlowConfig:
     confidence: bool = True
     confidence_target: Literal["relative", "absolute"] = "relative"
     confident_metres: float = 1.0
+    weighted_centroids: bool = True
     alpha: float = 100.0
     kappa_schedule: Literal["paper", "code"] = "code"
     beta_schedule: Literal["paper", "code"] = "code"
@@ -140,6 +147,11 @@ class DenseFlowConfig:
             raise ValueError("expected the encoders vote for the start vote, got resnet: they have no vote")
         if self.encoders == "vote":
             self._check_vote()
+        if self.bev_of == "image" and (not self.project or self.bev_samples_per_cell != self.stride):
+            raise ValueError(
+                f"expected project, and bev_samples_per_cell of the stride {self.stride}, for a bev_of image, got "
+                f"{self.project} and {self.bev_samples_per_cell}"
+            )
 
     def _check_vote(self) -> None:
         for name, wanted in _VOTES.items():
@@ -220,6 +232,8 @@ _OPTIONS: dict[str, tuple] = {
     "kappa_schedule": ("paper", "code"),
     "beta_schedule": ("paper", "code"),
     "encoders": ("resnet", "vote"),
+    "bev_of": ("features", "image"),
+    "context_of": ("bev", "patch"),
     "start": ("identity", "vote"),
 }
 _VOTES = {
@@ -227,6 +241,7 @@ _VOTES = {
     "bev_samples_per_cell": 2,
     "image_fit": "crop",
     "normalization": "image",
+    "bev_of": "features",
     "refine_siamese": False,
 }
 _VOTES_SIDES = 16  # pixels that image and patch are to divide by

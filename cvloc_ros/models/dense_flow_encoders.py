@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ class TrunkEncoders(nn.Module):
 
     pixel_shift: Tensor
     colour: Tensor
+    middles: Tensor
 
     def __init__(self, config: DenseFlowConfig):
         super().__init__()
@@ -65,6 +67,12 @@ class TrunkEncoders(nn.Module):
         shift = ((c.stride - 1) / c.image_width, (c.stride - 1) / c.image_height)
         self.register_buffer("pixel_shift", torch.tensor(shift, dtype=torch.float32), persistent=False)
         self.register_buffer("colour", torch.tensor(_IMAGENET, dtype=torch.float32), persistent=False)
+        # likewise, of the BEV's samples, a cell's middle is this far from its feature
+        rows, cols = (
+            2 * (np.arange(n) + (c.stride - 1) / (2 * c.stride)) / n + 1 / n - 1 for n in (c.bev_rows, c.bev_cols)
+        )
+        middles = np.stack(np.meshgrid(cols, rows), axis=-1)[None]
+        self.register_buffer("middles", torch.tensor(middles, dtype=torch.float32), persistent=False)
 
     def first_pixel(self, step: int) -> float:
         """Return on which pixel the first of features that are ``step`` pixels apart is centred: see `ResNetTrunk`."""
@@ -78,7 +86,11 @@ class TrunkEncoders(nn.Module):
     def ground(self, image: Tensor, pixels: Tensor, visible: Tensor) -> Ground:
         """Describe the ground; the arguments are those of `DenseFlow.forward`."""
         c = self.config
-        features = self.ground_trunk(self._normalize(image))
+        image = self._normalize(image)
+        if c.bev_of == "image":
+            bev = self._describe_projected(image, pixels[:, 0], visible[:, :1])
+            return Ground(bev, self.seen(visible), bev)
+        features = self.ground_trunk(image)
         mask = visible[:, :1].to(features.dtype)
         share = F.avg_pool2d(mask, c.bev_samples_per_cell)
         if c.project:
@@ -90,6 +102,16 @@ class TrunkEncoders(nn.Module):
         # as the patch's features are: what is compiled for these serves both
         bev = bev.to(features.dtype, memory_format=torch.channels_last)
         return Ground(bev, self.seen(visible), bev)
+
+    def _describe_projected(self, image: Tensor, where: Tensor, visible: Tensor) -> Tensor:
+        """Describe the cells by what the trunk makes of an image laid out on the ground, at its places (B, R, C, 2).
+
+        Between the trunk's features, which lie on each cell's first sample, those of its middle are interpolated.
+        """
+        ground = F.grid_sample(image, where, padding_mode="border", align_corners=False) * visible
+        features = self.ground_trunk(ground.contiguous(memory_format=torch.channels_last))
+        middles = self.middles.expand(len(features), -1, -1, -1)
+        return F.grid_sample(features.float(), middles, padding_mode="border", align_corners=False).to(features.dtype)
 
     def seen(self, visible: Tensor) -> Tensor:
         """Return the cells (B, 1, rows, cols) that a camera sees most of, from ``visible`` (B, Z, n rows, n cols)."""

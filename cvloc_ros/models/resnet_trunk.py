@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-PRETRAINED = ("conv1.", "bn1.", "layer1.", "layer2.")  # the third layer is new: torchvision's has another stride
 
 
 class BasicBlock(nn.Module):
@@ -62,31 +55,3 @@ class ResNetTrunk(nn.Module):
         x = F.relu(self.bn1(self.conv1(image)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer3(self.layer2(self.layer1(x)))
-
-
-def load_resnet18(trunk: ResNetTrunk, path: Path) -> None:
-    """Load a ResNet-18 into a trunk, except for its third layer, which stays as it was initialized.
-
-    Args:
-        trunk: of a ResNet-18's widths.
-        path: a .safetensors file of torchvision's ``resnet18`` state_dict; timm's ``resnet18`` has the same names.
-
-    Raises:
-        ValueError: not such a file, or a trunk of other widths; the first tensor that does not fit is named.
-
-    """
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"expected a safetensors file at {path}, got {error}") from None
-    wanted = {n: t for n, t in trunk.state_dict().items() if n.startswith(PRETRAINED)}
-    for name, tensor in wanted.items():
-        if name.endswith("num_batches_tracked"):
-            state.setdefault(name, torch.zeros_like(tensor))
-        found = tuple(state[name].shape) if name in state else "nothing"
-        if found != tuple(tensor.shape):
-            raise ValueError(
-                f"expected {name} of shape {tuple(tensor.shape)} in {path}, got {found}: give the state_dict of a "
-                f"ResNet-18 with torchvision's names, and a trunk of widths (64, 64, 128, 256)"
-            )
-    trunk.load_state_dict({name: state[name] for name in wanted}, strict=False)

@@ -8,17 +8,21 @@ from torch import Tensor
 _SHIFT_PRIOR, _TURN_PRIOR = 1e-4, 1e-2  # inverse variances, 1/m^2 and 1/rad^2: next to nothing
 
 
-def solve_pose(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def solve_pose(
+    source: Tensor, target: Tensor, weights: Tensor, *, weighted_centroids: bool = True
+) -> tuple[Tensor, Tensor]:
     """Solve ``target = R(yaw) source + t`` in the weighted least-squares sense.
 
-    The closed form of the two-dimensional orthogonal Procrustes problem (NeurIPS 2023 dense-flow paper, eq. 3, with
-    centroids weighted by the same weights): ``yaw = atan2(sum S (x' y^ - y' x^), sum S (x' x^ + y' y^))`` on centred
-    points. It is differentiable, its determinant is always +1 and it has no smallest angle.
+    The closed form of the two-dimensional orthogonal Procrustes problem (NeurIPS 2023 dense-flow paper, eq. 3):
+    ``yaw = atan2(sum S (x' y^ - y' x^), sum S (x' x^ + y' y^))`` on centred points. It is differentiable, its
+    determinant is always +1 and it has no smallest angle.
 
     Args:
         source: (B, N, 2) points in the vehicle's frame.
         target: (B, N, 2) the same points in the patch's frame.
         weights: (B, N) non-negative.
+        weighted_centroids: centre the points at their weighted means, where the sum of squares is least; otherwise at
+            the plain means of those with any weight.
 
     Returns:
         (B, 3) x, y, yaw of the vehicle in the patch's frame, and a (B,) mask of the solvable. A problem with fewer
@@ -29,7 +33,8 @@ def solve_pose(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor,
     effective = total.square() / weights.square().sum(-1).clamp_min(1e-12)
     share = weights / total.clamp_min(1e-9)[:, None]
     both = torch.cat([source, target], dim=-1)
-    mean = (share[..., None] * both).sum(1, keepdim=True)
+    counted = share if weighted_centroids else (weights > 0) / (weights > 0).sum(-1).clamp_min(1)[:, None]
+    mean = (counted[..., None] * both).sum(1, keepdim=True)
     p, q = (both - mean).split(2, dim=-1)
     xx, xy, yx, yy = _moments(share[..., None] * p, q).flatten(1).unbind(1)
     sine, cosine = xy - yx, xx + yy

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from cvloc_ros.models.dense_flow_encoders import VoteEncoders
 from cvloc_ros.models.dense_flow_losses import dense_flow_loss
 from cvloc_ros.models.dense_flow_matcher import DenseFlowMatcher
 from cvloc_ros.models.matcher import Matcher
-from cvloc_ros.models.resnet_trunk import load_resnet18
+from cvloc_ros.models.pretrained import load_raft, load_resnet18
 from cvloc_ros.models.vote_flow import VoteFlow
 from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 from cvloc_ros.models.weights import SHIPPED, WeightsError, load_network, provenance
@@ -40,6 +42,11 @@ class DenseFlowTaskConfig:
         "",
         "ResNet-18 (.safetensors, torchvision's names) that the encoders resnet start from, but for their third layer; "
         "empty starts anew",
+    )
+    flow_weights: str = setting(
+        "",
+        "RAFT (.safetensors, names of torchvision's raft_large) whose recurrent part the flow starts from, as the "
+        "paper's authors do; empty starts anew",
     )
     start_metres: float = setting(
         2.5, "training's starts are up to so many metres from the truth, forward and left", limits=(0.0, 20.0)
@@ -80,11 +87,10 @@ class DenseFlowTask(Task):
             _load_vote(encoders, path)
             self.built_on = provenance(path)
         elif config.trunk_weights:
-            try:
-                for trunk in (encoders.ground_trunk, encoders.satellite_trunk):
-                    load_resnet18(trunk, Path(config.trunk_weights))
-            except ValueError as error:
-                raise WeightsError(f"task.trunk_weights: {error}") from None
+            for trunk in (encoders.ground_trunk, encoders.satellite_trunk):
+                _load("trunk_weights", load_resnet18, trunk, config.trunk_weights)
+        if config.flow_weights:
+            _load("flow_weights", load_raft, self.network.update, config.flow_weights)
 
     @property
     def encoders(self) -> tuple[nn.Module, ...]:
@@ -112,6 +118,19 @@ class DenseFlowTask(Task):
     def matcher(self, network: DenseFlow, *, device: str) -> Matcher:
         """Return the matcher that runs a network."""
         return DenseFlowMatcher(network, device=device)
+
+
+def _load(name: str, load: Callable[[Any, Path], None], part: nn.Module, path: str) -> None:
+    """Load weights of others into a part, as a setting of this name tells.
+
+    Raises:
+        WeightsError: they do not fit.
+
+    """
+    try:
+        load(part, Path(path))
+    except ValueError as error:
+        raise WeightsError(f"task.{name}: {error}") from None
 
 
 def _load_vote(encoders: VoteEncoders, path: Path) -> None:

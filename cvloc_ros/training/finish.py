@@ -99,15 +99,18 @@ def _short(scores: dict) -> dict:
 
 
 def _data(config: TrainConfig) -> str:
-    """Return what a run was trained on, in words."""
+    """Return what a run was trained on, in words, and with what of others it began: who knows what these have seen."""
     total = sum(source.weight for source in config.data)
     towns = "synthetic towns (cvloc_ros.datasets.town, training styles)"
+    given = [getattr(config.task, name, "") for name in ("trunk_weights", "flow_weights")]
+    others = ", ".join(Path(path).name for path in given if path)
+    begun = f", begun with {others}" if others else ""
     if all(source.source == "town" for source in config.data):
-        return towns + _ONLY
+        return towns + (begun or _ONLY)
     shares = [(towns if source.source == "town" else source.name, source.weight / total) for source in config.data]
     if len(shares) == 1:
-        return shares[0][0]
-    return ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares)
+        return shares[0][0] + begun
+    return ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares) + begun
 
 
 def _ancestors(origin: dict | None) -> Iterator[dict]:
@@ -135,8 +138,7 @@ def _started(share: float) -> str:
 def _never_seen(card: dict) -> str:
     """Return what neither these weights nor those that they come from were trained on, in words."""
     sources = [card, *_ancestors(card.get("lineage")), *_ancestors(card.get("encoders"))]
-    trunks = card.get("training", {}).get("task", {}).get("trunk_weights")  # who knows what these have seen
-    towns_only = not trunks and all(each.get("data", "").endswith(_ONLY) for each in sources)
+    towns_only = all(each.get("data", "").endswith(_ONLY) for each in sources)
     return "any real image; the towns of the tables below" if towns_only else "the towns of the tables below"
 
 
