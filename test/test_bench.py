@@ -102,6 +102,8 @@ def test_what_is_not_there_is_said_before_anything_is_timed(monkeypatch):
     monkeypatch.setattr(bench, "bench_localizers", lambda *given, **options: pytest.fail("timed"))
     unknown = CliRunner().invoke(app, ["bench", "--method", "vote_flow", "--method", "telepathy"])
     assert unknown.exit_code == 2 and "telepathy" in unknown.output
+    with pytest.raises(DeviceError, match="expected device auto, cpu, cuda or cuda:i, got 'tpu'"):
+        CliRunner().invoke(app, ["bench", "--device", "cpu", "--device", "tpu"], catch_exceptions=False)
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="cuda was asked for"):
             CliRunner().invoke(app, ["bench", "--device", "cpu", "--device", "cuda"], catch_exceptions=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -144,12 +145,14 @@ def choose_device(device: str) -> str:
     """Resolve "auto" to the GPU where there is one.
 
     Raises:
-        DeviceError: CUDA was asked for by name and is not there.
+        DeviceError: another name than "auto", "cpu" and "cuda[:i]", or a GPU that is not there.
 
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise DeviceError(f"expected device auto, cpu, cuda or cuda:i, got {device!r}")
+    if device != "cpu" and not torch.cuda.is_available():
         raise DeviceError(f"device {device} was asked for, but torch {torch.__version__} sees no GPU: use cpu or auto")
     return device
 
