@@ -10,7 +10,14 @@ from typer.testing import CliRunner
 from cvloc_ros.cli.main import app
 from cvloc_ros.models.dense_flow import DenseFlow
 from cvloc_ros.models.dense_flow_config import FULL
-from cvloc_ros.models.onnx_export import DENSE_FLOW_OUTPUTS, INPUTS, VOTE_FLOW_OUTPUTS, check_onnx, export_onnx
+from cvloc_ros.models.onnx_export import (
+    DENSE_FLOW_OUTPUTS,
+    INPUTS,
+    VOTE_FLOW_OUTPUTS,
+    check_onnx,
+    example_inputs,
+    export_onnx,
+)
 from cvloc_ros.models.weights import SHIPPED, load_network
 
 HINT = "is not installed: pip install 'cvloc_ros[export]'"
@@ -41,18 +48,26 @@ def test_exported_equals_eager(method, outputs, weights, tmp_path):
         assert apart[logits] < 0.01  # between -30 and 30
 
 
-def test_the_papers_design_too(tmp_path):
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"bev_of": "image", "bev_samples_per_cell": 8, "context_of": "patch", "weighted_centroids": False}],
+    ids=["as the authors chose", "otherwise"],
+)
+def test_the_papers_design_too(choices, tmp_path):
     """ResNets, the whole patch in sight, level ground, no vote: in small, and untrained."""
     pytest.importorskip("onnx", reason=f"onnx {HINT}")
     pytest.importorskip("onnxscript", reason=f"onnxscript {HINT}")
     pytest.importorskip("onnxruntime", reason=f"onnxruntime {HINT}")
-    sizes = {"image_width": 128, "image_height": 64, "patch_size": 128, "bev_rows": 16, "bev_cols": 16}
+    sizes = {"image_width": 128, "image_height": 128, "patch_size": 128, "bev_rows": 16, "bev_cols": 16}
     torch.manual_seed(0)
-    network = DenseFlow(replace(FULL, **sizes, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1))
+    small = replace(FULL, **sizes, trunk_widths=(8, 8, 8, 8), hidden=8, iterations=2, refine_blocks=1)
+    network = DenseFlow(replace(small, **choices)).eval()
     export_onnx(network, tmp_path / "identity.onnx")
     apart = check_onnx(network, tmp_path / "identity.onnx")
     assert tuple(apart) == DENSE_FLOW_OUTPUTS and apart["solved"] == 0
     assert all(value < 1e-3 for value in apart.values()), apart
+    with torch.inference_mode():
+        assert network(*example_inputs(network)).solved.all(), "it sees something"
 
 
 def test_without_the_packages(tmp_path, monkeypatch):

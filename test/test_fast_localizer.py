@@ -16,6 +16,7 @@ from cvloc_ros.localization.localizer import Localizer, load_localizer
 from cvloc_ros.localization.ready import load_ready_localizer
 from cvloc_ros.localization.types import Frame, Prior
 from cvloc_ros.models.vote_flow_matcher import VoteFlowMatcher
+from cvloc_ros.models.weights import WeightsError
 from cvloc_ros.ros import resources
 
 SURE = np.diag([0.5, 0.5, np.radians(1.0)]) ** 2
@@ -213,6 +214,10 @@ class TestFallback:
         assert localizer.matcher.device.type == "cpu"
         assert len(lines) == 1 and "\n" not in lines[0]
         assert lines[0].startswith("the network runs on the CPU: ") and "no GPU" in lines[0]
+
+    def test_what_is_no_device_is_refused(self):
+        with pytest.raises(WeightsError, match="expected device auto, cpu, cuda or .*, got 'gpu'"):
+            load_ready_localizer(None, device="gpu", report=pytest.fail)
 
     def test_a_gpu_that_runs_out_of_memory(self, monkeypatch):
         real = ready.load_localizer

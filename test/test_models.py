@@ -12,7 +12,7 @@ from cvloc_ros.models.losses import relative_pose, total_loss, vote_loss
 from cvloc_ros.models.peaks import find_peaks
 from cvloc_ros.models.vote import Correlate, rotate_bev, warp_to_vehicle, weigh, weighted_vote
 from cvloc_ros.models.vote_flow import VoteFlow
-from cvloc_ros.models.weights import WeightsError, load_network, save_weights
+from cvloc_ros.models.weights import DeviceError, WeightsError, choose_device, load_network, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +243,17 @@ class TestWeights:
         path.with_suffix(".json").write_text(json.dumps(card))
         with pytest.raises(WeightsError, match=r"bev\..*expected.*got"):
             load_network(path)
+
+    def test_devices_are_named_as_torch_names_them(self, monkeypatch):
+        assert choose_device("cpu") == "cpu"
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert [choose_device(name) for name in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+        with pytest.raises(DeviceError, match="cuda:2 was asked for, but there are 2, cuda:0 to cuda:1"):
+            choose_device("cuda:2")
+        for name in ("CPU", "cpu:0", "cuda:", "cuda:x", "mps"):
+            with pytest.raises(WeightsError, match=f"expected device auto, cpu, cuda or .*, got '{name}'"):
+                choose_device(name)
 
     def test_damaged_and_missing_files_are_named(self, network, tmp_path):
         path = tmp_path / "w.safetensors"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from raft_large import raft_large
 from safetensors.torch import save_file
 
 from cvloc_ros.models.pretrained import load_raft, load_resnet18
@@ -58,30 +59,6 @@ class TestRaftWeights:
     """The recurrent part takes RAFT's weights: what comes out is RAFT's, which counts columns before rows."""
 
     @staticmethod
-    def raft_large() -> dict[str, torch.Tensor]:
-        """Weights by the names and shapes of `torchvision.models.optical_flow.raft_large`."""
-        motion, gru, head = (f"update_block.{part}" for part in ("motion_encoder", "recurrent_block", "flow_head"))
-        shapes = {
-            f"{motion}.convcorr1.0": (256, 324, 1, 1),
-            f"{motion}.convcorr2.0": (192, 256, 3, 3),
-            f"{motion}.convflow1.0": (128, 2, 7, 7),
-            f"{motion}.convflow2.0": (64, 128, 3, 3),
-            f"{motion}.conv.0": (126, 256, 3, 3),
-            f"{head}.conv1": (256, 128, 3, 3),
-            f"{head}.conv2": (2, 256, 3, 3),
-            "mask_predictor.convrelu.0": (256, 128, 3, 3),
-            "mask_predictor.conv": (576, 256, 1, 1),
-        }
-        for k, kernel in ((1, (1, 5)), (2, (5, 1))):
-            shapes |= {f"{gru}.convgru{k}.conv{gate}": (128, 384, *kernel) for gate in "zrq"}
-        generator = torch.Generator().manual_seed(3)
-        state = {"feature_encoder.conv.bias": torch.zeros(256)}
-        for name, shape in shapes.items():
-            state[f"{name}.weight"] = torch.randn(shape, generator=generator) / np.prod(shape[1:]) ** 0.5
-            state[f"{name}.bias"] = torch.randn(shape[:1], generator=generator) / 10
-        return state
-
-    @staticmethod
     def step_of_raft(state, hidden, context, correlation, flow):
         """Take RAFT's step (Teed and Deng, section 3.3 and appendix A), in its own order of columns and rows."""
 
@@ -102,7 +79,7 @@ class TestRaftWeights:
         return hidden, change, mask
 
     def test_a_step_is_that_of_raft(self, tmp_path):
-        state = self.raft_large()
+        state = raft_large()
         save_file(state, tmp_path / "raft.safetensors")
         update = UpdateBlock(correlations=324, hidden=128, factor=8, confidence=True)
         confidence = update.confidence[0].weight.clone()
@@ -120,7 +97,7 @@ class TestRaftWeights:
             torch.testing.assert_close(update.upsampling(found), mask, atol=1e-5, rtol=1e-4)
 
     def test_other_sizes_and_files_are_named(self, tmp_path):
-        state = self.raft_large()
+        state = raft_large()
         save_file(state, tmp_path / "raft.safetensors")
         small = UpdateBlock(correlations=50, hidden=48, factor=4, confidence=True)
         with pytest.raises(ValueError, match=r"convcorr1.0.weight of shape \(96, 50, 1, 1\).*got \(256, 324, 1, 1\)"):

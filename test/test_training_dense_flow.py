@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from raft_large import raft_large
 from safetensors.torch import save_file
 from training_runs import first_batch, fresh_task, rows, run, stop_at
 
@@ -177,13 +178,35 @@ def test_trunks_can_start_from_a_resnet18(tmp_path):
 
 
 def test_the_flow_can_start_from_a_raft(tmp_path):
-    """That its recurrent part then does what RAFT's does is in `test_raft`; that a smaller one is refused is here."""
+    """That its recurrent part then does what RAFT's does is in `test_raft`."""
     task = replace(TINY.task, flow_weights=str(tmp_path / "raft.safetensors"))
     with pytest.raises(WeightsError, match="task.flow_weights: expected a safetensors file"):
         fresh_task(replace(TINY, task=task))
-    save_file({}, tmp_path / "raft.safetensors")
-    with pytest.raises(WeightsError, match=r"task.flow_weights: expected .*convcorr1.*, got nothing: .*raft_large"):
+    save_file(raft_large(), tmp_path / "raft.safetensors")
+    with pytest.raises(WeightsError, match=r"task.flow_weights: expected .*\(16, 50, 1, 1\).*got \(256, 324, 1, 1\)"):
         fresh_task(replace(TINY, task=task))
+    sizes = {"hidden": 128, "levels": 4, "radius": 4, "stride": 8, "patch_cell": 0.2}
+    network = replace(identity(TINY).network, **sizes)
+    update = fresh_task(replace(TINY, network=network, task=task)).network.update
+    assert torch.equal(update.flow[0].weight, raft_large()["update_block.flow_head.conv1.weight"])
+
+
+def test_a_training_that_goes_on_no_longer_needs_what_it_began_with(tmp_path):
+    for suffix in (".safetensors", ".json"):
+        (tmp_path / f"vote{suffix}").write_bytes((SHIPPED / f"vote_flow{suffix}").read_bytes())
+    config = replace(TINY, samples=12, task=replace(TINY.task, vote_weights=str(tmp_path / "vote.safetensors")))
+    with pytest.raises(Stopped):
+        run(config, tmp_path / "run", report=stop_at(4))
+    (tmp_path / "vote.safetensors").unlink()
+    encoders = run(config, tmp_path / "run", resume=True).network.encoders
+    given = load_network(SHIPPED / "vote_flow.safetensors").state_dict()
+    assert torch.equal(encoders.vote.bev.head.weight, given["bev.head.weight"])
+
+
+def test_weights_that_would_replace_those_of_others_are_refused():
+    task = {"flow_weights": "raft.safetensors"}
+    with pytest.raises(ConfigError, match="start_from: expected no weights of others .*, got raft.safetensors"):
+        complete(TrainConfig(method="dense_flow", start_from="a.safetensors"), {}, task)
 
 
 def test_full_size_samples_fit_the_network():
@@ -234,6 +257,11 @@ class TestAblations:
         with pytest.raises(Stopped):
             run_ablations(config, tmp_path, report=report)
         assert told[2:] == [("full", 12), ("without projection", 4), ("without projection", 8)]
+
+    def test_a_part_that_cannot_be_left_out_is_named_before_anything_is_trained(self, tmp_path):
+        config = replace(TINY, network=replace(TINY.network, refine=False))
+        with pytest.raises(ConfigError, match="without projection: expected refine where the encoders vote do not"):
+            run_ablations(config, tmp_path, report=pytest.fail)
 
     def test_other_methods_have_no_table(self, tmp_path):
         with pytest.raises(ConfigError, match="expected dense_flow.*got vote_flow"):

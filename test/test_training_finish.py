@@ -57,7 +57,7 @@ def test_weights_that_started_from_real_images_have_seen_them():
 @pytest.mark.parametrize("name", ["trunk_weights", "flow_weights"])
 def test_weights_of_others_may_have_seen_anything(name):
     data = finishing._data(complete(TrainConfig(method="dense_flow"), {}, {name: "/a/theirs.safetensors"}))
-    assert data.endswith("(cvloc_ros.datasets.town, training styles), begun with theirs.safetensors")
+    assert data.endswith("(cvloc_ros.datasets.town, training styles) (begun with theirs.safetensors)")
     for card in ({"data": data}, {"data": "synthetic towns only", "lineage": {"data": data}}):
         assert finishing._never_seen(card).startswith("the towns")
 

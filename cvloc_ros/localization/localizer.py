@@ -195,7 +195,7 @@ def load_localizer(
             patch of its own for every frame.
 
     Raises:
-        WeightsError: an unknown method, no such device, or weights that do not load.
+        WeightsError: an unknown method, no such device (`DeviceError`, of a GPU), or weights that do not load.
         ValueError: the weights' card has no calibration that fits.
 
     """

@@ -38,7 +38,7 @@ def load_ready_localizer(
         options: see `load_localizer`.
 
     Raises:
-        WeightsError: an unknown method, or weights that do not load.
+        WeightsError: an unknown method, no name of a device, or weights that do not load.
         ValueError: the weights' card has no calibration that fits.
 
     """

@@ -290,7 +290,10 @@ class DenseFlow(nn.Module):
         return CorrelationPyramid.around(descriptors, around, reach=c.reach, levels=c.levels, radius=c.radius)
 
     def _under(self, points: Tensor, satellite: Tensor, start: Tensor) -> Tensor:
-        """Return the patch's features (B, D, …) where the start puts points (rows, cols, 2) of the vehicle's frame."""
+        """Return the patch's features where the start puts points (rows, cols, 2) of the vehicle's frame, metres.
+
+        They are (B, D, rows, cols) float32, zero beyond the patch.
+        """
         side = satellite.shape[-1]
         where = (2 * self.to_features(place(points, start), side) + 1) / side - 1
         return F.grid_sample(satellite.float(), where.flip(-1), align_corners=False)

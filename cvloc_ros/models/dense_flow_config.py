@@ -18,7 +18,7 @@ from cvloc_ros.models.vote_flow_config import VoteFlowConfig
 class DenseFlowConfig:
     """Part of the weights' card. The defaults are the preset `FULL`: the paper's sizes on KITTI.
 
-    The authors start from the weights of a flow network: that is a setting of training, `DenseFlowTaskConfig`.
+    The authors start from ImageNet's ResNet-18 and a RAFT trained on KITTI: settings of `DenseFlowTaskConfig`.
 
     Attributes:
         image_width: of the camera image as the network sees it, pixels (code).
@@ -37,19 +37,20 @@ class DenseFlowConfig:
             true centres; the code is half a cell off.
         bev_cols: cells of the BEV to the left (code: 64).
         bev_x_max: forward edge of the BEV, metres; None centres it on the vehicle (code).
-        bev_samples_per_cell: image samples along a cell's side, averaged (code: 1, at its centre).
+        bev_samples_per_cell: image samples along a cell's side, averaged unless the trunk sees them as an image (code:
+            1, at the cell's centre).
         encoders: "resnet" learns two ResNets with the rest (paper); "vote" takes the encoders of a trained `VoteFlow`
             as they are, features over the ground included: two CPU cores cannot learn them anew in an hour.
         trunk_widths: channels of the two ResNets after the stem and each of three layers (code: ResNet-18 to its
             second layer, a new third one of stride 1).
-        bev_of: "features" projects what the trunk makes of the camera image (code); "image" projects the image and
-            describes that, with ``stride`` samples along a cell's side: the paper's figures fit both.
+        bev_of: "features" projects what the trunk makes of the camera image (code); "image" projects the image, which
+            takes ``bev_samples_per_cell`` of ``stride``, and describes that: the paper's figures fit both.
         project: sample the ground features by the camera's geometry (eq. 1); False stretches the feature map over the
             BEV instead (Table 5, without projection). A vote that gives the start projects all the same.
         refine: describe cells by a RefineBlock (eq. 2), with the vote's encoders by what it adds to their descriptors;
             False matches the features as they are (Table 5). The context encoder keeps its own.
-        context_of: what the context encoder reads: "bev" (code; the paper's "reference image"), or "patch", where the
-            start puts the cells.
+        context_of: what the context encoder reads: the features of the "bev" (code; the paper's "reference image"), or
+            the descriptors of the "patch" where the start puts the cells, refined if they are.
         refine_siamese: the same RefineBlock on BEV and satellite (code); False refines the BEV alone (paper).
         refine_blocks: residual blocks of a RefineBlock (code: 6; the paper says "a 3x3 residual block").
         hidden: channels of the recurrent state and as many of context (RAFT: 128).
@@ -64,8 +65,8 @@ class DenseFlowConfig:
         confidence_target: "relative" is eq. 5, whose optimum is S = 1 for the better half of any frame; "absolute" is
             the cross-entropy of S with "the match is within `confident_metres`", so that S can be believed by itself.
         confident_metres: of the absolute target.
-        weighted_centroids: the confidence weighs the points' centroids, too: only so is eq. 3 at its least. False takes
-            plain means (the paper leaves it open).
+        weighted_centroids: the confidence weighs the points' centroids, too (code, on VIGOR): only so is eq. 3 at its
+            least. False takes plain means of what counts at all (code, on KITTI; the paper does not say).
         alpha: weight of the confidence loss (eq. 7).
         kappa_schedule: of eq. 5's temperature: "paper" 200, then 20; "code" 20, then 2.
         beta_schedule: of the position loss's weight: "paper" 1, then 10; "code" 0, then 500.
@@ -150,7 +151,7 @@ class DenseFlowConfig:
         if self.bev_of == "image" and (not self.project or self.bev_samples_per_cell != self.stride):
             raise ValueError(
                 f"expected project, and bev_samples_per_cell of the stride {self.stride}, for a bev_of image, got "
-                f"{self.project} and {self.bev_samples_per_cell}"
+                f"project {self.project} and bev_samples_per_cell {self.bev_samples_per_cell}"
             )
 
     def _check_vote(self) -> None:

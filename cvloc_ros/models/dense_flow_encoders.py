@@ -51,7 +51,7 @@ class Ground(NamedTuple):
 
 
 class TrunkEncoders(nn.Module):
-    """Two ResNets, one for the camera and one for the satellite, and eq. 1 of the paper."""
+    """Two ResNets, one for the camera and one for the satellite; between the first and the BEV eq. 1 of the paper."""
 
     pixel_shift: Tensor
     colour: Tensor
@@ -104,14 +104,25 @@ class TrunkEncoders(nn.Module):
         return Ground(bev, self.seen(visible), bev)
 
     def _describe_projected(self, image: Tensor, where: Tensor, visible: Tensor) -> Tensor:
-        """Describe the cells by what the trunk makes of an image laid out on the ground, at its places (B, R, C, 2).
+        """Describe the cells by what the trunk makes of an image that is laid out on the ground.
 
-        Between the trunk's features, which lie on each cell's first sample, those of its middle are interpolated.
+        Between the trunk's features, which lie on each cell's first sample, those of its middle are interpolated; there
+        are none beyond the last row and column, whose cells take those.
+
+        Args:
+            image: (B, 3, H, W) normalized.
+            where: (B, R, C, 2) normalized image coordinates of the BEV's samples, ``stride`` along a cell's side.
+            visible: (B, 1, R, C) bool.
+
+        Returns:
+            (B, channels, rows, cols).
+
         """
         ground = F.grid_sample(image, where, padding_mode="border", align_corners=False) * visible
         features = self.ground_trunk(ground.contiguous(memory_format=torch.channels_last))
         middles = self.middles.expand(len(features), -1, -1, -1)
-        return F.grid_sample(features.float(), middles, padding_mode="border", align_corners=False).to(features.dtype)
+        bev = F.grid_sample(features.float(), middles, padding_mode="border", align_corners=False)
+        return bev.to(features.dtype, memory_format=torch.channels_last)  # as below
 
     def seen(self, visible: Tensor) -> Tensor:
         """Return the cells (B, 1, rows, cols) that a camera sees most of, from ``visible`` (B, Z, n rows, n cols)."""

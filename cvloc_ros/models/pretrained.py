@@ -48,7 +48,7 @@ def load_resnet18(trunk: ResNetTrunk, path: Path) -> None:
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in trunk.state_dict().items()
-        if name.startswith(_RESNET_PARTS) and not name.endswith("num_batches_tracked")  # of no matter, and timm's
+        if name.startswith(_RESNET_PARTS) and not name.endswith("num_batches_tracked")  # of no matter; timm has none
     }
     hint = "give the state_dict of a ResNet-18 with torchvision's names, and a trunk of widths (64, 64, 128, 256)"
     trunk.load_state_dict(_read(path, shapes, hint=hint), strict=False)

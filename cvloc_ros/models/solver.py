@@ -22,7 +22,7 @@ def solve_pose(
         target: (B, N, 2) the same points in the patch's frame.
         weights: (B, N) non-negative.
         weighted_centroids: centre the points at their weighted means, where the sum of squares is least; otherwise at
-            the plain means of those with any weight.
+            the plain means of those of any weight.
 
     Returns:
         (B, 3) x, y, yaw of the vehicle in the patch's frame, and a (B,) mask of the solvable. A problem with fewer
@@ -33,7 +33,10 @@ def solve_pose(
     effective = total.square() / weights.square().sum(-1).clamp_min(1e-12)
     share = weights / total.clamp_min(1e-9)[:, None]
     both = torch.cat([source, target], dim=-1)
-    counted = share if weighted_centroids else (weights > 0) / (weights > 0).sum(-1).clamp_min(1)[:, None]
+    counted = share
+    if not weighted_centroids:
+        found = (weights > 0).to(weights.dtype)
+        counted = found / found.sum(-1).clamp_min(1)[:, None]
     mean = (counted[..., None] * both).sum(1, keepdim=True)
     p, q = (both - mean).split(2, dim=-1)
     xx, xy, yx, yy = _moments(share[..., None] * p, q).flatten(1).unbind(1)

@@ -145,15 +145,18 @@ def choose_device(device: str) -> str:
     """Resolve "auto" to the GPU where there is one.
 
     Raises:
-        DeviceError: another name than "auto", "cpu" and "cuda[:i]", or a GPU that is not there.
+        WeightsError: another name than "auto", "cpu" and "cuda[:i]".
+        DeviceError: a GPU that is not there.
 
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise DeviceError(f"expected device auto, cpu, cuda or cuda:i, got {device!r}")
+    if not (named := re.fullmatch(r"cpu|cuda(?::([0-9]+))?", device)):
+        raise WeightsError(f"expected device auto, cpu, cuda or cuda:0, cuda:1 and so on, got {device!r}")
     if device != "cpu" and not torch.cuda.is_available():
         raise DeviceError(f"device {device} was asked for, but torch {torch.__version__} sees no GPU: use cpu or auto")
+    if named[1] and int(named[1]) >= (count := torch.cuda.device_count()):
+        raise DeviceError(f"device {device} was asked for, but there are {count}, cuda:0 to cuda:{count - 1}")
     return device
 
 

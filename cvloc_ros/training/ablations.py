@@ -44,7 +44,8 @@ def run_ablations(config: TrainConfig, out: Path, *, report: Report) -> list[lis
         The table's rows: of each validation set the start (the vote, or the prior) and the variants, by `COLUMNS`.
 
     Raises:
-        ConfigError: it is not dense_flow, nothing is validated, or the folder holds runs with other settings.
+        ConfigError: it is not dense_flow, a part cannot be left out of it, nothing is validated, or the folder holds
+            runs with other settings.
         Stopped: SIGTERM or SIGINT came; the same call goes on.
 
     """
@@ -52,10 +53,9 @@ def run_ablations(config: TrainConfig, out: Path, *, report: Report) -> list[lis
         raise ConfigError(f"expected dense_flow, whose parts Table 5 leaves out, got {config.method}")
     if not config.validation:
         raise ConfigError("expected a validation set to compare on, got none")
-    last = {}
-    for name, changes in VARIANTS.items():
+    variants, last = {name: _variant(config, name) for name in VARIANTS}, {}
+    for name, variant in variants.items():
         folder = out / name.replace(" ", "_")
-        variant = replace(config, network=replace(config.network, **changes))
         resume = _has_begun(variant, folder)
         if not resume or int(read_log(folder / "log.csv")[-1]["seen"]) < config.samples:
             train(variant, folder, resume=resume, report=partial(report, name))
@@ -63,6 +63,13 @@ def run_ablations(config: TrainConfig, out: Path, *, report: Report) -> list[lis
     rows = [row for source in config.validation for row in _rows(source.name, last)]
     _write(rows, config, out)
     return rows
+
+
+def _variant(config: TrainConfig, name: str) -> TrainConfig:
+    try:
+        return replace(config, network=replace(config.network, **VARIANTS[name]))
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def _has_begun(config: TrainConfig, folder: Path) -> bool:

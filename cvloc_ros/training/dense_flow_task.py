@@ -57,6 +57,11 @@ class DenseFlowTaskConfig:
         """Refuse settings outside their limits."""
         check_settings(self)
 
+    @property
+    def weights_of_others(self) -> tuple[str, ...]:
+        """Files that the network starts from and this package has not trained: who knows what they have seen."""
+        return tuple(path for path in (self.trunk_weights, self.flow_weights) if path)
+
 
 class DenseFlowTask(Task):
     """Trains `DenseFlow`; the encoders of a vote, where it has these, stay as they are."""
@@ -68,20 +73,27 @@ class DenseFlowTask(Task):
     poses = ("start", "final")
 
     def __init__(self, network: DenseFlowConfig, config: DenseFlowTaskConfig):
-        """Build the network, and load what its encoders start from.
+        """Build the network.
 
         Raises:
             ConfigError: weights for other encoders than the network's.
-            WeightsError: the weights of the vote or of the trunks do not load, or are of another architecture.
 
         """
         super().__init__()
         self.config = config
         self.network: DenseFlow = DenseFlow(network)
-        encoders = self.network.encoders
         for name, wanted in (("vote_weights", "vote"), ("trunk_weights", "resnet")):
             if getattr(config, name) and network.encoders != wanted:
                 raise ConfigError(f"task.{name}: expected the encoders {wanted} for it, got {network.encoders}")
+
+    def begin(self) -> None:
+        """Load the vote whose encoders the network has, or what its trunks start from; and what its flow starts from.
+
+        Raises:
+            WeightsError: they do not load, or are of another architecture.
+
+        """
+        config, encoders = self.config, self.network.encoders
         if isinstance(encoders, VoteEncoders):
             path = Path(config.vote_weights) if config.vote_weights else SHIPPED / "vote_flow.safetensors"
             _load_vote(encoders, path)

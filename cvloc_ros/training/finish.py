@@ -99,12 +99,11 @@ def _short(scores: dict) -> dict:
 
 
 def _data(config: TrainConfig) -> str:
-    """Return what a run was trained on, in words, and with what of others it began: who knows what these have seen."""
+    """Return what a run was trained on, in words, and which weights of others it began with."""
     total = sum(source.weight for source in config.data)
     towns = "synthetic towns (cvloc_ros.datasets.town, training styles)"
-    given = [getattr(config.task, name, "") for name in ("trunk_weights", "flow_weights")]
-    others = ", ".join(Path(path).name for path in given if path)
-    begun = f", begun with {others}" if others else ""
+    others = ", ".join(Path(path).name for path in getattr(config.task, "weights_of_others", ()))
+    begun = f" (begun with {others})" if others else ""
     if all(source.source == "town" for source in config.data):
         return towns + (begun or _ONLY)
     shares = [(towns if source.source == "town" else source.name, source.weight / total) for source in config.data]

@@ -66,7 +66,10 @@ def complete(config: TrainConfig, network: Any, task: Any) -> TrainConfig:
     network = {name: value for name, value in network.items() if name != "preset"}
     if isinstance(task, dict) and task.get("votes_stay") and not config.start_from:
         raise ConfigError("task.votes_stay: expected weights in start_from, whose votes are to stay, got none")
-    return replace(config, network=build(presets[preset], network, "network"), task=build(settings, task, "task"))
+    complete = replace(config, network=build(presets[preset], network, "network"), task=build(settings, task, "task"))
+    if config.start_from and (others := getattr(complete.task, "weights_of_others", ())):
+        raise ConfigError(f"start_from: expected no weights of others besides, which it would replace, got {others[0]}")
+    return complete
 
 
 def _preset(method: str, network: Any) -> str:
@@ -82,7 +85,14 @@ def _preset(method: str, network: Any) -> str:
     return preset
 
 
-def make_task(config: TrainConfig) -> Task:
-    """Build the task of a training; its network's start depends on torch's random numbers."""
-    kind = METHODS[config.method][0]
-    return kind(config.network, config.task)
+def make_task(config: TrainConfig, *, begin: bool = True) -> Task:
+    """Build the task of a training; its network's start depends on torch's random numbers.
+
+    Raises:
+        WeightsError: ``begin``, and weights of others do not load or do not fit; see `Task.begin`.
+
+    """
+    task: Task = METHODS[config.method][0](config.network, config.task)
+    if begin:
+        task.begin()
+    return task

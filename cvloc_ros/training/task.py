@@ -36,6 +36,9 @@ class Task(nn.Module, ABC):
     poses: tuple[str, ...]
     built_on: dict[str, Any] | None = None
 
+    def begin(self) -> None:
+        """Load what others have trained and the settings name; a training that goes on has it in its checkpoint."""
+
     @property
     def layout(self) -> Layout:
         """What the network wants to see."""

@@ -56,7 +56,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
         FileNotFoundError: there is nothing to resume.
         FileExistsError: there is, but ``resume`` is not set.
         ValueError: settings that do not fit each other, the number of processes, or the data sets.
-        WeightsError: ``start_from`` does not load.
+        WeightsError: ``start_from``, or weights of others, do not load.
         DatasetError: a file of a data set is missing or wrong.
         FloatingPointError: a loss or a gradient is not finite; the terms are named.
         Stopped: SIGTERM or SIGINT came; the run can be resumed.
@@ -75,7 +75,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     torch.set_num_threads(config.threads)
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    task = make_task(config)
+    task = make_task(config, begin=not resume)
     lineage = start_from(task, Path(config.start_from)) if config.start_from and not resume else None
     if fabric.is_global_zero and not resume:
         out.mkdir(parents=True, exist_ok=True)
