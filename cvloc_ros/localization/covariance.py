@@ -9,6 +9,7 @@ a logistic model turns them into a quality, the probability that the position is
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,20 +52,27 @@ class Calibration:
             scale=1.0,
         )
 
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        """The mean, the deviation and the weights of both regressions, as they are needed for every image."""
+        return tuple(np.array(each) for each in (self.mean, self.deviation, self.log_sigma, self.quality))
+
     def standardize(self, values: np.ndarray) -> np.ndarray:
         """Return evidence (..., len(EVIDENCE)) as the regressions take it: a one, then deviations from the mean."""
-        z = (values - np.array(self.mean)) / np.array(self.deviation)
-        return np.concatenate([np.ones((*z.shape[:-1], 1)), np.clip(z, -_FARTHEST, _FARTHEST)], axis=-1)
+        mean, deviation, *_ = self._arrays
+        z = np.ones((*values.shape[:-1], values.shape[-1] + 1))
+        z[..., 1:] = ((values - mean) / deviation).clip(-_FARTHEST, _FARTHEST)
+        return z
 
     def covariance(self, evidence: Evidence) -> np.ndarray:
         """Return the 3x3 covariance over (forward m, left m, heading rad); finite and positive definite."""
-        sigma = self.scale * np.exp(np.array(self.log_sigma) @ self.standardize(evidence.values))
-        sigma = np.clip(sigma, _FLOOR, _CEILING)
+        sigma = self.scale * np.exp(self._arrays[2] @ self.standardize(evidence.values))
+        sigma = sigma.clip(_FLOOR, _CEILING)
         return evidence.correlation * np.outer(sigma, sigma)
 
     def probability(self, evidence: Evidence) -> float:
         """Return the probability that the position is within `QUALITY_RADIUS`."""
-        return float(1 / (1 + np.exp(-np.array(self.quality) @ self.standardize(evidence.values))))
+        return float(1 / (1 + np.exp(-self._arrays[3] @ self.standardize(evidence.values))))
 
     @classmethod
     def from_card(cls, card: dict) -> Calibration:

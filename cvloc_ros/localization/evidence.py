@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,28 +61,31 @@ def weigh_evidence(match: Match) -> Evidence:
     np.fill_diagonal(correlation, 1.0)
     if np.linalg.eigvalsh(correlation)[0] < 0.02:
         correlation = np.eye(3)
+    places = match.probability.sum(axis=0)
     values = [
         *np.log(local_sigma),
         *np.log(_least_squares_sigma(match)),
         np.log(_residual(match)),
-        *_vote(match),
+        *_vote(match, places),
         *_local(match.local, match.local_shift),
         *match.similarity,
         np.log(np.count_nonzero(match.probability) + 1.0),
     ]
-    return Evidence(np.array(values, dtype=float), correlation, _edge_mass(match.probability))
+    return Evidence(np.array(values, dtype=float), correlation, _edge_mass(places))
 
 
 def _local_covariance(match: Match) -> np.ndarray:
     """Return the covariance (3, 3) of the local posterior over (forward, left, heading)."""
     p, shift, yaw = match.local, match.local_shift, match.local_yaw
-    axes = np.meshgrid(yaw, shift, shift, indexing="ij")
-    points = np.stack([axes[1].ravel(), axes[2].ravel(), axes[0].ravel()])
-    weights = p.ravel() / p.sum()
+    points = np.empty((3, *p.shape))
+    points[0], points[1], points[2] = shift[:, None], shift, yaw[:, None, None]
+    points, weights = points.reshape(3, -1), p.ravel() / p.sum()
     centred = points - (points @ weights)[:, None]
+    covariance = (centred * weights) @ centred.T
     # a posterior that falls into one cell is still as wide as the cell
-    step = np.array([shift[0] - shift[1], shift[0] - shift[1], yaw[1] - yaw[0]])
-    return (centred * weights) @ centred.T + np.diag(step**2 / 12)
+    for axis, step in enumerate((shift[0] - shift[1], shift[0] - shift[1], yaw[1] - yaw[0])):
+        covariance[axis, axis] += step**2 / 12
+    return covariance
 
 
 def _least_squares_sigma(match: Match) -> np.ndarray:
@@ -89,10 +93,10 @@ def _least_squares_sigma(match: Match) -> np.ndarray:
     information = 1e-3 * np.eye(3)
     if len(match.base):
         precision = match.weights / (match.weights.max() + 1e-12) / (2 * match.scales**2)
-        x, y = match.base[:, 0], match.base[:, 1]
-        one, zero = np.ones_like(x), np.zeros_like(x)
-        for row in (np.stack([one, zero, -y]), np.stack([zero, one, x])):
-            information += (row * precision) @ row.T
+        rows = np.zeros((2, 3, len(match.base)))  # what a small motion of the pose does to x and to y of a match
+        rows[0, 0], rows[0, 2] = 1, -match.base[:, 1]
+        rows[1, 1], rows[1, 2] = 1, match.base[:, 0]
+        information += ((rows * precision) @ rows.transpose(0, 2, 1)).sum(0)
     return np.sqrt(np.diag(np.linalg.inv(information)))
 
 
@@ -111,12 +115,11 @@ def _residual(match: Match) -> float:
     return float(np.sqrt(max(squared, 0.0)) + 1e-3)
 
 
-def _vote(match: Match) -> list[float]:
+def _vote(match: Match, places: np.ndarray) -> list[float]:
     """Return how the vote over the search box lies about the estimate: three spreads, two odds, a ratio, entropy."""
     x, y, yaw = match.pose
-    places = match.probability.sum(axis=0)
     headings = match.probability.sum(axis=(1, 2))
-    dx, dy = np.meshgrid(match.x - x, match.y - y, indexing="ij")
+    dx, dy = (match.x - x)[:, None], match.y - y
     c, s = np.cos(yaw), np.sin(yaw)
     forward, left, distance = c * dx + s * dy, c * dy - s * dx, np.hypot(dx, dy)
     near = places[distance <= 2.5].max(initial=0.0)
@@ -146,8 +149,8 @@ def _local(p: np.ndarray, shift: np.ndarray) -> list[float]:
 
 
 def _log_odds(share: float) -> float:
-    share = float(np.clip(share, _LEAST, 1 - _LEAST))
-    return np.log(share / (1 - share))
+    share = min(max(float(share), _LEAST), 1 - _LEAST)
+    return math.log(share / (1 - share))
 
 
 def _entropy(p: np.ndarray) -> float:
@@ -155,10 +158,10 @@ def _entropy(p: np.ndarray) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
-def _edge_mass(p: np.ndarray) -> float:
-    """Return the share of the vote on the outermost shifts that were searched."""
-    used_x, used_y = np.flatnonzero(p.any(axis=(0, 2))), np.flatnonzero(p.any(axis=(0, 1)))
+def _edge_mass(places: np.ndarray) -> float:
+    """Return the share of the vote, whatever the heading, on the outermost shifts that were searched."""
+    used_x, used_y = (np.flatnonzero(places.any(axis=axis)) for axis in (1, 0))
     if len(used_x) < 3 or len(used_y) < 3:
         return 0.0
-    inner = p[:, used_x[1] : used_x[-1], used_y[1] : used_y[-1]].sum()
+    inner = places[used_x[1] : used_x[-1], used_y[1] : used_y[-1]].sum()
     return float(1 - inner)
