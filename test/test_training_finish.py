@@ -8,12 +8,14 @@ from dataclasses import asdict
 import pytest
 from training_runs import rows
 
-from cvloc_ros.localization.localizer import load_localizer
+from cvloc_ros.localization.localizer import Localizer, load_localizer
 from cvloc_ros.models.weights import SHIPPED, load_network, provenance, save_weights
 from cvloc_ros.training import finish as finishing
+from cvloc_ros.training.calibrate import UNCALIBRATED
 from cvloc_ros.training.config import SourceConfig, TrainConfig
 from cvloc_ros.training.log import SCORES, Log
 from cvloc_ros.training.methods import complete, make_task, read_config
+from cvloc_ros.training.start_accuracy import evaluate_start
 
 
 @pytest.mark.slow
@@ -34,6 +36,12 @@ def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     (tmp_path / "lineage.json").write_text(json.dumps(lineage))
     tables = finishing.finish(task, config, tmp_path, progress=lambda what: None)
     assert set(tables) == {"unseen towns", "held-out style"}
+    task.poses = ("final", "vote")
+    answers = evaluate_start(task, Localizer(task.matcher(task.network, device="cpu"), UNCALIBRATED, None), count=4)
+    for name, models in tables.items():
+        assert models["vote"] != answers[name], "what the flow starts from is not the answer"
+        for score, value in answers[name]["position_error_m"].items():
+            assert value == pytest.approx(models["vote_flow"]["position_error_m"][score], abs=1e-3), score
     assert read_config(tmp_path / "vote_flow.yaml") == config
     localizer = load_localizer(None, weights=str(tmp_path / "vote_flow.safetensors"), device="cpu")
     assert localizer.calibration.scale > 0
@@ -41,6 +49,7 @@ def test_weights_cards_curve_and_settings_are_written(tmp_path, monkeypatch):
     assert card["lineage"] == lineage and card["training"]["samples"] == 8
     text = (tmp_path / "vote_flow.md").read_text()
     assert "| started from (a share of 0.25 is in them) | old.safetensors of 2020-01-01 (12 samples) |" in text
+    assert text.count("| vote | ") == 2 and '"Vote"\nis the pose that the flow starts from' in text
     assert "synthetic towns" in text and "vote over the search box" in text
     assert "| never trained on | the towns of the tables below; the held-out style |" in text, "old: who knows on what?"
     assert (tmp_path / "vote_flow.png").stat().st_size > 5000

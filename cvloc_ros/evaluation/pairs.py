@@ -68,18 +68,25 @@ def localize_pairs(
         batch_size: how many pairs are matched together; None for what the matcher's device takes best.
 
     """
-    rng = np.random.default_rng(seed)
-    tasks = (_place(pair, index, draw(rng, localizer), localizer, blind=blind) for index, pair in enumerate(pairs))
-    for batch in in_batches(tasks, batch_size or localizer.matcher.batch_size):
+    placed = place_pairs(localizer, pairs, seed=seed, blind=blind, draw=draw)
+    for batch in in_batches(placed, batch_size or localizer.matcher.batch_size):
         for localization in localizer.match_batch(batch):
             yield PairResult(localization, localization.T_map_base.vector())
 
 
-def _place(
-    pair: TownPair, index: int, prior: Prior, localizer: Localizer, *, blind: bool
-) -> tuple[Frame, Prior, Patch]:
-    """Return a pair's frame, its prior and the patch there."""
-    patch = pair.patch(prior.T_map_base, localizer.matcher.patch_grid)
-    camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
-    ground = np.zeros_like(pair.ground) if blind else pair.ground
-    return Frame(index, ground, camera, pair.T_base_camera), prior, patch
+def place_pairs(
+    localizer: Localizer,
+    pairs: Iterable[TownPair],
+    *,
+    seed: int = 0,
+    blind: bool = False,
+    draw: Callable[[np.random.Generator, Localizer], Prior] = draw_prior,
+) -> Iterator[tuple[Frame, Prior, Patch]]:
+    """Yield each pair's frame, its prior and the patch there; the arguments are those of `localize_pairs`."""
+    rng = np.random.default_rng(seed)
+    for index, pair in enumerate(pairs):
+        prior = draw(rng, localizer)
+        patch = pair.patch(prior.T_map_base, localizer.matcher.patch_grid)
+        camera = PinholeCamera(pair.ground.shape[1], pair.ground.shape[0], pair.K)
+        ground = np.zeros_like(pair.ground) if blind else pair.ground
+        yield Frame(index, ground, camera, pair.T_base_camera), prior, patch

@@ -21,6 +21,7 @@ from cvloc_ros.training.calibrate import Fit, calibrate
 from cvloc_ros.training.config import TrainConfig
 from cvloc_ros.training.log import draw_curve
 from cvloc_ros.training.settings import write_yaml
+from cvloc_ros.training.start_accuracy import evaluate_start
 from cvloc_ros.training.task import Task
 
 CALIBRATION_PAIRS = 3200
@@ -44,7 +45,7 @@ def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[st
         progress: told what is being done.
 
     Returns:
-        The accuracy tables of `evaluate_towns`.
+        The accuracy tables of `evaluate_towns`, and what the answer starts from in them.
 
     """
     method: str = task.method
@@ -53,7 +54,10 @@ def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[st
     progress("calibrating")
     fit = calibrate(matcher, pairs=CALIBRATION_PAIRS)
     progress("evaluating")
-    accuracy = evaluate_towns(Localizer(matcher, fit.calibration, None), count=TEST_PAIRS)
+    localizer = Localizer(matcher, fit.calibration, None)
+    accuracy = evaluate_towns(localizer, count=TEST_PAIRS)
+    for name, scores in evaluate_start(task, localizer, count=TEST_PAIRS).items():
+        accuracy.tables[name][task.poses[0]] = scores
     card = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "licence": "Apache-2.0",
@@ -164,7 +168,8 @@ def _card_text(task: Task, config: TrainConfig, card: dict, accuracy: TownAccura
 
 {TEST_PAIRS} pairs of each set, one each frame alone, priors uniform in ±20 m and ±10°. "Accepted" are the frames that
 the gate lets through. "Blind" is the same network with the camera's image blanked{blanked}:
-what the map alone gives away. Chance answers with the centre of the search box.
+what the map alone gives away. Chance answers with the centre of the search box. "{task.poses[0].capitalize()}"
+is the pose that the flow starts from: what comes after it makes the difference to the answer.
 
 {markdown(accuracy.tables)}
 
