@@ -266,3 +266,8 @@ class TestAblations:
     def test_other_methods_have_no_table(self, tmp_path):
         with pytest.raises(ConfigError, match="expected dense_flow.*got vote_flow"):
             run_ablations(complete(TrainConfig(), {}, {}), tmp_path, report=pytest.fail)
+
+    def test_no_older_weights_are_mixed_in(self, tmp_path):
+        config = replace(TINY, start_from="a.safetensors", start_share=0.3)
+        with pytest.raises(ConfigError, match="start_share: expected 0, .* got 0.3"):
+            run_ablations(config, tmp_path, report=pytest.fail)
