@@ -249,9 +249,9 @@ class TestWeights:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         assert [choose_device(name) for name in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
-        with pytest.raises(DeviceError, match="cuda:2 was asked for, but there are 2, cuda:0 to cuda:1"):
+        with pytest.raises(DeviceError, match="cuda:2 was asked for, but the last GPU is cuda:1"):
             choose_device("cuda:2")
-        for name in ("CPU", "cpu:0", "cuda:", "cuda:x", "mps"):
+        for name in ("CPU", "cpu:0", "cuda:", "cuda:x", "cuda:01", "mps"):
             with pytest.raises(WeightsError, match=f"expected device auto, cpu, cuda or .*, got '{name}'"):
                 choose_device(name)
 

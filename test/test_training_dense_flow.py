@@ -203,10 +203,10 @@ def test_a_training_that_goes_on_no_longer_needs_what_it_began_with(tmp_path):
     assert torch.equal(encoders.vote.bev.head.weight, given["bev.head.weight"])
 
 
-def test_weights_that_would_replace_those_of_others_are_refused():
-    task = {"flow_weights": "raft.safetensors"}
-    with pytest.raises(ConfigError, match="start_from: expected no weights of others .*, got raft.safetensors"):
-        complete(TrainConfig(method="dense_flow", start_from="a.safetensors"), {}, task)
+def test_weights_that_would_replace_others_are_refused_beside_them():
+    for name in ("vote_weights", "trunk_weights", "flow_weights"):
+        with pytest.raises(ConfigError, match=f"start_from: expected no task.{name} besides, .*, got b.safetensors"):
+            complete(TrainConfig(method="dense_flow", start_from="a.safetensors"), {}, {name: "b.safetensors"})
 
 
 def test_full_size_samples_fit_the_network():
@@ -267,7 +267,6 @@ class TestAblations:
         with pytest.raises(ConfigError, match="expected dense_flow.*got vote_flow"):
             run_ablations(complete(TrainConfig(), {}, {}), tmp_path, report=pytest.fail)
 
-    def test_no_older_weights_are_mixed_in(self, tmp_path):
-        config = replace(TINY, start_from="a.safetensors", start_share=0.3)
-        with pytest.raises(ConfigError, match="start_share: expected 0, .* got 0.3"):
-            run_ablations(config, tmp_path, report=pytest.fail)
+    def test_variants_start_from_no_weights(self, tmp_path):
+        with pytest.raises(ConfigError, match="start_from: expected none, .* got a.safetensors"):
+            run_ablations(replace(TINY, start_from="a.safetensors"), tmp_path, report=pytest.fail)

@@ -26,7 +26,8 @@ class TownAccuracy:
 
     Attributes:
         tables: by set and by model ("vote_flow", "vote_flow, accepted", "blind", "chance"): the statistics of
-            `PoseErrors.summary`, and for all but chance ``nees``; for the first also ``accepted`` (share).
+            `PoseErrors.summary`, and for all but chance ``nees``; for the first also ``accepted`` (share). On a card
+            there is also the pose that the flow starts from, without ``nees``.
         results: by set, every pair's answer; not the blind ones.
 
     """

@@ -54,7 +54,7 @@ class Calibration:
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        """The mean, the deviation and the weights of both regressions, as they are needed for every image."""
+        """Mean, deviation, ``log_sigma`` (3, 1 + len(EVIDENCE)) and ``quality``: every image needs them."""
         return tuple(np.array(each) for each in (self.mean, self.deviation, self.log_sigma, self.quality))
 
     def standardize(self, values: np.ndarray) -> np.ndarray:
@@ -66,13 +66,15 @@ class Calibration:
 
     def covariance(self, evidence: Evidence) -> np.ndarray:
         """Return the 3x3 covariance over (forward m, left m, heading rad); finite and positive definite."""
-        sigma = self.scale * np.exp(self._arrays[2] @ self.standardize(evidence.values))
+        _, _, log_sigma, _ = self._arrays
+        sigma = self.scale * np.exp(log_sigma @ self.standardize(evidence.values))
         sigma = sigma.clip(_FLOOR, _CEILING)
         return evidence.correlation * np.outer(sigma, sigma)
 
     def probability(self, evidence: Evidence) -> float:
         """Return the probability that the position is within `QUALITY_RADIUS`."""
-        return float(1 / (1 + np.exp(-self._arrays[3] @ self.standardize(evidence.values))))
+        *_, quality = self._arrays
+        return float(1 / (1 + np.exp(-quality @ self.standardize(evidence.values))))
 
     @classmethod
     def from_card(cls, card: dict) -> Calibration:

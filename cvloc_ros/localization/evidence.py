@@ -83,7 +83,7 @@ def _local_covariance(match: Match) -> np.ndarray:
     centred = points - (points @ weights)[:, None]
     covariance = (centred * weights) @ centred.T
     # a posterior that falls into one cell is still as wide as the cell
-    for axis, step in enumerate((shift[0] - shift[1], shift[0] - shift[1], yaw[1] - yaw[0])):
+    for axis, step in enumerate((shift[1] - shift[0], shift[1] - shift[0], yaw[1] - yaw[0])):
         covariance[axis, axis] += step**2 / 12
     return covariance
 
@@ -116,7 +116,10 @@ def _residual(match: Match) -> float:
 
 
 def _vote(match: Match, places: np.ndarray) -> list[float]:
-    """Return how the vote over the search box lies about the estimate: three spreads, two odds, a ratio, entropy."""
+    """Return how the vote over the search box lies about the estimate: three spreads, two odds, a ratio, entropy.
+
+    ``places`` (shifts forward, shifts left) is the vote, whatever the heading.
+    """
     x, y, yaw = match.pose
     headings = match.probability.sum(axis=(1, 2))
     dx, dy = (match.x - x)[:, None], match.y - y

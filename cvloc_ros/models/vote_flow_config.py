@@ -69,10 +69,10 @@ class VoteFlowConfig:
     fine_heading_step_degrees: float = 1.5
     tilt_degrees: float = 0.3
     candidates: int = 3
-    close_size: int = 28
+    close_size: int = 32
     close_shifts: int = 4
     close_headings: int = 2
-    close_heading_step_degrees: float = 0.6
+    close_heading_step_degrees: float = 0.9
     window: int = 5
     iterations: int = 3
     coarse_channels: int = 16

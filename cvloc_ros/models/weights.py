@@ -151,12 +151,12 @@ def choose_device(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if not (named := re.fullmatch(r"cpu|cuda(?::([0-9]+))?", device)):
+    if not (named := re.fullmatch(r"cpu|cuda(?::(0|[1-9][0-9]*))?", device)):
         raise WeightsError(f"expected device auto, cpu, cuda or cuda:0, cuda:1 and so on, got {device!r}")
     if device != "cpu" and not torch.cuda.is_available():
         raise DeviceError(f"device {device} was asked for, but torch {torch.__version__} sees no GPU: use cpu or auto")
     if named[1] and int(named[1]) >= (count := torch.cuda.device_count()):
-        raise DeviceError(f"device {device} was asked for, but there are {count}, cuda:0 to cuda:{count - 1}")
+        raise DeviceError(f"device {device} was asked for, but the last GPU is cuda:{count - 1}: use that, cpu or auto")
     return device
 
 

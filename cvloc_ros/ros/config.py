@@ -109,7 +109,10 @@ class NodeConfig:
     )
     method: str = setting("vote_flow", "the matcher: vote_flow or dense_flow")
     weights: str = setting("", "safetensors file of the matcher; empty takes the one that comes with the package")
-    device: str = setting("auto", "where the network runs: auto, cpu, cuda, cuda:1, ...")
+    device: str = setting(
+        "auto",
+        "where the network runs: auto, cpu, cuda, cuda:1, ...; the CPU, with a warning, where a GPU is not there or fails",
+    )
     threads: int = setting(
         1,
         "CPU threads that one image may take, and a new patch beside it; two save a sixth of the time, but the second "

@@ -44,8 +44,8 @@ def run_ablations(config: TrainConfig, out: Path, *, report: Report) -> list[lis
         The table's rows: of each validation set the start (the vote, or the prior) and the variants, by `COLUMNS`.
 
     Raises:
-        ConfigError: it is not dense_flow, a part cannot be left out of it, nothing is validated, a share of older
-            weights is to be mixed in, or the folder holds runs with other settings.
+        ConfigError: it is not dense_flow, a part cannot be left out of it, nothing is validated, it starts
+            from weights, or the folder holds runs with other settings.
         Stopped: SIGTERM or SIGINT came; the same call goes on.
 
     """
@@ -53,8 +53,10 @@ def run_ablations(config: TrainConfig, out: Path, *, report: Report) -> list[lis
         raise ConfigError(f"expected dense_flow, whose parts Table 5 leaves out, got {config.method}")
     if not config.validation:
         raise ConfigError("expected a validation set to compare on, got none")
-    if config.start_share:
-        raise ConfigError(f"start_share: expected 0, for variants are compared as trained, got {config.start_share}")
+    if config.start_from:
+        raise ConfigError(
+            f"start_from: expected none, for weights of the whole fit no variant, got {config.start_from}"
+        )
     variants, last = {name: _variant(config, name) for name in VARIANTS}, {}
     for name, variant in variants.items():
         folder = out / name.replace(" ", "_")

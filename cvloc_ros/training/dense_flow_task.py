@@ -45,8 +45,8 @@ class DenseFlowTaskConfig:
     )
     flow_weights: str = setting(
         "",
-        "RAFT (.safetensors, names of torchvision's raft_large) whose recurrent part the flow starts from, as the "
-        "paper's authors do; empty starts anew",
+        "RAFT (.safetensors, names of torchvision's raft_large) whose recurrent part the flow starts from, as its "
+        "authors start from theirs; empty starts anew",
     )
     start_metres: float = setting(
         2.5, "training's starts are up to so many metres from the truth, forward and left", limits=(0.0, 20.0)

@@ -45,7 +45,7 @@ def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[st
         progress: told what is being done.
 
     Returns:
-        The accuracy tables of `evaluate_towns`, and what the answer starts from in them.
+        The accuracy tables of `evaluate_towns`, with a row more in each: the pose that the flow starts from.
 
     """
     method: str = task.method
@@ -56,6 +56,7 @@ def finish(task: Task, config: TrainConfig, out: Path, *, progress: Callable[[st
     progress("evaluating")
     localizer = Localizer(matcher, fit.calibration, None)
     accuracy = evaluate_towns(localizer, count=TEST_PAIRS)
+    progress("evaluating the start")
     for name, scores in evaluate_start(task, localizer, count=TEST_PAIRS).items():
         accuracy.tables[name][task.poses[0]] = scores
     card = {

@@ -66,10 +66,11 @@ def complete(config: TrainConfig, network: Any, task: Any) -> TrainConfig:
     network = {name: value for name, value in network.items() if name != "preset"}
     if isinstance(task, dict) and task.get("votes_stay") and not config.start_from:
         raise ConfigError("task.votes_stay: expected weights in start_from, whose votes are to stay, got none")
-    complete = replace(config, network=build(presets[preset], network, "network"), task=build(settings, task, "task"))
-    if config.start_from and (others := getattr(complete.task, "weights_of_others", ())):
-        raise ConfigError(f"start_from: expected no weights of others besides, which it would replace, got {others[0]}")
-    return complete
+    task = build(settings, task, "task")
+    for name in ("vote_weights", "trunk_weights", "flow_weights"):
+        if config.start_from and (path := getattr(task, name, "")):
+            raise ConfigError(f"start_from: expected no task.{name} besides, which it would replace, got {path}")
+    return replace(config, network=build(presets[preset], network, "network"), task=task)
 
 
 def _preset(method: str, network: Any) -> str:
@@ -89,7 +90,7 @@ def make_task(config: TrainConfig, *, begin: bool = True) -> Task:
     """Build the task of a training; its network's start depends on torch's random numbers.
 
     Raises:
-        WeightsError: ``begin``, and weights of others do not load or do not fit; see `Task.begin`.
+        WeightsError: ``begin``, and what it loads does not fit; see `Task.begin`.
 
     """
     task: Task = METHODS[config.method][0](config.network, config.task)

@@ -23,12 +23,12 @@ _BATCH = 10
 
 @torch.inference_mode()
 def evaluate_start(task: Task, localizer: Localizer, *, count: int) -> dict[str, dict]:
-    """Return by set the errors of the first of ``task.poses``, as `PoseErrors.summary` tells them.
+    """Return the errors of the first of ``task.poses``, as `PoseErrors.summary` tells them, by the names of `SETS`.
 
     Args:
         task: with the trained network.
         localizer: that runs it; pairs and priors are those that `evaluate_towns` gives it.
-        count: pairs of each set.
+        count: pairs of each set; the same as there.
 
     """
     device = next(task.network.parameters()).device

@@ -37,7 +37,14 @@ class Task(nn.Module, ABC):
     built_on: dict[str, Any] | None = None
 
     def begin(self) -> None:
-        """Load what others have trained and the settings name; a training that goes on has it in its checkpoint."""
+        """Load the trained parts that the network begins with, and say in ``built_on`` which of them stays.
+
+        A training that goes on has them in its checkpoint.
+
+        Raises:
+            WeightsError: they do not load, or do not fit.
+
+        """
 
     @property
     def layout(self) -> Layout:

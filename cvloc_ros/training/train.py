@@ -56,7 +56,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
         FileNotFoundError: there is nothing to resume.
         FileExistsError: there is, but ``resume`` is not set.
         ValueError: settings that do not fit each other, the number of processes, or the data sets.
-        WeightsError: ``start_from``, or weights of others, do not load.
+        WeightsError: ``start_from``, or other weights that the settings name, do not load.
         DatasetError: a file of a data set is missing or wrong.
         FloatingPointError: a loss or a gradient is not finite; the terms are named.
         Stopped: SIGTERM or SIGINT came; the run can be resumed.
