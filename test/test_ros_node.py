@@ -334,6 +334,14 @@ def test_missing_imagery_file_is_named(started, tmp_path):
     assert "nowhere.tif" in process.text() and "Traceback" not in process.text()
 
 
+def test_what_is_no_device_is_named(started, tmp_path):
+    write_imagery(tmp_path / "imagery.tif")
+    process, vehicle = started("-p", f"imagery:={tmp_path}/imagery.tif", "-p", "device:=gpu")
+    text = vehicle.status("node", level=ERROR, containing="not configured", timeout=90)
+    assert "expected device auto, cpu, cuda or" in text and "got 'gpu'" in text
+    assert "got 'gpu'" in process.text() and "Traceback" not in process.text()
+
+
 @pytest.mark.parametrize(
     ("parameter", "complaint"),
     [

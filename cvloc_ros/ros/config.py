@@ -111,7 +111,7 @@ class NodeConfig:
     weights: str = setting("", "safetensors file of the matcher; empty takes the one that comes with the package")
     device: str = setting(
         "auto",
-        "where the network runs: auto, cpu, cuda, cuda:1, ...; the CPU, with a warning, where a GPU is not there or fails",
+        "where the network runs: auto, cpu, cuda, cuda:1, ...; a GPU that is not there or fails gives way to the CPU",
     )
     threads: int = setting(
         1,
