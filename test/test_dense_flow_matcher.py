@@ -207,7 +207,9 @@ def test_small_learns_eight_pairs_by_heart():
     inputs, truth = to_inputs(batch), batch["truth"]
     start = truth + (2 * torch.rand(8, 3) - 1) * torch.tensor([2.4, 2.4, 0.03])
     assert relative_pose(truth, start)[:, :2].norm(dim=1).mean() > 1.5
-    network = DenseFlowTask(SMALL, DenseFlowTaskConfig()).network.to(memory_format=torch.channels_last).train()
+    task = DenseFlowTask(SMALL, DenseFlowTaskConfig())
+    task.begin()
+    network = task.network.to(memory_format=torch.channels_last).train()
     optimizer, error = torch.optim.AdamW(network.parameters()), np.inf
     slopes = {name: batch[name] for name in ("camera", "tilt")}
     for step in range(150):  # how many are needed depends on the order in which numbers are rounded
