@@ -67,7 +67,7 @@ class TrunkEncoders(nn.Module):
         shift = ((c.stride - 1) / c.image_width, (c.stride - 1) / c.image_height)
         self.register_buffer("pixel_shift", torch.tensor(shift, dtype=torch.float32), persistent=False)
         self.register_buffer("colour", torch.tensor(_IMAGENET, dtype=torch.float32), persistent=False)
-        # likewise, of the BEV's samples, a cell's middle is this far from its feature
+        # and of an image on the ground at the first sample of each cell: where among these the cells' middles lie
         rows, cols = (
             2 * (np.arange(n) + (c.stride - 1) / (2 * c.stride)) / n + 1 / n - 1 for n in (c.bev_rows, c.bev_cols)
         )
@@ -122,7 +122,7 @@ class TrunkEncoders(nn.Module):
         features = self.ground_trunk(ground.contiguous(memory_format=torch.channels_last))
         middles = self.middles.expand(len(features), -1, -1, -1)
         bev = F.grid_sample(features.float(), middles, padding_mode="border", align_corners=False)
-        return bev.to(features.dtype, memory_format=torch.channels_last)  # as below
+        return bev.to(features.dtype, memory_format=torch.channels_last)  # as in `ground`
 
     def seen(self, visible: Tensor) -> Tensor:
         """Return the cells (B, 1, rows, cols) that a camera sees most of, from ``visible`` (B, Z, n rows, n cols)."""

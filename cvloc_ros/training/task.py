@@ -39,7 +39,7 @@ class Task(nn.Module, ABC):
     def begin(self) -> None:
         """Load the trained parts that the network begins with, and say in ``built_on`` which of them stays.
 
-        A training that goes on has them in its checkpoint.
+        A training that goes on has them in its checkpoint, one that starts from weights in these.
 
         Raises:
             WeightsError: they do not load, or do not fit.

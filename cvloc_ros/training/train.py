@@ -75,7 +75,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, report: Report) -> Ta
     torch.set_num_threads(config.threads)
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    task = make_task(config, begin=not resume)
+    task = make_task(config, begin=not (resume or config.start_from))  # these bring all weights
     lineage = start_from(task, Path(config.start_from)) if config.start_from and not resume else None
     if fabric.is_global_zero and not resume:
         out.mkdir(parents=True, exist_ok=True)
